@@ -1,0 +1,218 @@
+//! The one error type of the library.
+//!
+//! An [`Error`] says what was being done, to what, and why it failed, in one lower-case line that reads from the
+//! outside in: `create container web: mount proc on /proc: operation not permitted`. Each layer that knows more adds
+//! its words with [`Doing::doing`]; nothing is logged on the way. Programs decide by [`Error::kind`] and
+//! [`Error::errno`], never by text.
+
+use std::fmt;
+use std::io;
+
+use rustix::io::Errno;
+
+/// `Result` with this library's error.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What class of failure this is: enough for exit codes, ttrpc codes and the texts that callers match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// No such container.
+    NotFound,
+    /// A container of that id is already there.
+    Exists,
+    /// The container is not in a status that allows this.
+    WrongStatus,
+    /// config.json, a flag or a resource document asks for something contradictory or malformed.
+    InvalidSpec,
+    /// The request is valid, but this build or this kernel cannot do it.
+    Unsupported,
+    /// The kernel refused; see [`Error::errno`].
+    Os,
+    /// A peer broke the protocol, or a file of ours is damaged.
+    Internal,
+}
+
+impl Kind {
+    /// The word used in logs, e.g. `wrong-status`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::NotFound => "not-found",
+            Kind::Exists => "exists",
+            Kind::WrongStatus => "wrong-status",
+            Kind::InvalidSpec => "invalid-spec",
+            Kind::Unsupported => "unsupported",
+            Kind::Os => "os",
+            Kind::Internal => "internal",
+        }
+    }
+
+    /// The inverse of [`Kind::name`]; an unknown word is `Internal`.
+    pub fn from_name(name: &str) -> Kind {
+        match name {
+            "not-found" => Kind::NotFound,
+            "exists" => Kind::Exists,
+            "wrong-status" => Kind::WrongStatus,
+            "invalid-spec" => Kind::InvalidSpec,
+            "unsupported" => Kind::Unsupported,
+            "os" => Kind::Os,
+            _ => Kind::Internal,
+        }
+    }
+}
+
+/// What went wrong; see the module's text. Boxed, so that `Result<()>` stays one word.
+#[derive(Debug)]
+pub struct Error(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    kind: Kind,
+    errno: Option<i32>,
+    text: String,
+    step: Option<&'static str>,
+}
+
+impl Error {
+    /// A failure that starts here.
+    pub fn new(kind: Kind, text: impl Into<String>) -> Error {
+        Error(Box::new(Inner { kind, errno: None, text: text.into(), step: None }))
+    }
+
+    /// The config, a flag or a document is wrong. `text` names the JSON path or the flag.
+    pub fn invalid(text: impl Into<String>) -> Error {
+        Error::new(Kind::InvalidSpec, text)
+    }
+
+    /// Valid, but not to be had from this build or kernel.
+    pub fn unsupported(text: impl Into<String>) -> Error {
+        Error::new(Kind::Unsupported, text)
+    }
+
+    /// The container's status does not allow this.
+    pub fn wrong_status(text: impl Into<String>) -> Error {
+        Error::new(Kind::WrongStatus, text)
+    }
+
+    /// Rebuilds an error that another process of ours reported.
+    pub fn reported(kind: Kind, errno: Option<i32>, text: impl Into<String>) -> Error {
+        Error(Box::new(Inner { kind, errno, text: text.into(), step: None }))
+    }
+
+    /// The class of the failure.
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// The kernel's error number, where the kernel refused.
+    pub fn errno(&self) -> Option<Errno> {
+        self.0.errno.map(Errno::from_raw_os_error)
+    }
+
+    /// The step of the lifecycle in which it happened, for logs, e.g. `mounts`.
+    pub fn step(&self) -> Option<&'static str> {
+        self.0.step
+    }
+
+    /// Notes the step of the lifecycle, unless a deeper layer did.
+    pub fn in_step(mut self, step: &'static str) -> Error {
+        self.0.step.get_or_insert(step);
+        self
+    }
+
+    /// Puts `words` and a colon in front.
+    pub fn context(mut self, words: impl fmt::Display) -> Error {
+        self.0.text = format!("{words}: {}", self.0.text);
+        self
+    }
+
+    /// The whole line, without the kind.
+    pub fn text(&self) -> &str {
+        &self.0.text
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.text)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The kernel's words for an error number, as Go programs print them: lower case, no number. Callers of runc match
+/// on several of them ("permission denied", "no such file or directory", "is a directory", "not a directory").
+pub fn errno_text(errno: i32) -> String {
+    let text = io::Error::from_raw_os_error(errno).to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    // musl words some numbers differently from Go and glibc
+    match errno {
+        libc::ESRCH => "no such process".into(),
+        libc::ENOEXEC => "exec format error".into(),
+        libc::EBUSY => "device or resource busy".into(),
+        libc::EROFS => "read-only file system".into(),
+        libc::E2BIG => "argument list too long".into(),
+        libc::ERANGE => "numerical result out of range".into(),
+        libc::ENODEV => "no such device".into(),
+        libc::ELOOP => "too many levels of symbolic links".into(),
+        libc::ENXIO => "no such device or address".into(),
+        libc::ENAMETOOLONG => "file name too long".into(),
+        _ => text.chars().enumerate().map(|(i, c)| if i == 0 { c.to_ascii_lowercase() } else { c }).collect(),
+    }
+}
+
+impl From<Errno> for Error {
+    fn from(errno: Errno) -> Error {
+        let n = errno.raw_os_error();
+        Error(Box::new(Inner { kind: Kind::Os, errno: Some(n), text: errno_text(n), step: None }))
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Error {
+        match error.raw_os_error() {
+            Some(n) => Errno::from_raw_os_error(n).into(),
+            None => Error::new(Kind::Internal, error.to_string()),
+        }
+    }
+}
+
+/// Adds what was being done, in the place that knows it.
+pub trait Doing<T> {
+    /// `words` is a lower-case verb phrase with the operand in it; it is only built on failure.
+    fn doing<W: fmt::Display>(self, words: impl FnOnce() -> W) -> Result<T>;
+}
+
+impl<T, E: Into<Error>> Doing<T> for std::result::Result<T, E> {
+    fn doing<W: fmt::Display>(self, words: impl FnOnce() -> W) -> Result<T> {
+        self.map_err(|e| e.into().context(words()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_from_the_outside_in() {
+        let e: Result<()> = Err(Errno::PERM).doing(|| "mount proc on /proc");
+        let e = e.doing(|| "create container web").unwrap_err();
+        assert_eq!(e.to_string(), "create container web: mount proc on /proc: operation not permitted");
+        assert_eq!((e.kind(), e.errno()), (Kind::Os, Some(Errno::PERM)));
+    }
+
+    #[test]
+    fn words_of_the_kernel_are_those_of_go() {
+        for (errno, text) in [
+            (libc::EACCES, "permission denied"),
+            (libc::EPERM, "operation not permitted"),
+            (libc::ENOENT, "no such file or directory"),
+            (libc::EISDIR, "is a directory"),
+            (libc::ENOTDIR, "not a directory"),
+            (libc::EINVAL, "invalid argument"),
+            (libc::ENOEXEC, "exec format error"),
+        ] {
+            assert_eq!(errno_text(errno), text);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! config.json of the OCI runtime spec, version 1.3, as plain structs.
+//!
+//! These types say what the user wrote and nothing more: no defaults but "absent", no checks. [`Plan`](crate::plan::Plan) turns them
+//! into what the kernel will be told. Unknown properties are ignored, `null` is absent (see `json.rs`).
+
+mod hooks;
+mod json;
+mod linux;
+mod process;
+mod resources;
+mod seccomp;
+mod state;
+
+use std::collections::BTreeMap;
+
+pub use hooks::{Hook, Hooks};
+pub use linux::{Device, IdMapping, IntelRdt, Linux, MemoryPolicy, Namespace, NetDevice, Personality, TimeOffset};
+pub use process::{Capabilities, ConsoleSize, CpuAffinity, IoPriority, Process, Rlimit, Scheduler, User};
+pub use resources::{
+    BlockIo, Cpu, DeviceRule, HugepageLimit, InterfacePriority, Memory, Network, Pids, Rdma, Resources, ThrottleDevice, WeightDevice,
+};
+pub use seccomp::{Seccomp, SeccompArg, SyscallRule};
+pub use state::State;
+
+use crate::error::{Error, Result};
+use json::object;
+
+/// The version of the runtime spec that this library implements, as `state` and `features` report it.
+pub const VERSION: &str = "1.3.0";
+
+/// The largest config.json that is read, in bytes: 16 MiB.
+pub const MAX_CONFIG: u64 = 16 << 20;
+
+object! {
+    /// A whole config.json (spec: config.md).
+    Spec {
+        "ociVersion" => oci_version: String,
+        "process" => process: Option<Process>,
+        "root" => root: Option<Root>,
+        "hostname" => hostname: String,
+        "domainname" => domainname: String,
+        "mounts" => mounts: Vec<Mount>,
+        "hooks" => hooks: Hooks,
+        "annotations" => annotations: BTreeMap<String, String>,
+        "linux" => linux: Option<Linux>,
+    }
+
+    /// The container's root file system (config.md, "Root").
+    Root {
+        "path" => path: String,
+        "readonly" => readonly: bool,
+    }
+
+    /// One mount (config.md, "Mounts").
+    Mount {
+        "destination" => destination: String,
+        "type" => fs_type: String,
+        "source" => source: String,
+        "options" => options: Vec<String>,
+        "uidMappings" => uid_mappings: Vec<IdMapping>,
+        "gidMappings" => gid_mappings: Vec<IdMapping>,
+    }
+}
+
+impl Spec {
+    /// Reads a config from its bytes. Errors name the JSON path: `process.user.uid: invalid type: …`.
+    ///
+    /// What follows the first JSON value is ignored, as Go's decoder does; bytes that are not UTF-8 are taken over as
+    /// U+FFFD.
+    pub fn from_slice(bytes: &[u8]) -> Result<Spec> {
+        let spec: Option<Spec> = first_value(bytes)?;
+        spec.ok_or_else(|| Error::invalid("config cannot be null"))
+    }
+}
+
+/// The first JSON value in `bytes`.
+pub fn first_value<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    let lossy;
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(_) => {
+            lossy = String::from_utf8_lossy(bytes);
+            &*lossy
+        }
+    };
+    if text.trim_ascii().is_empty() {
+        return Err(Error::invalid("EOF"));
+    }
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<T>();
+    match values.next() {
+        Some(Ok(value)) => Ok(value),
+        Some(Err(e)) if e.is_eof() => Err(Error::invalid(format!("unexpected EOF: {e}"))),
+        Some(Err(e)) => Err(Error::invalid(e.to_string())),
+        None => Err(Error::invalid("EOF")),
+    }
+}

@@ -1,0 +1,1 @@
+//! bpf(2), as far as device programs of a cgroup need it.
