@@ -1,1 +1,32 @@
-//! Black-box tests of OCI runtimes.
+//! Black-box tests of OCI runtimes: whatever `$RUNTIME` names (a path or a program in `$PATH`; by default the masu of this
+//! workspace) is run as its callers run it, as root, and seen from inside by a static payload.
+//!
+//! In reading order: [`check`] frames one test; a [`Bundle`] is what it runs; a [`Container`] is one that runs and that
+//! removes itself; [`host`] proves afterwards that nothing stayed behind; [`terminal`] and [`cgroups`] are what some tests
+//! look at; [`artifacts`] finds the programs; [`payload`](../payload/index.html) is the program inside.
+
+//!
+//! | variable | what it does |
+//! |---|---|
+//! | `RUNTIME` | the runtime under test; `runc` (1.3) and `crun` (1.28) pass too, save for what is recorded as `DIFFERS` |
+//! | `PAYLOAD` | the payload, if it should not be built |
+//! | `TEST_RECORD` | a file to which each skip and each known difference appends a line: `SKIP TEST: REASON`, `DIFFERS TEST: RUNTIME: REASON` |
+//! | `CRASHES` | how many times `tests/crash.rs` kills the runtime (default 200) |
+//!
+//! `cargo test -p integration` and `cargo nextest run -p integration` both run everything. Beside the tests: the benchmark
+//! (`src/bin/bench`), and scripts that put a real Docker daemon and containerd over the runtime (`callers/`).
+
+pub mod artifacts;
+mod bundle;
+pub mod cgroups;
+mod container;
+pub mod host;
+pub mod runtime;
+pub mod sys;
+pub mod terminal;
+mod test;
+
+pub use bundle::Bundle;
+pub use container::Container;
+pub use runtime::{Output, Runtime};
+pub use test::{Test, check};

@@ -1,6 +1,37 @@
 //! libcontainer: create, start, exec, kill and delete OCI containers.
+//!
+//! The code in reading order:
+//!
+//! 1. [`spec`]: config.json as the user wrote it.
+//! 2. [`plan`]: what the kernel will be told; every check is made here, before anything exists.
+//! 3. `container/create.rs` and `process/init.rs`: the two sides of create, each from top to bottom.
+//! 4. `container/exec.rs` and `process/exec_init.rs`: the same for exec.
+//! 5. The features, one file each, with a plan (pure) and an apply (the kernel's work).
+//! 6. [`sys`]: the system calls that rustix lacks; the only `unsafe`.
+//!
+//! Nothing here makes a thread, and what clones must have one: see `sys/clone.rs`.
+
+pub mod capabilities;
 pub mod cgroup;
+pub mod container;
 pub mod error;
+pub mod features;
+pub mod hooks;
+mod keyring;
+pub mod lsm;
+pub mod namespaces;
+mod notify;
+mod pidfd;
+pub mod plan;
+pub mod process;
+pub mod procfs;
+pub mod rfc3339;
+pub mod rlimits;
+pub mod rootfs;
+pub mod sealed_exe;
 pub mod seccomp;
 pub mod spec;
 pub mod sys;
+pub mod sysctl;
+mod terminal;
+mod user;

@@ -1,1 +1,264 @@
-//! Control groups.
+//! Control groups, by files: v1, v2, and both side by side.
+//!
+//! Runs in the runtime. cgroups(7); config-linux.md, "Control groups". In reading order:
+//!
+//! - `layout.rs`: which hierarchies the host has; `plan.rs`: which directories and values a container gets; `resources/`,
+//!   `devices/`: the values. All pure.
+//! - this file: a container's cgroup as a guard: made, joined, opened again, removed.
+//! - `v1.rs`, `v2.rs`: what differs; `tree.rs`: a cgroup and all below; `file.rs`: the one place that opens files;
+//!   `settings.rs`: the one place that writes limits.
+//! - `processes.rs`: freeze, thaw, signal, kill; `exec.rs`: the cgroup of an exec; `update.rs`; `stats/`; `oom.rs`.
+//!
+//! A cgroup is only ever killed or removed if it is not the root of a hierarchy and this process is not in it: a runtime
+//! that took `/` for its container's cgroup has killed every process of a machine.
+
+mod devices;
+mod exec;
+mod file;
+mod layout;
+mod oom;
+mod plan;
+mod processes;
+mod resources;
+mod settings;
+mod stats;
+mod tree;
+mod update;
+mod v1;
+mod v2;
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, Mode};
+use rustix::io::Errno;
+
+pub use layout::Layout;
+pub use oom::{OomEvents, OomNotice};
+pub use plan::{CgroupPlan, Paths};
+pub use resources::merge;
+pub use stats::Stats;
+
+use crate::error::{Doing, Error, Kind, Result};
+use plan::Place;
+use settings::Dir;
+
+/// How long dropping the guard waits for processes that are just dying.
+const DROP_TIME: Duration = Duration::from_secs(2);
+
+/// A container's cgroup: one directory in each hierarchy. Made by [`Cgroup::create`], it is a guard that removes, when
+/// dropped, the directories that it made, unless [`Cgroup::keep`] is called.
+#[derive(Debug)]
+pub struct Cgroup {
+    /// v1 in the order of the layout, then v2.
+    hierarchies: Vec<Hierarchy>,
+    remove_on_drop: bool,
+}
+
+#[derive(Debug)]
+struct Hierarchy {
+    /// As in [`Paths::v1`]; empty for v2.
+    controllers: String,
+    path: String,
+    fd: OwnedFd,
+    /// How many directories at the end of the path are new.
+    made: usize,
+}
+
+impl Hierarchy {
+    fn is_v2(&self) -> bool {
+        self.controllers.is_empty()
+    }
+
+    fn has(&self, controller: &str) -> bool {
+        self.controllers.split(',').any(|c| c == controller)
+    }
+
+    fn dir(&self) -> Dir<'_> {
+        Dir { fd: self.fd.as_fd(), path: &self.path, v2: self.is_v2() }
+    }
+}
+
+impl Cgroup {
+    /// Makes the directories (and those above them that are missing), and writes limits and device rules while nothing is
+    /// in there yet.
+    ///
+    /// # Errors
+    /// A directory that is there already must be without processes ([`Kind::Exists`]) and not frozen
+    /// ([`Kind::WrongStatus`]). A limit that is refused, or whose controller is missing; rules that cannot be loaded. What
+    /// was made by then is removed.
+    pub fn create(plan: &CgroupPlan) -> Result<Cgroup> {
+        let mut cgroup = Cgroup { hierarchies: Vec::with_capacity(plan.places.len()), remove_on_drop: true };
+        let unified = plan.places.iter().all(Place::is_v2);
+        for place in &plan.places {
+            let mount = file::open_mount(&place.mount, place.is_v2())?;
+            let hierarchy = make(mount.as_fd(), place)?;
+            let fresh = hierarchy.made > 0;
+            cgroup.hierarchies.push(hierarchy);
+            let Some(hierarchy) = cgroup.hierarchies.last() else { continue };
+            let dir = hierarchy.dir();
+            if !fresh {
+                check_unused(hierarchy)?;
+            }
+            if unified {
+                v2::enable_controllers(mount.as_fd(), &place.inner, dir, plan.needs_domain)?;
+                v2::attach_devices(dir, &plan.devices, fresh)?;
+            } else if hierarchy.has("devices") {
+                v1::write_devices(dir, &plan.devices)?;
+            } else if hierarchy.has("cpuset") {
+                let planned = |file: &str| plan.settings.iter().any(|s| s.file == file);
+                let wanted: Vec<&str> = ["cpuset.cpus", "cpuset.mems"].into_iter().filter(|f| !planned(f)).collect();
+                v1::inherit_cpuset(dir, place.inner.split('/').count(), &wanted)?;
+            }
+        }
+        settings::write(&plan.settings, &|controller| cgroup.find(controller))?;
+        Ok(cgroup)
+    }
+
+    /// Opens the cgroup of an existing container; nothing is removed on drop. Directories that are gone are left out: a
+    /// cgroup of none is empty, not frozen, and removed already.
+    ///
+    /// # Errors
+    /// A path that is not a cgroup, or is the root of a hierarchy.
+    pub fn open(paths: &Paths) -> Result<Cgroup> {
+        let mut hierarchies = Vec::with_capacity(paths.v1.len() + 1);
+        let v2 = paths.v2.iter().map(|path| ("", path.as_str()));
+        for (controllers, path) in paths.v1.iter().map(|(c, p)| (c.as_str(), p.as_str())).chain(v2) {
+            if let Some(fd) = file::open_recorded(path, controllers.is_empty())? {
+                hierarchies.push(Hierarchy { controllers: controllers.into(), path: path.into(), fd, made: 0 });
+            }
+        }
+        Ok(Cgroup { hierarchies, remove_on_drop: false })
+    }
+
+    /// The directory to clone the container's first process into (CLONE_INTO_CGROUP), if there is a v2 hierarchy.
+    pub fn clone_target(&self) -> Option<BorrowedFd<'_>> {
+        self.v2().map(|h| h.fd.as_fd())
+    }
+
+    /// Moves process `pid` into the cgroup: all hierarchies back to back, for only the first write waits for the kernel's
+    /// grace period (milliseconds). `cloned_into_v2`: it is in [`Cgroup::clone_target`] already.
+    pub fn join(&self, pid: i32, cloned_into_v2: bool) -> Result<()> {
+        let text = pid.to_string();
+        for h in self.hierarchies.iter().filter(|h| !(cloned_into_v2 && h.is_v2())) {
+            file::write(h.fd.as_fd(), "cgroup.procs", &text)
+                .doing(|| format!("error adding pid {pid} to cgroups: write to cgroup.procs of {}", h.path))?;
+        }
+        Ok(())
+    }
+
+    /// Leaves the cgroup where it is when this is dropped.
+    pub fn keep(mut self) {
+        self.remove_on_drop = false;
+    }
+
+    /// Removes the cgroup and all below it, waiting at most `deadline` for processes that are ending. What is gone already
+    /// is fine. It kills nothing.
+    ///
+    /// # Errors
+    /// EBUSY if processes are left when the time is over; it can be called again.
+    pub fn remove(&self, deadline: Duration) -> Result<()> {
+        self.remove_until(Instant::now() + deadline, |_| true)
+    }
+
+    fn remove_until(&self, deadline: Instant, wanted: impl Fn(&Hierarchy) -> bool) -> Result<()> {
+        // all of them, also after one that failed
+        let results = self.hierarchies.iter().filter(|h| wanted(h)).map(|h| tree::remove(h.fd.as_fd(), &h.path, h.is_v2(), deadline));
+        results.fold(Ok(()), Result::and)
+    }
+
+    fn v2(&self) -> Option<&Hierarchy> {
+        self.hierarchies.iter().find(|h| h.is_v2())
+    }
+
+    /// Whether there is nothing but v2.
+    fn is_unified(&self) -> bool {
+        self.hierarchies.iter().all(Hierarchy::is_v2)
+    }
+
+    /// The directory that has the files of `controller`.
+    fn find(&self, controller: &str) -> Option<Dir<'_>> {
+        let unified = self.is_unified();
+        self.hierarchies.iter().find(|h| if unified { h.is_v2() } else { h.has(controller) }).map(Hierarchy::dir)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if !self.remove_on_drop {
+            return;
+        }
+        // an error has nowhere to go; what is left is found again by the recorded paths
+        let _ = self.remove_until(Instant::now() + DROP_TIME, |h| h.made > 0);
+        for h in &self.hierarchies {
+            let mut up = "..".to_owned();
+            for name in h.path.rsplit('/').skip(1).take(h.made.saturating_sub(1)) {
+                up.push_str("/..");
+                // another container may have come to live there: then it is not empty and stays
+                let removed = CString::new(format!("{up}/{name}")).map(|path| rustix::fs::unlinkat(&h.fd, path, AtFlags::REMOVEDIR));
+                if !matches!(removed, Ok(Ok(()))) {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Makes the directory of `place`, and those above it.
+fn make(mount: BorrowedFd<'_>, place: &Place) -> Result<Hierarchy> {
+    let doing = || format!("make cgroup {}", place.dir());
+    let opened = |made: usize| {
+        let fd = file::open_below(mount, &place.inner).inspect_err(|_| {
+            if made > 0 {
+                let _ = rustix::fs::unlinkat(mount, &place.inner, AtFlags::REMOVEDIR);
+            }
+        });
+        Ok(Hierarchy { controllers: place.controllers.clone(), path: place.dir(), fd: fd.doing(doing)?, made })
+    };
+    // again: another runtime may remove a directory that it had made above ours, and failed to use
+    for _ in 0..8 {
+        match make_path(mount, &place.inner) {
+            Err(Errno::NOENT) => {}
+            result => return opened(result.doing(doing)?),
+        }
+    }
+    Err(Error::from(Errno::NOENT).context(doing()))
+}
+
+/// Returns how many directories at the end of `inner` are new.
+fn make_path(mount: BorrowedFd<'_>, inner: &str) -> Result<usize, Errno> {
+    let mkdir = |path: &str| rustix::fs::mkdirat(mount, path, Mode::from_raw_mode(0o755));
+    match mkdir(inner) {
+        Ok(()) => Ok(1),
+        Err(Errno::EXIST) => Ok(0),
+        Err(Errno::NOENT) => {
+            let Some((parent, _)) = inner.rsplit_once('/') else { return Err(Errno::NOENT) };
+            let above = make_path(mount, parent)?;
+            match mkdir(inner) {
+                Ok(()) => Ok(above + 1),
+                Err(Errno::EXIST) => Ok(0),
+                Err(errno) => Err(errno),
+            }
+        }
+        Err(errno) => Err(errno),
+    }
+}
+
+/// A cgroup that we did not make is taken only if nothing is in it and it is not frozen; this is also what keeps an ancestor
+/// of our own cgroup from being taken, wherever it is mounted.
+fn check_unused(hierarchy: &Hierarchy) -> Result<()> {
+    let dir = hierarchy.dir();
+    let n = tree::processes(dir.fd).doing(|| format!("list the processes of {}", dir.path))?.len();
+    if n > 0 {
+        return Err(Error::new(Kind::Exists, format!("container's cgroup is not empty: {n} process(es) found in {}", dir.path)));
+    }
+    let frozen = match () {
+        () if hierarchy.is_v2() => v2::is_frozen(dir)?,
+        () => hierarchy.has("freezer") && v1::is_frozen(dir)?,
+    };
+    if frozen {
+        return Err(Error::wrong_status("container's cgroup unexpectedly frozen"));
+    }
+    Ok(())
+}

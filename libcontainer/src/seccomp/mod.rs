@@ -1,1 +1,78 @@
-//! Filters of system calls.
+//! `linux.seccomp`: a profile of system calls made into a filter of the kernel, without libseccomp.
+//!
+//! [`plan`] runs in the parent, once per container: what it makes is kept in bytes beside the container's record, so
+//! exec only reads it. [`crate::sys::seccomp::load`] puts the container's process under it, as its last steps.
+//! Sources: config-linux.md "Seccomp", seccomp(2), runc 1.5 for words and choices the specification leaves open.
+
+mod arch;
+mod assemble;
+mod bytes;
+mod compile;
+pub mod listener;
+mod names;
+mod profile;
+mod syscalls;
+#[cfg(test)]
+mod tests;
+
+use crate::error::Result;
+use crate::spec::Seccomp;
+pub use crate::sys::seccomp::Instruction;
+use crate::sys::seccomp::knows_flags;
+pub use arch::ARCHITECTURES;
+use arch::Arch;
+pub use profile::{ACTIONS, OPERATORS};
+
+/// A compiled filter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// At most 4096 instructions.
+    pub program: Vec<Instruction>,
+    /// `SECCOMP_FILTER_FLAG_*` for [`crate::sys::seccomp::load`].
+    pub flags: u32,
+    /// Who is to be asked about calls with SCMP_ACT_NOTIFY; there is one exactly when a rule has that action.
+    pub listener: Option<Listener>,
+}
+
+/// Who answers for the container's system calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// An absolute path of a listening unix socket.
+    pub path: String,
+    /// Handed on as it is.
+    pub metadata: String,
+}
+
+/// Compiles the profile for this machine; `None` when it has neither a default action nor rules, which is no filter.
+///
+/// Pure but for log lines: unknown names of system calls (debug) and error numbers that have no effect (warning).
+/// Errors are those of the profile, in runc's words where it has any.
+pub fn plan(spec: &Seccomp) -> Result<Option<Filter>> {
+    plan_for(spec, Arch::NATIVE)
+}
+
+fn plan_for(spec: &Seccomp, native: Arch) -> Result<Option<Filter>> {
+    let Some(profile) = profile::check(spec, native)? else { return Ok(None) };
+    if log::log_enabled!(log::Level::Debug) {
+        for name in profile.rules.iter().flat_map(|rule| rule.names) {
+            let known = profile.architectures.iter().any(|arch| syscalls::number(*arch, name).is_some());
+            if !known && syscalls::multiplexed(name).is_none() {
+                log::debug!("unknown seccomp syscall {name:?} ignored");
+            }
+        }
+    }
+    let program = compile::compile(&profile)?;
+    Ok(Some(Filter { program, flags: profile.flags, listener: profile.listener }))
+}
+
+/// The names of the flags that are understood (`masu features`).
+pub fn known_flags() -> Vec<&'static str> {
+    profile::FLAGS.iter().map(|(name, _)| *name).collect()
+}
+
+/// Those that this kernel has, too; one system call each.
+pub fn supported_flags() -> Vec<&'static str> {
+    use crate::sys::seccomp::{FLAG_NEW_LISTENER, FLAG_WAIT_KILLABLE_RECV};
+    let supported = |flag: u32| knows_flags(if flag == FLAG_WAIT_KILLABLE_RECV { flag | FLAG_NEW_LISTENER } else { flag });
+    profile::FLAGS.iter().filter(|(_, flag)| supported(*flag)).map(|(name, _)| *name).collect()
+}

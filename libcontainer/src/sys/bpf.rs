@@ -1,1 +1,207 @@
-//! bpf(2), as far as device programs of a cgroup need it.
+//! bpf(2), as far as device programs of a cgroup need it: load, attach, replace, detach, list.
+//!
+//! Runs in the runtime. bpf(2), linux/bpf.h; BPF_PROG_TYPE_CGROUP_DEVICE since Linux 4.15, BPF_F_REPLACE since 5.6. The
+//! kernel charges a program to the caller's memory cgroup since 5.11, so RLIMIT_MEMLOCK does not matter.
+
+use std::ffi::c_void;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::io::Errno;
+
+const PROG_LOAD: libc::c_long = 5;
+const PROG_ATTACH: libc::c_long = 8;
+const PROG_DETACH: libc::c_long = 9;
+const PROG_GET_FD_BY_ID: libc::c_long = 13;
+const PROG_QUERY: libc::c_long = 16;
+
+const PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+const ATTACH_TYPE_CGROUP_DEVICE: u32 = 6;
+const F_ALLOW_MULTI: u32 = 1 << 1;
+const F_REPLACE: u32 = 1 << 2;
+
+/// The kernel takes at most this many programs on one cgroup (BPF_CGROUP_MAX_PROGS).
+const MAX_ATTACHED: usize = 64;
+
+/// How often a load that a signal interrupted (EAGAIN) is tried again.
+const LOAD_TRIES: usize = 30;
+
+/// One eBPF instruction (`struct bpf_insn`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct Instruction {
+    /// Class, source and operation.
+    pub code: u8,
+    registers: u8,
+    /// Of a jump: how many instructions to skip. Of a load: the offset in the context.
+    pub offset: i16,
+    /// The immediate operand.
+    pub immediate: i32,
+}
+
+impl Instruction {
+    /// An instruction on register `destination`, which may read register `source`.
+    pub const fn new(code: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> Instruction {
+        let registers = if cfg!(target_endian = "big") { destination << 4 | source } else { source << 4 | destination };
+        Instruction { code, registers, offset, immediate }
+    }
+
+    /// The destination register's number.
+    pub const fn destination(&self) -> u8 {
+        if cfg!(target_endian = "big") { self.registers >> 4 } else { self.registers & 0xf }
+    }
+
+    /// The source register's number.
+    pub const fn source(&self) -> u8 {
+        if cfg!(target_endian = "big") { self.registers & 0xf } else { self.registers >> 4 }
+    }
+}
+
+/// `union bpf_attr` as BPF_PROG_LOAD reads it, up to the last member that we set.
+#[repr(C)]
+struct LoadAttributes {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+}
+
+/// `union bpf_attr` as BPF_PROG_ATTACH and BPF_PROG_DETACH read it.
+#[repr(C)]
+#[derive(Default)]
+struct AttachAttributes {
+    target_fd: u32,
+    attach_bpf_fd: u32,
+    attach_type: u32,
+    attach_flags: u32,
+    replace_bpf_fd: u32,
+}
+
+/// `union bpf_attr` as BPF_PROG_QUERY reads it. Whole, although we need only the first members: Linux 6.17 and later
+/// write `revision` whatever size the caller gave.
+#[repr(C)]
+#[derive(Default)]
+struct QueryAttributes {
+    target_fd: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    prog_cnt: u32,
+    pad: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
+}
+
+/// Loads a device program; the returned fd is close-on-exec.
+///
+/// # Errors
+/// EPERM without CAP_BPF or CAP_SYS_ADMIN in the first user namespace; EINVAL or EACCES when the verifier refuses.
+pub fn load_device_program(program: &[Instruction]) -> Result<OwnedFd, Errno> {
+    let license = c"Apache-2.0";
+    let mut attributes = LoadAttributes {
+        prog_type: PROG_TYPE_CGROUP_DEVICE,
+        insn_cnt: u32::try_from(program.len()).map_err(|_| Errno::TOOBIG)?,
+        insns: program.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+    };
+    for _ in 0..LOAD_TRIES {
+        // SAFETY: BPF_PROG_LOAD reads `insn_cnt` instructions at `insns` (a live slice of exactly that many, laid out as
+        // struct bpf_insn by repr(C)) and a string at `license` (a literal with its NUL); it keeps neither.
+        match unsafe { bpf(PROG_LOAD, &mut attributes) } {
+            Err(Errno::AGAIN) => {}
+            // SAFETY: a successful load returns a new descriptor (close-on-exec, bpf(2)) that nobody else owns.
+            result => return result.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+        }
+    }
+    Err(Errno::AGAIN)
+}
+
+/// Attaches a device program to a cgroup of the v2 hierarchy, beside others, or in the place of `replace` in one step.
+///
+/// # Errors
+/// EPERM without the right to; ENOENT when `replace` is not attached there.
+pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>, replace: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+    let mut attributes = attach_attributes(cgroup, program);
+    attributes.attach_flags = F_ALLOW_MULTI;
+    if let Some(old) = replace {
+        attributes.attach_flags |= F_REPLACE;
+        attributes.replace_bpf_fd = old.as_raw_fd().cast_unsigned();
+    }
+    // SAFETY: BPF_PROG_ATTACH reads only the members of the structure; it has no pointers.
+    unsafe { bpf(PROG_ATTACH, &mut attributes) }.map(drop)
+}
+
+/// Detaches a device program from a cgroup.
+pub fn detach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut attributes = attach_attributes(cgroup, program);
+    // SAFETY: BPF_PROG_DETACH reads only the members of the structure; it has no pointers.
+    unsafe { bpf(PROG_DETACH, &mut attributes) }.map(drop)
+}
+
+/// The device programs attached to this very cgroup. One that a security module hides from us is left out: programs can
+/// only narrow each other, so it does no harm where it is.
+pub fn attached_device_programs(cgroup: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Errno> {
+    let mut ids = [0_u32; MAX_ATTACHED];
+    let mut attributes = QueryAttributes {
+        target_fd: cgroup.as_raw_fd().cast_unsigned(),
+        attach_type: ATTACH_TYPE_CGROUP_DEVICE,
+        prog_ids: ids.as_mut_ptr() as u64,
+        prog_cnt: MAX_ATTACHED as u32,
+        ..QueryAttributes::default()
+    };
+    // SAFETY: BPF_PROG_QUERY writes at most `prog_cnt` numbers of 32 bits at `prog_ids`, which is a live array of that
+    // many, and members of the structure, which is declared whole; its other pointers are null, i.e. not asked for.
+    unsafe { bpf(PROG_QUERY, &mut attributes) }?;
+    let mut programs = Vec::new();
+    for id in ids.iter().take(attributes.prog_cnt as usize) {
+        let mut id = *id;
+        // SAFETY: BPF_PROG_GET_FD_BY_ID reads one number of 32 bits.
+        match unsafe { bpf(PROG_GET_FD_BY_ID, &mut id) } {
+            // SAFETY: success returns a new descriptor (close-on-exec) that nobody else owns.
+            Ok(fd) => programs.push(unsafe { OwnedFd::from_raw_fd(fd) }),
+            Err(Errno::PERM | Errno::ACCESS | Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(programs)
+}
+
+fn attach_attributes(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> AttachAttributes {
+    AttachAttributes {
+        target_fd: cgroup.as_raw_fd().cast_unsigned(),
+        attach_bpf_fd: program.as_raw_fd().cast_unsigned(),
+        attach_type: ATTACH_TYPE_CGROUP_DEVICE,
+        ..AttachAttributes::default()
+    }
+}
+
+/// The raw call.
+///
+/// # Safety
+/// `attributes` must be the structure that `command` expects, a prefix of `union bpf_attr`, and every pointer in it must
+/// be valid for what the command does with it.
+unsafe fn bpf<T>(command: libc::c_long, attributes: &mut T) -> Result<i32, Errno> {
+    let attributes: *mut T = attributes;
+    // SAFETY: the pointer is of a live, exclusively borrowed T, and its size is given; the rest is the caller's promise.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.cast::<c_void>(), size_of::<T>()) };
+    match i32::try_from(result) {
+        Ok(fd) if fd >= 0 => Ok(fd),
+        _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instruction_is_laid_out_as_the_kernel_reads_it() {
+        let i = Instruction::new(0x61, 2, 1, 4, -1);
+        assert_eq!((size_of::<Instruction>(), i.destination(), i.source()), (8, 2, 1));
+        if cfg!(target_endian = "little") {
+            assert_eq!(i.registers, 0x12);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+# Sourced by the scripts beside it: a scratch folder, namespaces of their own, and the lines that they print.
+#
+# own_world SCRIPT ARGS...  executes SCRIPT again as pid 1's child in mount, pid, network, ipc and uts namespaces of its own
+#                           (all that it starts dies with it), with scratch file systems at /run and in $SCRATCH
+# need PROGRAM PACKAGE      installs PACKAGE with apt where PROGRAM is missing; services of the package are not started
+# try NAME FUNCTION ARGS... one check: prints "ok NAME" or "FAIL NAME: why"; skip NAME REASON prints "SKIP NAME: REASON"
+# summary                   prints the counts; its exit code is 1 if a check failed
+
+set -o pipefail
+passed=0 failed=0 skipped=0
+
+need() {
+    command -v "$1" >/dev/null && return
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || { echo "no $1 here, and no apt to install $2 with"; exit 2; }
+    # packages of daemons would start them
+    local policy=/usr/sbin/policy-rc.d made=
+    [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy; chmod 755 $policy; made=1; }
+    { DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends "$2" ||
+        { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends "$2"; }; } >"${TMPDIR:-/tmp}/apt-$2.log" 2>&1
+    local code=$?
+    [ -z "$made" ] || rm -f $policy
+    [ $code = 0 ] || { echo "apt cannot install $2:"; tail -n 3 "${TMPDIR:-/tmp}/apt-$2.log"; exit 2; }
+    rm -f "${TMPDIR:-/tmp}/apt-$2.log"
+}
+
+# the absolute path of the runtime, given by path or by name
+runtime_path() {
+    local path
+    path=$(command -v "$1") || { echo "no runtime $1" >&2; exit 2; }
+    realpath -s "$path"
+}
+
+own_world() {
+    [ "$(id -u)" = 0 ] || { echo "needs root"; exit 2; }
+    [ -z "${OWN_WORLD:-}" ] || return 0
+    local scratch code
+    scratch=$(mktemp -d)
+    OWN_WORLD=$scratch unshare --mount --pid --fork --net --ipc --uts --kill-child --mount-proc bash "$@"
+    code=$?
+    remove_cgroups "$(basename "$scratch")"
+    rm -rf "$scratch"
+    exit $code
+}
+
+# in the new namespaces: file systems of our own where daemons write
+settle() {
+    SCRATCH=$OWN_WORLD
+    GROUP=$(basename "$SCRATCH")
+    mount --make-rprivate /
+    mount -t tmpfs tmpfs "$SCRATCH"
+    mount -t tmpfs -o mode=755 tmpfs /run
+    mkdir -p "$SCRATCH/bin" /run/lock
+    ip link set lo up
+    # whoever looks for runc finds the runtime
+    ln -s "$RUNTIME" "$SCRATCH/bin/runc"
+    mkfifo "$SCRATCH/silent"
+    # the input of a terminal at which nobody types and which never ends
+    exec 9<>"$SCRATCH/silent"
+}
+
+# removes the cgroups below those named $1, which must be empty by now
+remove_cgroups() {
+    local base
+    for base in /sys/fs/cgroup/"$1" /sys/fs/cgroup/*/"$1"; do
+        [ -d "$base" ] && find "$base" -depth -type d -exec rmdir {} + 2>/dev/null
+    done
+    return 0
+}
+
+# a root file system of busybox
+make_rootfs() {
+    local program
+    mkdir -p "$1"/{bin,dev,etc,proc,sys,tmp,root,www}
+    cp "$(command -v busybox)" "$1/bin/busybox"
+    for program in $("$1/bin/busybox" --list); do
+        [ "$program" = busybox ] || ln -s busybox "$1/bin/$program"
+    done
+    printf 'root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n' >"$1/etc/passwd"
+    printf 'root:x:0:\nuser:x:1000:\n' >"$1/etc/group"
+    echo 'a page' >"$1/www/index.html"
+    chmod 1777 "$1/tmp"
+}
+
+# until CONDITION... is true, at most 30 seconds
+until_true() {
+    local i
+    for ((i = 0; i < 300; i++)); do
+        "$@" >/dev/null 2>&1 && return 0
+        sleep 0.1
+    done
+    echo "still not so after 30 seconds: $*"
+    return 1
+}
+
+equal() { [ "$1" = "$2" ] || { echo "\"$1\" instead of \"$2\""; return 1; }; }
+contains() { case $1 in *"$2"*) ;; *) echo "no \"$2\" in \"$1\""; return 1 ;; esac; }
+
+# exits CODE COMMAND...: the command must end with that code; what it prints is kept in $said
+exits() {
+    local wanted=$1 code
+    shift
+    said=$("$@" 2>&1) && code=0 || code=$?
+    [ "$code" = "$wanted" ] || { echo "exit code $code instead of $wanted: $said"; return 1; }
+}
+
+try() {
+    local name=$1 output code
+    shift
+    output=$(set -e; "$@" 2>&1)
+    code=$?
+    if [ $code = 0 ]; then
+        echo "ok $name"
+        passed=$((passed + 1))
+    else
+        echo "FAIL $name: $(printf %s "$output" | tail -n 4 | tr '\n' ' ')"
+        failed=$((failed + 1))
+    fi
+}
+
+skip() {
+    echo "SKIP $1: $2"
+    skipped=$((skipped + 1))
+}
+
+summary() {
+    echo "$passed passed, $failed failed, $skipped skipped"
+    [ "$failed" = 0 ]
+}

@@ -1,0 +1,242 @@
+//! The steps, run in interleaved rounds.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use integration::sys::{self, Usage};
+
+use crate::options::{Options, Step};
+use crate::prepare::{Prepared, Scratch};
+
+/// One measurement of one step.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sample {
+    /// Milliseconds on the wall.
+    pub(crate) wall: f64,
+    /// Milliseconds of user and system time of all processes reaped.
+    pub(crate) cpu: f64,
+    /// KiB.
+    pub(crate) peak: i64,
+    pub(crate) faults: i64,
+    pub(crate) failed: bool,
+}
+
+impl Sample {
+    fn add(&mut self, other: Self) {
+        self.wall += other.wall;
+        self.cpu += other.cpu;
+        self.peak = self.peak.max(other.peak);
+        self.faults += other.faults;
+        self.failed |= other.failed;
+    }
+
+    fn count(&mut self, usage: &Usage) {
+        self.cpu += milliseconds(usage.cpu);
+        self.peak = self.peak.max(usage.max_rss);
+        self.faults += usage.minor_faults;
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "microseconds of one process are far below 2^52")]
+fn milliseconds(micros: i64) -> f64 {
+    micros as f64 / 1000.0
+}
+
+/// The samples of one step (or of a part of it) by runtime, in the order of the rounds.
+#[derive(Debug)]
+pub(crate) struct Results {
+    pub(crate) step: String,
+    pub(crate) samples: Vec<Vec<Sample>>,
+}
+
+/// One runtime and where it keeps its things.
+#[derive(Debug)]
+pub(crate) struct Contender {
+    path: PathBuf,
+    root: PathBuf,
+    log: PathBuf,
+    pid_file: PathBuf,
+    id: String,
+    /// Inits that ended while another process was waited for.
+    ended: BTreeMap<i32, Usage>,
+}
+
+impl Contender {
+    pub(crate) fn new(scratch: &Scratch, name: &str, path: &Path) -> Result<Self> {
+        let root = scratch.path().join(format!("state-{name}"));
+        fs::create_dir_all(&root)?;
+        Ok(Self {
+            path: path.to_owned(),
+            log: scratch.path().join(format!("log-{name}")),
+            pid_file: scratch.path().join(format!("pid-{name}")),
+            id: format!("{}-{name}", scratch.path().file_name().unwrap_or_default().to_string_lossy()),
+            root,
+            ended: BTreeMap::new(),
+        })
+    }
+
+    /// The command line of `words`.
+    pub(crate) fn command(&self, words: &[&str]) -> Result<Command> {
+        let mut command = Command::new(&self.path);
+        if words != ["--version"] {
+            command.arg("--root").arg(&self.root);
+        }
+        let log = OpenOptions::new().append(true).create(true).open(&self.log).context("open the log of messages")?;
+        command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        Ok(command)
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn timed(&mut self, words: &[&str]) -> Result<Sample> {
+        let mut command = self.command(words)?;
+        let begin = Instant::now();
+        let child = command.spawn().with_context(|| format!("run {}", self.path.display()))?;
+        let usage = self.reap(i32::try_from(child.id())?)?;
+        let mut sample = Sample { wall: begin.elapsed().as_secs_f64() * 1000.0, failed: usage.code() != 0, ..Sample::default() };
+        sample.count(&usage);
+        Ok(sample)
+    }
+
+    /// Waits for `pid`, reaping inits that end meanwhile as a shim would: a runtime may wait for that.
+    fn reap(&mut self, pid: i32) -> Result<Usage> {
+        if let Some(usage) = self.ended.remove(&pid) {
+            return Ok(usage);
+        }
+        loop {
+            let (ended, usage) = sys::wait4(-1).context("wait for a child")?;
+            if ended == pid {
+                return Ok(usage);
+            }
+            self.ended.insert(ended, usage);
+        }
+    }
+
+    fn create(&mut self, bundle: &Path) -> Result<(Sample, i32)> {
+        let _ = fs::remove_file(&self.pid_file);
+        let (bundle, pid_file) = (bundle.to_string_lossy().into_owned(), self.pid_file.to_string_lossy().into_owned());
+        let id = self.id.clone();
+        let sample = self.timed(&["create", "--bundle", &bundle, "--pid-file", &pid_file, &id])?;
+        let pid = fs::read_to_string(&self.pid_file).ok().and_then(|text| text.trim().parse().ok());
+        let pid = pid.with_context(|| format!("create failed: {}", self.last_message()))?;
+        Ok((sample, pid))
+    }
+
+    fn start(&mut self, bundle: &Path) -> Result<i32> {
+        let (created, pid) = self.create(bundle)?;
+        let id = self.id.clone();
+        let started = self.timed(&["start", &id])?;
+        ensure!(!created.failed && !started.failed, "no container to measure with: {}", self.last_message());
+        Ok(pid)
+    }
+
+    fn exit(&mut self, pid: i32) -> Result<Sample> {
+        let begin = Instant::now();
+        let usage = self.reap(pid)?;
+        let mut sample = Sample { wall: begin.elapsed().as_secs_f64() * 1000.0, ..Sample::default() };
+        sample.count(&usage);
+        Ok(sample)
+    }
+
+    pub(crate) fn last_message(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default().lines().last().unwrap_or("no message").to_owned()
+    }
+
+    /// Measures `step` once: the parts that it consists of.
+    fn once(&mut self, step: Step, bundle: &Prepared) -> Result<Vec<(&'static str, Sample)>> {
+        let id = self.id.clone();
+        Ok(match step {
+            Step::Version => vec![("version", self.timed(&["--version"])?)],
+            Step::Run => {
+                let path = bundle.short.to_string_lossy().into_owned();
+                vec![("run", self.timed(&["run", "--bundle", &path, &id])?)]
+            }
+            Step::Cycle => {
+                let (create, pid) = self.create(&bundle.short)?;
+                let start = self.timed(&["start", &id])?;
+                let exit = self.exit(pid)?;
+                let delete = self.timed(&["delete", &id])?;
+                let mut total = create;
+                [start, exit, delete].into_iter().for_each(|sample| total.add(sample));
+                vec![("create", create), ("start", start), ("exit", exit), ("delete", delete), ("cycle", total)]
+            }
+            Step::Exec => vec![("exec", self.timed(&["exec", &id, "/bin/true"])?)],
+            Step::State => vec![("state", self.timed(&["state", &id])?)],
+            Step::Kill => {
+                let pid = self.start(&bundle.long)?;
+                let kill = self.timed(&["kill", &id, "KILL"])?;
+                self.exit(pid)?;
+                self.timed(&["delete", &id])?;
+                vec![("kill", kill)]
+            }
+            Step::ForceDelete => {
+                let pid = self.start(&bundle.long)?;
+                let delete = self.timed(&["delete", "--force", &id])?;
+                self.exit(pid)?;
+                vec![("force-delete", delete)]
+            }
+        })
+    }
+}
+
+/// Measures all steps of the options on `bundle`.
+pub(crate) fn measure(options: &Options, scratch: &Scratch, bundle: &Prepared) -> Result<Vec<Results>> {
+    let mut contenders = Vec::new();
+    for (name, path) in &options.runtimes {
+        contenders.push(Contender::new(scratch, name, path)?);
+    }
+    let mut all = Vec::new();
+    for step in &options.steps {
+        // exec and state look at a container that runs all the time
+        let standing = matches!(step, Step::Exec | Step::State);
+        let mut pids = Vec::new();
+        for contender in contenders.iter_mut().filter(|_| standing) {
+            pids.push(contender.start(&bundle.long)?);
+        }
+        let mut parts: Vec<Results> = Vec::new();
+        for round in 0..options.warm_up + options.rounds {
+            for turn in 0..contenders.len() {
+                let number = (turn + round) % contenders.len();
+                let Some(contender) = contenders.get_mut(number) else { continue };
+                let samples = contender.once(*step, bundle).with_context(|| format!("{} of {}", step.name(), contender.path.display()))?;
+                if samples.iter().any(|(_, sample)| sample.failed) {
+                    contender.timed(&["delete", "--force", &contender.id.clone()]).ok().filter(|_| !standing);
+                }
+                if round < options.warm_up {
+                    continue;
+                }
+                for (name, sample) in samples {
+                    record(&mut parts, name, number, options.runtimes.len(), sample);
+                }
+            }
+        }
+        for (contender, pid) in contenders.iter_mut().zip(pids) {
+            let id = contender.id.clone();
+            contender.timed(&["delete", "--force", &id])?;
+            contender.exit(pid)?;
+        }
+        all.append(&mut parts);
+    }
+    Ok(all)
+}
+
+fn record(parts: &mut Vec<Results>, step: &str, runtime: usize, runtimes: usize, sample: Sample) {
+    if !parts.iter().any(|part| part.step == step) {
+        parts.push(Results { step: step.to_owned(), samples: vec![Vec::new(); runtimes] });
+    }
+    if let Some(samples) = parts.iter_mut().find(|part| part.step == step).and_then(|part| part.samples.get_mut(runtime)) {
+        samples.push(sample);
+    }
+}
+
+/// The peak memory that a program which does nothing shows: what it inherits from this one. KiB.
+pub(crate) fn floor(scratch: &Scratch) -> Result<i64> {
+    let child = Command::new(scratch.payload()).arg("true").stdin(Stdio::null()).spawn().context("run the payload")?;
+    Ok(sys::wait4(i32::try_from(child.id())?)?.1.max_rss)
+}

@@ -1,0 +1,90 @@
+//! Steps about files: each prints what it found, or `errno NAME` where a test asks whether something is refused.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use rustix::fs::{CWD, Dev, FileType, Mode, makedev, mkfifoat, mknodat};
+
+use crate::steps::errno_name;
+
+/// Carries out the step `word`.
+pub(crate) fn run(word: &str, operands: &[&str]) -> Result<()> {
+    match (word, operands) {
+        ("write", [path, text]) => put(OpenOptions::new().write(true).create(true).truncate(true), path, text)?,
+        ("append", [path, text]) => put(OpenOptions::new().append(true).create(true), path, text)?,
+        ("read", [path]) => {
+            let mut text = Vec::new();
+            File::open(path)?.take(1 << 20).read_to_end(&mut text)?;
+            std::io::stdout().write_all(&text)?;
+        }
+        // one line per path, `ok` or the errno, without failing
+        ("try-write", [path]) => answer(path, &OpenOptions::new().write(true).create(true).truncate(false).open(path)),
+        ("try-put", [path, text]) => {
+            let opened = OpenOptions::new().write(true).open(path);
+            answer(path, &opened.and_then(|mut file| file.write_all(text.as_bytes())));
+        }
+        ("try-open", paths) => paths.iter().for_each(|path| answer(path, &open_quietly(path))),
+        ("try-mkdir", [path]) => answer(path, &fs::create_dir(path)),
+        ("mknod", [kind, major, minor, path]) => {
+            let device = makedev(major.parse()?, minor.parse()?);
+            answer(path, &node(kind, device, path));
+        }
+        ("ls", [path]) => {
+            let mut names: Vec<_> =
+                fs::read_dir(path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<Result<_>>()?;
+            names.sort();
+            println!("{}", names.join(" "));
+        }
+        ("stat", paths) => paths.iter().for_each(|path| println!("{path} {}", describe(Path::new(path)))),
+        _ => bail!("unknown step"),
+    }
+    Ok(())
+}
+
+fn put(options: &OpenOptions, path: &str, text: &str) -> Result<()> {
+    Ok(options.open(path)?.write_all(text.as_bytes())?)
+}
+
+fn open_quietly(path: &str) -> std::io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
+}
+
+fn node(kind: &str, device: Dev, path: &str) -> std::io::Result<()> {
+    let _ = fs::remove_file(path);
+    let mode = Mode::from_raw_mode(0o600);
+    match kind {
+        "p" => mkfifoat(CWD, path, mode)?,
+        kind => mknodat(CWD, path, if kind == "b" { FileType::BlockDevice } else { FileType::CharacterDevice }, mode, device)?,
+    }
+    open_quietly(path).map(drop)
+}
+
+fn answer<T>(path: &str, result: &std::io::Result<T>) {
+    match result {
+        Ok(_) => println!("{path} ok"),
+        Err(error) => println!("{path} {}", errno_name(error)),
+    }
+}
+
+/// Kind, mode, owner and device numbers of a file, not following a link.
+pub(crate) fn describe(path: &Path) -> String {
+    let data = match fs::symlink_metadata(path) {
+        Ok(data) => data,
+        Err(error) => return errno_name(&error),
+    };
+    let kind = data.file_type();
+    let device = || format!("{}:{}", rustix::fs::major(data.rdev()), rustix::fs::minor(data.rdev()));
+    let kind = match kind {
+        _ if kind.is_symlink() => return format!("link {}", fs::read_link(path).unwrap_or_default().display()),
+        _ if kind.is_char_device() => format!("c {}", device()),
+        _ if kind.is_block_device() => format!("b {}", device()),
+        _ if kind.is_fifo() => "fifo".to_owned(),
+        _ if kind.is_socket() => "socket".to_owned(),
+        _ if kind.is_dir() => "dir".to_owned(),
+        _ => format!("file {}", data.len()),
+    };
+    format!("{kind} {:o} {}:{}", data.mode() & 0o7777, data.uid(), data.gid())
+}

@@ -1,0 +1,156 @@
+//! The steps that a test can ask for: each is a word and its operands.
+
+use std::ffi::OsString;
+use std::io::{Read, Write, stdin, stdout};
+use std::os::fd::AsFd;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use integration::sys;
+use nix::sys::signal::{SigSet, Signal};
+use rustix::io::Errno;
+
+use crate::{files, launch, report};
+
+/// Carries out one step: what to do, then its operands. The answer is the exit code if it is the last.
+pub(crate) fn run(step: &[OsString]) -> Result<u8> {
+    let words: Vec<_> = step.iter().map(|word| word.to_string_lossy()).collect();
+    let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+    match words.as_slice() {
+        [] | ["true"] => {}
+        ["report"] => println!("{}", serde_json::Value::Object(report::everything())),
+        ["say", text] => println!("{text}"),
+        ["complain", text] => writeln!(std::io::stderr(), "{text}")?,
+        ["exit", code] => return Ok(code.parse()?),
+        ["sleep"] => sleep("100000")?,
+        ["sleep", seconds] => sleep(seconds)?,
+        ["cat"] => {
+            let mut text = Vec::new();
+            stdin().read_to_end(&mut text)?;
+            stdout().write_all(&text)?;
+        }
+        ["trap", signal, code] => return trap(signal, code.parse()?),
+        ["deaf", signal] => {
+            Signal::from_name(signal)?.block()?;
+            println!("ready");
+        }
+        ["raise", signal] => rustix::process::kill_process(rustix::process::getpid(), signal_number(signal)?)?,
+        ["children", count] => children(count.parse()?)?,
+        ["alloc", mebibytes] => alloc(mebibytes.parse()?),
+        ["tty"] => println!("{}", report::terminal()),
+        ["call", number, arguments @ ..] => call(number, arguments)?,
+        ["launch", options @ ..] => launch::launch(options)?,
+        ["hook", file, operands @ ..] => return launch::hook(file, operands),
+        [word, operands @ ..] => files::run(word, operands)?,
+    }
+    Ok(0)
+}
+
+fn sleep(seconds: &str) -> Result<()> {
+    stdout().flush()?;
+    std::thread::sleep(Duration::from_secs_f64(seconds.parse()?));
+    Ok(())
+}
+
+trait Named: Sized {
+    fn from_name(name: &str) -> Result<Self>;
+    fn block(self) -> Result<()>;
+}
+
+impl Named for Signal {
+    fn from_name(name: &str) -> Result<Self> {
+        format!("SIG{name}").parse().ok().with_context(|| format!("no signal {name}"))
+    }
+
+    fn block(self) -> Result<()> {
+        let mut set = SigSet::empty();
+        set.add(self);
+        set.thread_block().context("block a signal")
+    }
+}
+
+fn signal_number(name: &str) -> Result<rustix::process::Signal> {
+    rustix::process::Signal::from_named_raw(Signal::from_name(name)? as i32).context("no such signal")
+}
+
+/// Prints `ready`, waits for `signal` (blocked, as then the kernel keeps it also for the first process of a namespace),
+/// prints `got NAME` and answers `code`.
+fn trap(signal: &str, code: u8) -> Result<u8> {
+    let mut set = SigSet::empty();
+    for name in signal.split(',') {
+        set.add(Signal::from_name(name)?);
+    }
+    set.thread_block()?;
+    println!("ready");
+    stdout().flush()?;
+    let got = set.wait()?;
+    println!("got {}", got.as_str().trim_start_matches("SIG"));
+    Ok(code)
+}
+
+/// Leaves `count` processes behind that sleep.
+fn children(count: u32) -> Result<()> {
+    for _ in 0..count {
+        Command::new(std::env::current_exe()?).args(["sleep", "100000"]).spawn().context("start a child")?;
+    }
+    println!("ready");
+    Ok(())
+}
+
+/// Touches that much memory, a mebibyte at a time, and keeps it until the step ends.
+fn alloc(mebibytes: usize) {
+    let mut kept = Vec::new();
+    for _ in 0..mebibytes {
+        kept.push(std::hint::black_box(vec![1_u8; 1 << 20]));
+    }
+    println!("allocated {}", kept.len());
+}
+
+/// A system call, by name for those that filters of the tests name; prints `ok` or the name of the errno. Arguments are
+/// numbers, and no address of ours is among them.
+fn call(name: &str, arguments: &[&str]) -> Result<()> {
+    let number = match name {
+        "getpid" => libc::SYS_getpid,
+        "getppid" => libc::SYS_getppid,
+        "chmod" => libc::SYS_fchmodat,
+        "mkdir" => libc::SYS_mkdirat,
+        "personality" => libc::SYS_personality,
+        "socket" => libc::SYS_socket,
+        "sync" => libc::SYS_sync,
+        "clone3" => libc::SYS_clone3,
+        "unshare" => libc::SYS_unshare,
+        "keyctl" => libc::SYS_keyctl,
+        "kexec_load" => libc::SYS_kexec_load,
+        "uname" => libc::SYS_uname,
+        number => number.parse().context("name or number of a system call")?,
+    };
+    let mut values = [0; 5];
+    if arguments.len() > values.len() {
+        bail!("too many arguments");
+    }
+    for (value, text) in values.iter_mut().zip(arguments) {
+        let number: i64 = text.parse()?;
+        *value = number.cast_unsigned();
+    }
+    match sys::call(number, values) {
+        Ok(_) => println!("ok"),
+        Err(error) => println!("{}", errno_name(&error)),
+    }
+    stdout().flush()?;
+    Ok(())
+}
+
+/// The name of an errno as the tests write it, else its number.
+pub(crate) fn errno_name(error: &std::io::Error) -> String {
+    let number = error.raw_os_error().unwrap_or_default();
+    match nix::errno::Errno::from_raw(number) {
+        nix::errno::Errno::UnknownErrno => number.to_string(),
+        errno => format!("{errno:?}"),
+    }
+}
+
+/// Is `fd` a terminal?
+pub(crate) fn is_terminal(fd: impl AsFd) -> bool {
+    !matches!(rustix::termios::tcgetwinsize(fd), Err(Errno::NOTTY | Errno::BADF))
+}

@@ -1,0 +1,57 @@
+//! Where a process is in the cgroup hierarchies of this machine, and the files there.
+//!
+//! Source: cgroups(7), `/proc/PID/cgroup`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rustix::process::Pid;
+
+/// Does this machine show the unified hierarchy (v2) at /sys/fs/cgroup?
+pub fn unified() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+/// Is `controller` usable here: a v1 hierarchy, or enabled for children of the v2 root?
+pub fn has(controller: &str) -> bool {
+    if unified() {
+        let enabled = fs::read_to_string("/sys/fs/cgroup/cgroup.subtree_control").unwrap_or_default();
+        return enabled.split_whitespace().any(|name| name == controller);
+    }
+    Path::new("/sys/fs/cgroup").join(controller).join("cgroup.procs").exists()
+}
+
+/// The cgroup of `pid` for `controller`, as a folder; on v2 the one cgroup.
+///
+/// # Errors
+/// The process is gone, or this machine lacks the controller.
+pub fn of(pid: Pid, controller: &str) -> Result<PathBuf> {
+    let file = format!("/proc/{}/cgroup", pid.as_raw_nonzero());
+    let text = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+    let mount = Path::new("/sys/fs/cgroup");
+    for line in text.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+        let inside = path.trim_start_matches('/');
+        // a v2 root may be shown while v1 hierarchies exist unseen
+        if unified() {
+            if controllers.is_empty() {
+                return Ok(mount.join(inside));
+            }
+        } else if controllers.split(',').any(|name| name == controller) {
+            return Ok(mount.join(controller).join(inside));
+        }
+    }
+    anyhow::bail!("no cgroup of {controller} in {text:?}")
+}
+
+/// The content of `file` in the cgroup of `pid` for `controller`, without the newline.
+///
+/// # Errors
+/// It cannot be read.
+pub fn read(pid: Pid, controller: &str, file: &str) -> Result<String> {
+    let path = of(pid, controller)?.join(file);
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    Ok(text.trim_end().to_owned())
+}

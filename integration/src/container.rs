@@ -1,0 +1,224 @@
+//! A container of a test: created, started, looked at and ended through the runtime's commands; forcibly deleted when the
+//! test drops it. As the test is a subreaper, init becomes its child, as it would become a shim's.
+
+use std::ffi::OsStr;
+use std::io::{PipeReader, Read, pipe};
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, WaitOptions, waitpid};
+use serde_json::Value;
+
+use crate::bundle::Bundle;
+use crate::runtime::{DEADLINE, Output, ended_within, readable_within};
+use crate::test::Test;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Container<'t> {
+    test: &'t Test,
+    /// The name it has for the runtime.
+    pub id: String,
+    /// Its first process.
+    pub pid: Pid,
+    output: PipeReader,
+    exit: Option<i32>,
+    deleted: bool,
+}
+
+impl<'t> Container<'t> {
+    /// Creates a container of `bundle`. Its standard output is a pipe to the test, its standard error a file.
+    ///
+    /// # Errors
+    /// The runtime failed, or wrote no pid file.
+    pub fn create(test: &'t Test, bundle: &Bundle) -> Result<Self> {
+        Self::make(test, bundle, "create", |_| {})
+    }
+
+    /// Creates and starts a container of `bundle`.
+    ///
+    /// # Errors
+    /// As [`Container::create`] and [`Container::start`].
+    pub fn start_of(test: &'t Test, bundle: &Bundle) -> Result<Self> {
+        let container = Self::create(test, bundle)?;
+        container.start()?.ok()?;
+        Ok(container)
+    }
+
+    /// Creates (`verb` `create`) or runs detached (`run`) a container of `bundle`; `change` adds flags and environment.
+    ///
+    /// # Errors
+    /// The runtime failed, or wrote no pid file.
+    pub fn make(test: &'t Test, bundle: &Bundle, verb: &str, change: impl FnOnce(&mut Command)) -> Result<Self> {
+        bundle.write()?;
+        let id = test.new_id();
+        let pid_file = test.path().join(format!("{id}.pid"));
+        let mut command = test.command([verb])?;
+        let (output, writer) = pipe()?;
+        command.arg("--bundle").arg(bundle.path()).arg("--pid-file").arg(&pid_file);
+        if verb == "run" {
+            command.arg("--detach");
+        }
+        command.stdout(writer);
+        change(&mut command);
+        command.arg(&id);
+        let ended = test.finish(command);
+        let pid = match ended.and_then(Output::ok).and_then(|_| read_pid(&pid_file)) {
+            Ok(pid) => pid,
+            Err(error) => {
+                test.runtime(["delete", "--force", &id])?;
+                return Err(error);
+            }
+        };
+        Ok(Self { test, id, pid, output, exit: None, deleted: false })
+    }
+
+    /// `start`.
+    ///
+    /// # Errors
+    /// The runtime does not run, or hangs. A failure of the command is in the output.
+    pub fn start(&self) -> Result<Output> {
+        self.test.runtime(["start", &self.id])
+    }
+
+    /// What `state` prints.
+    ///
+    /// # Errors
+    /// The command failed.
+    pub fn state(&self) -> Result<Value> {
+        self.test.runtime(["state", &self.id])?.ok()?.json()
+    }
+
+    /// The status in [`Container::state`].
+    ///
+    /// # Errors
+    /// The command failed.
+    pub fn status(&self) -> Result<String> {
+        Ok(self.state()?["status"].as_str().context("a status in the state")?.to_owned())
+    }
+
+    /// `kill ID SIGNAL`.
+    ///
+    /// # Errors
+    /// The runtime does not run, or hangs. A failure of the command is in the output.
+    pub fn kill(&self, signal: &str) -> Result<Output> {
+        self.test.runtime(["kill", &self.id, signal])
+    }
+
+    /// `VERB ID`, for commands without more to say: `pause`, `resume`, `ps`.
+    ///
+    /// # Errors
+    /// The runtime does not run, or hangs. A failure of the command is in the output.
+    pub fn command(&self, verb: &str) -> Result<Output> {
+        self.test.runtime([verb, &self.id])
+    }
+
+    /// `delete ID`; once it succeeds, nothing more is done when the container is dropped.
+    ///
+    /// # Errors
+    /// The runtime does not run, or hangs. A failure of the command is in the output.
+    pub fn delete(&mut self) -> Result<Output> {
+        let output = self.test.runtime(["delete", &self.id])?;
+        self.deleted = output.status.success();
+        Ok(output)
+    }
+
+    /// `delete --force ID`.
+    ///
+    /// # Errors
+    /// The runtime does not run, or hangs. A failure of the command is in the output.
+    pub fn delete_by_force(&mut self) -> Result<Output> {
+        let output = self.test.runtime(["delete", "--force", &self.id])?;
+        self.deleted = output.status.success();
+        Ok(output)
+    }
+
+    /// `exec` with `flags`, then the id, then `args`, in the foreground.
+    ///
+    /// # Errors
+    /// The runtime does not run, or hangs. A failure of the command is in the output.
+    pub fn exec<S: AsRef<OsStr>>(&self, flags: &[&str], args: impl IntoIterator<Item = S>) -> Result<Output> {
+        let mut command = self.test.command(["exec"])?;
+        command.args(flags).arg(&self.id).args(args);
+        self.test.finish(command)
+    }
+
+    /// What the payload sees when executed with `flags`.
+    ///
+    /// # Errors
+    /// The command failed.
+    pub fn exec_report(&self, flags: &[&str]) -> Result<Value> {
+        self.exec(flags, ["/bin/payload", "report"])?.ok()?.json()
+    }
+
+    /// Waits for the end of init and reaps it: its exit code, or 128 + n after signal n.
+    ///
+    /// # Errors
+    /// It still runs at the deadline, or is not a child of the test.
+    pub fn wait(&mut self) -> Result<i32> {
+        if let Some(code) = self.exit {
+            return Ok(code);
+        }
+        ensure!(ended_within(self.pid, DEADLINE)?, "init of {} still runs after {DEADLINE:?}", self.id);
+        let (_, status) = waitpid(Some(self.pid), WaitOptions::empty()).context("wait for init")?.context("init has ended")?;
+        let code = match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => code,
+            (_, Some(signal)) => 128 + signal,
+            _ => bail!("init of {} neither exited nor was killed", self.id),
+        };
+        self.exit = Some(code);
+        Ok(code)
+    }
+
+    /// The next line that the container writes to its standard output, without the newline.
+    ///
+    /// # Errors
+    /// None came before the deadline or the end.
+    pub fn line(&mut self) -> Result<String> {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        loop {
+            ensure!(readable_within(&self.output, DEADLINE)?, "no line from {} after {DEADLINE:?}", self.id);
+            ensure!(self.output.read(&mut byte)? == 1, "{} closed its output after {:?}", self.id, String::from_utf8_lossy(&line));
+            if byte == *b"\n" {
+                return Ok(String::from_utf8(line)?);
+            }
+            line.extend(byte);
+        }
+    }
+
+    /// All that is left of its standard output, up to its end.
+    ///
+    /// # Errors
+    /// Something keeps the pipe open beyond the deadline.
+    pub fn rest(&mut self) -> Result<String> {
+        let mut text = Vec::new();
+        let mut part = [0; 4096];
+        loop {
+            ensure!(readable_within(&self.output, DEADLINE)?, "the output of {} stays open", self.id);
+            match self.output.read(&mut part)? {
+                0 => return Ok(String::from_utf8_lossy(&text).into_owned()),
+                length => text.extend(part.iter().take(length)),
+            }
+        }
+    }
+}
+
+impl Drop for Container<'_> {
+    fn drop(&mut self) {
+        if !self.deleted {
+            // an error here is the guard's to find
+            let _ = self.test.runtime(["delete", "--force", &self.id]);
+        }
+        if self.exit.is_none() {
+            let _ = waitpid(Some(self.pid), WaitOptions::NOHANG);
+        }
+    }
+}
+
+fn read_pid(file: &Path) -> Result<Pid> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    // callers parse it with functions that refuse white space
+    text.parse().ok().and_then(Pid::from_raw).with_context(|| format!("a pid and nothing else in the pid file: {text:?}"))
+}

@@ -1,0 +1,108 @@
+//! Bad input, as tables: what a runtime does with a config that is broken, contradictory or asks for what there is not.
+//! A row that fails must fail with exit code 1 and one line that names what is wrong, and leave nothing on the host; a row
+//! that runs must run. Where another runtime is known to differ, the row says so.
+
+#[path = "bad_input/hooks.rs"]
+mod hooks;
+#[path = "bad_input/identifiers.rs"]
+mod identifiers;
+#[path = "bad_input/linux.rs"]
+mod linux;
+#[path = "bad_input/mounts.rs"]
+mod mounts;
+#[path = "bad_input/namespaces.rs"]
+mod namespaces;
+#[path = "bad_input/process.rs"]
+mod process;
+#[path = "bad_input/resources.rs"]
+mod resources;
+#[path = "bad_input/root.rs"]
+mod root;
+#[path = "bad_input/seccomp.rs"]
+mod seccomp;
+#[path = "bad_input/text.rs"]
+mod text;
+#[path = "bad_input/types.rs"]
+mod types;
+
+use anyhow::{Context, Result, ensure};
+use integration::{Bundle, Output, Test};
+
+/// One bad input.
+struct Row {
+    /// Its number: `BAD-007` is 7.
+    number: u16,
+    case: &'static str,
+    ours: Ours,
+    /// Runtimes that do otherwise, and what they do.
+    but: &'static [(&'static str, &'static str)],
+    edit: fn(&mut Bundle),
+}
+
+/// What a runtime ought to do.
+enum Ours {
+    /// Refuse, naming one of these (parts of words, split by `|`).
+    Fails(&'static str),
+    /// Run it, perhaps with a warning.
+    Runs,
+}
+
+const fn fails(number: u16, case: &'static str, named: &'static str, edit: fn(&mut Bundle)) -> Row {
+    Row { number, case, ours: Ours::Fails(named), but: &[], edit }
+}
+
+const fn runs(number: u16, case: &'static str, edit: fn(&mut Bundle)) -> Row {
+    Row { number, case, ours: Ours::Runs, but: &[], edit }
+}
+
+impl Row {
+    const fn but(mut self, but: &'static [(&'static str, &'static str)]) -> Self {
+        self.but = but;
+        self
+    }
+}
+
+/// Runs the rows one after the other; the failures of all of them are the failure.
+fn table(t: &Test, rows: &[Row]) -> Result<()> {
+    if t.differs("crun", "takes much of what is bad, and mounts on the host where there is no mount namespace") {
+        return Ok(());
+    }
+    let mut wrong = Vec::new();
+    for row in rows {
+        let case = format!("BAD-{:03} {}", row.number, row.case);
+        let mut bundle = t.bundle()?;
+        bundle.args(["/bin/payload", "exit", "7"]);
+        (row.edit)(&mut bundle);
+        let output = t.run(&bundle).with_context(|| case.clone())?;
+        let judged = judge(t, &row.ours, &output);
+        let differs = row.but.iter().any(|(which, what)| t.differs(which, &format!("{case}: {what}")));
+        match judged {
+            Err(error) if !differs => wrong.push(format!("{case}: {error:#}")),
+            Ok(()) if differs => wrong.push(format!("{case}: the difference is gone")),
+            _ => {}
+        }
+    }
+    ensure!(wrong.is_empty(), "{} of {} rows:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
+    Ok(())
+}
+
+fn judge(t: &Test, ours: &Ours, output: &Output) -> Result<()> {
+    let code = output.status.code();
+    match ours {
+        Ours::Runs => ensure!(code == Some(7), "{} instead of 7: {}", output.status, output.stderr.trim()),
+        Ours::Fails(named) => {
+            ensure!(code.is_some_and(|code| code != 0 && code != 7), "{}: it ran; {}", output.status, output.stderr.trim());
+            if t.runtime.kind == "masu" {
+                ensure!(code == Some(1), "{} instead of exit code 1: {}", output.status, output.stderr.trim());
+                ensure!(output.stderr.trim().lines().count() == 1, "not one line: {:?}", output.stderr);
+                let text = output.stderr.to_lowercase();
+                ensure!(
+                    named.split('|').any(|part| text.contains(&part.to_lowercase())),
+                    "none of {named:?} is named: {}",
+                    output.stderr.trim()
+                );
+            }
+        }
+    }
+    Ok(())
+}

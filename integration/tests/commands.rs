@@ -1,0 +1,141 @@
+//! The commands about the runtime itself, whose output callers parse: version, features, spec, help.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use integration::{Test, check};
+use serde_json::{Value, json};
+
+#[test]
+fn version_as_go_runc_and_docker_parse_it() {
+    check(|t| {
+        // under the name runc, as a link to it in PATH
+        let link = t.path().join("runc");
+        symlink(&t.runtime.path, &link)?;
+        let output = Command::new(&link).arg("--version").output()?;
+        ensure!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout)?;
+        let mut lines = text.lines();
+        let first = lines.next().unwrap_or_default();
+        ensure!(first.starts_with("runc version ") || t.differs("crun", "says its own name"), "{first}");
+        ensure!(text.lines().any(|line| line.starts_with("spec: 1.")), "{text}");
+        // docker takes the last line with that word
+        ensure!(lines.all(|line| !line.contains("version")), "{text}");
+        Ok(())
+    });
+}
+
+#[test]
+fn features_as_containerd_and_crio_read_them() {
+    check(|t| {
+        let output = t.runtime(["features"])?.ok()?;
+        // CRI-O parses both streams as one
+        assert_eq!(output.stderr, "");
+        let features = output.json()?;
+        for key in ["ociVersionMin", "ociVersionMax"] {
+            ensure!(features[key].as_str().is_some_and(|version| version.starts_with("1.")), "{key}: {}", features[key]);
+        }
+        let all = |pointer: &str, names: &[&str]| -> Result<()> {
+            let list = features.pointer(pointer).and_then(Value::as_array).with_context(|| format!("no {pointer}"))?;
+            for name in names {
+                ensure!(list.contains(&json!(name)), "{pointer} lacks {name}: {list:?}");
+            }
+            Ok(())
+        };
+        all("/hooks", &["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"])?;
+        all("/mountOptions", &["bind", "rbind", "ro", "rro", "nosuid", "rnosuid", "relatime", "shared", "rslave", "tmpcopyup"])?;
+        all("/linux/namespaces", &["mount", "network", "uts", "pid", "ipc", "cgroup"])?;
+        all("/linux/capabilities", &["CAP_CHOWN", "CAP_SYS_ADMIN", "CAP_CHECKPOINT_RESTORE"])?;
+        all("/linux/seccomp/actions", &["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_NOTIFY"])?;
+        all("/linux/seccomp/operators", &["SCMP_CMP_EQ", "SCMP_CMP_MASKED_EQ"])?;
+        ensure!(features["linux"]["seccomp"]["enabled"] == true && features["linux"]["cgroup"]["v1"] == true, "{features}");
+        ensure!(features["linux"]["cgroup"]["v2"] == true, "{features}");
+        Ok(())
+    });
+}
+
+#[test]
+fn spec_writes_a_config_that_runs_and_never_writes_over_one() {
+    check(|t| {
+        let bundle = t.bundle()?;
+        let path = bundle.path().to_string_lossy().into_owned();
+        t.runtime(["spec", "--bundle", &path])?.ok()?;
+        let file = bundle.path().join("config.json");
+        let text = fs::read_to_string(&file)?;
+        t.runtime(["spec", "--bundle", &path])?.exits(1)?.fails_with("exists")?;
+        assert_eq!(fs::read_to_string(&file)?, text);
+        let mut config: Value = serde_json::from_str(&text)?;
+        // SEC-cap-1: no inheritable set of its own accord
+        let inheritable = config.pointer("/process/capabilities/inheritable").cloned().unwrap_or_default();
+        ensure!(inheritable.as_array().is_none_or(Vec::is_empty), "inheritable: {inheritable}");
+        let masked = config["linux"]["maskedPaths"].as_array().context("masked paths")?;
+        for path in ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/scsi", "/sys/firmware", "/proc/acpi"] {
+            ensure!(masked.contains(&json!(path)), "{path} is not masked");
+        }
+        config["process"]["args"] = json!(["/bin/payload", "exit", "7"]);
+        config["process"]["terminal"] = json!(false);
+        bundle.write_text(config.to_string().as_bytes())?;
+        t.runtime(["run", "--bundle", &path, &t.new_id()])?.exits(7)?;
+        Ok(())
+    });
+}
+
+#[test]
+fn every_command_has_help() {
+    check(|t| {
+        for verb in
+            ["create", "start", "run", "exec", "kill", "delete", "state", "list", "ps", "pause", "resume", "update", "spec", "features"]
+        {
+            if verb == "features" && t.differs("crun", "takes no flags there") {
+                continue;
+            }
+            let output = t.runtime([verb, "--help"])?.ok().with_context(|| verb.to_owned())?;
+            ensure!(!output.stdout.is_empty(), "{verb} --help prints nothing");
+        }
+        t.runtime(["--help"])?.ok()?;
+        Ok(())
+    });
+}
+
+/// The flags of one create in one way that Go programs or their callers write them.
+fn create(t: &Test, flags: impl FnOnce(&str, &str) -> Vec<String>) -> Result<()> {
+    let mut bundle = t.bundle()?;
+    bundle.args(["/bin/true"]).write()?;
+    let id = t.new_id();
+    let pid_file = t.path().join(format!("{id}.pid"));
+    let mut words = vec!["create".to_owned()];
+    words.extend(flags(&bundle.path().to_string_lossy(), &pid_file.to_string_lossy()));
+    words.push(id.clone());
+    t.runtime(&words)?.ok().with_context(|| format!("{words:?}"))?;
+    ensure!(pid_file.exists(), "no pid file with {words:?}");
+    t.runtime(["delete", "--force", &id])?.ok()?;
+    Ok(())
+}
+
+#[test]
+fn flags_in_every_way_callers_write_them() {
+    check(|t| {
+        let own = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+        create(t, |bundle, pid| own(&["--bundle", bundle, "--pid-file", pid]))?;
+        create(t, |bundle, pid| vec![format!("--bundle={bundle}"), format!("--pid-file={pid}")])?;
+        create(t, |bundle, pid| own(&["-b", bundle, "--pid-file", pid, "--no-new-keyring"]))?;
+        if t.differs("crun", "takes one dash for letters alone") {
+            return Ok(());
+        }
+        create(t, |bundle, pid| own(&["-bundle", bundle, &format!("-pid-file={pid}")]))
+    });
+}
+
+#[test]
+fn the_state_directory_is_not_the_root() {
+    check(|t| {
+        if t.differs("crun", "takes / as its root") {
+            return Ok(());
+        }
+        let output = Command::new(&t.runtime.path).args(["--root", "/", "list"]).output()?;
+        ensure!(!output.status.success(), "{output:?}");
+        Ok(())
+    });
+}

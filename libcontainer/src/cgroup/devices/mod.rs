@@ -1,0 +1,188 @@
+//! Which devices a container may make, read and write: the rules of config.json as the kernel's v1 lists or as a v2 program.
+//!
+//! Pure; runs in the runtime. config-linux.md, "Allowed Device List"; admin-guide/cgroup-v1/devices.rst. The rules are
+//! defined by what v1 does with them in their order, so they are first played through here. As in runc, a rule that v1 would
+//! silently not carry out (a hole in a wildcard rule) is an error (GHSA-g54h-m393-cpwq was a list read the wrong way round).
+
+mod program;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use crate::error::{Error, Result};
+use crate::spec::DeviceRule;
+use crate::sys::bpf::Instruction;
+
+/// The access that a rule is about, as bits of the kernel's (linux/bpf.h, BPF_DEVCG_ACC_*).
+pub(super) const MKNOD: u8 = 1;
+pub(super) const READ: u8 = 2;
+pub(super) const WRITE: u8 = 4;
+const ALL: u8 = MKNOD | READ | WRITE;
+
+/// A kind of device node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Block,
+    Char,
+}
+
+/// Devices and the access to them. `None` is any number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Exception {
+    pub(super) kind: Kind,
+    pub(super) major: Option<u32>,
+    pub(super) minor: Option<u32>,
+    pub(super) access: u8,
+}
+
+/// What is allowed unless an exception says otherwise, and the exceptions: no two of the same devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Devices {
+    pub(super) allow: bool,
+    pub(super) exceptions: Vec<Exception>,
+}
+
+/// What every container may do whatever its config says, as in runc: make any node, use the harmless devices, terminals, and
+/// (because too much relies on it) /dev/net/tun.
+const DEFAULTS: [Exception; 11] = [
+    Exception { kind: Kind::Char, major: None, minor: None, access: MKNOD },
+    Exception { kind: Kind::Block, major: None, minor: None, access: MKNOD },
+    char(1, Some(3)),    // null
+    char(1, Some(8)),    // random
+    char(1, Some(7)),    // full
+    char(5, Some(0)),    // tty
+    char(1, Some(5)),    // zero
+    char(1, Some(9)),    // urandom
+    char(136, None),     // pts/*
+    char(5, Some(2)),    // ptmx
+    char(10, Some(200)), // net/tun
+];
+
+const fn char(major: u32, minor: Option<u32>) -> Exception {
+    Exception { kind: Kind::Char, major: Some(major), minor, access: ALL }
+}
+
+impl Devices {
+    /// Plays `rules` through, and the defaults after them. Starts from "nothing is allowed".
+    ///
+    /// # Errors
+    /// A rule of an unknown type or access, or one that v1 cannot carry out.
+    pub(super) fn new(rules: &[DeviceRule]) -> Result<Devices> {
+        let mut devices = Devices { allow: false, exceptions: Vec::with_capacity(rules.len() + DEFAULTS.len()) };
+        for (i, rule) in rules.iter().enumerate() {
+            let access = access(rule, i)?;
+            let kind = match rule.kind.as_str() {
+                // every device and access, whatever the rest of the rule says
+                "" | "a" => {
+                    devices.allow = rule.allow;
+                    devices.exceptions.clear();
+                    continue;
+                }
+                "b" => Kind::Block,
+                "c" => Kind::Char,
+                other => return Err(Error::invalid(format!("invalid cgroup device type {other:?}"))),
+            };
+            let exception = Exception { kind, major: number("major", rule.major, i)?, minor: number("minor", rule.minor, i)?, access };
+            devices.apply(exception, rule.allow)?;
+        }
+        for exception in DEFAULTS {
+            devices.apply(exception, true)?;
+        }
+        devices.exceptions.sort_by_key(|e| (e.major, e.minor, e.kind));
+        Ok(devices)
+    }
+
+    /// The lines for `devices.deny` or `devices.allow` (`true`) that bring a v1 cgroup into this state from any other.
+    pub(super) fn v1_lines(&self) -> impl Iterator<Item = (bool, String)> {
+        let all = std::iter::once((self.allow, "a".to_owned()));
+        all.chain(self.exceptions.iter().map(|e| (!self.allow, e.to_string())))
+    }
+
+    /// The program for v2. `None`: everything is allowed.
+    ///
+    /// # Errors
+    /// More rules than a program has room for.
+    pub(super) fn program(&self) -> Result<Option<Vec<Instruction>>> {
+        if self.allow && self.exceptions.is_empty() { Ok(None) } else { program::compile(self).map(Some) }
+    }
+
+    fn apply(&mut self, e: Exception, allow: bool) -> Result<()> {
+        if allow == self.allow {
+            return self.remove(e);
+        }
+        self.add(e);
+        Ok(())
+    }
+
+    fn add(&mut self, e: Exception) {
+        match self.exceptions.iter_mut().find(|x| x.same_devices(&e)) {
+            Some(x) => x.access |= e.access,
+            None => self.exceptions.push(e),
+        }
+    }
+
+    fn remove(&mut self, e: Exception) -> Result<()> {
+        let wider = |x: &&Exception| x.kind == e.kind && !x.same_devices(&e) && x.covers(&e) && x.access & e.access != 0;
+        if let Some(wide) = self.exceptions.iter().find(wider) {
+            let doing = if self.allow { "unable to remove 'deny' exception" } else { "unable to remove 'allow' exception" };
+            return Err(Error::invalid(format!(
+                "{doing}: requested rule [{e}] not supported by devices cgroupv1 (cannot punch hole in existing wildcard rule [{wide}])"
+            )));
+        }
+        if let Some(x) = self.exceptions.iter_mut().find(|x| x.same_devices(&e)) {
+            x.access &= !e.access;
+        }
+        self.exceptions.retain(|x| x.access != 0);
+        Ok(())
+    }
+}
+
+impl Exception {
+    fn same_devices(&self, other: &Exception) -> bool {
+        (self.kind, self.major, self.minor) == (other.kind, other.major, other.minor)
+    }
+
+    fn covers(&self, other: &Exception) -> bool {
+        (self.major.is_none() || self.major == other.major) && (self.minor.is_none() || self.minor == other.minor)
+    }
+}
+
+/// The form of the kernel's lists: `c 1:3 rwm`.
+impl fmt::Display for Exception {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.kind == Kind::Char { "c " } else { "b " })?;
+        for (number, end) in [(self.major, ":"), (self.minor, " ")] {
+            match number {
+                Some(n) => write!(f, "{n}{end}")?,
+                None => write!(f, "*{end}")?,
+            }
+        }
+        for (bit, letter) in [(READ, "r"), (WRITE, "w"), (MKNOD, "m")] {
+            if self.access & bit != 0 {
+                f.write_str(letter)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn access(rule: &DeviceRule, i: usize) -> Result<u8> {
+    if rule.access.is_empty() {
+        return Err(Error::invalid(format!("device access at {i} field cannot be empty")));
+    }
+    rule.access.chars().try_fold(0, |bits, letter| match letter {
+        'r' => Ok(bits | READ),
+        'w' => Ok(bits | WRITE),
+        'm' => Ok(bits | MKNOD),
+        _ => Err(Error::invalid(format!("invalid cgroup device access {:?} at {i}", rule.access))),
+    })
+}
+
+fn number(what: &str, n: Option<i64>, i: usize) -> Result<Option<u32>> {
+    match n {
+        // -1 is how Go programs write "any"
+        None | Some(-1) => Ok(None),
+        Some(n) => u32::try_from(n).map(Some).map_err(|_| Error::invalid(format!("invalid {what} {n} of cgroup device rule at {i}"))),
+    }
+}

@@ -1,0 +1,247 @@
+//! Which directories a container's cgroup is, and what is written there, in which order: decided before anything is touched.
+//!
+//! Pure; runs in the runtime. config-linux.md, "Control groups" (cgroupsPath).
+
+use serde::{Deserialize, Serialize};
+
+use super::devices::Devices;
+use super::layout::{Layout, Mount};
+use super::resources::{self, Setting};
+use crate::error::{Error, Result};
+use crate::spec::Resources;
+
+/// The longest file name of Linux; a cgroup's name is one.
+const NAME_MAX: usize = 255;
+
+/// A container's cgroup directories, absolute, as they are kept in the container's record.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paths {
+    /// The directory in the v2 hierarchy: of a host with nothing else, or beside v1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v2: Option<String>,
+    /// The v1 hierarchies: their controllers with commas between, and the directory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub v1: Vec<(String, String)>,
+}
+
+impl Paths {
+    /// Whether there is no cgroup at all.
+    pub fn is_empty(&self) -> bool {
+        self.v2.is_none() && self.v1.is_empty()
+    }
+}
+
+/// What to make and to write.
+#[derive(Debug, Clone)]
+pub struct CgroupPlan {
+    pub(super) places: Vec<Place>,
+    pub(super) settings: Vec<Setting>,
+    pub(super) devices: Devices,
+    /// Whether a limit is asked for that a threaded cgroup cannot have.
+    pub(super) needs_domain: bool,
+    paths: Paths,
+}
+
+/// One directory to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    /// As in [`Paths::v1`]; empty for v2.
+    pub(super) controllers: String,
+    pub(super) mount: String,
+    /// Below the mount, without a slash at its start; never empty.
+    pub(super) inner: String,
+}
+
+impl Place {
+    pub(super) fn is_v2(&self) -> bool {
+        self.controllers.is_empty()
+    }
+
+    pub(super) fn dir(&self) -> String {
+        join(&self.mount, &self.inner)
+    }
+}
+
+impl CgroupPlan {
+    /// Plans the cgroup of container `id`.
+    ///
+    /// `cgroups_path` is `linux.cgroupsPath`. Absolute, it is below the mount of each hierarchy; relative, it is below our
+    /// own cgroup in v1, and beside it in v2, where a cgroup with processes cannot have limited children. Empty means
+    /// the container's id, relative. `..` is resolved as text and cannot leave the mount. `slice:prefix:name`, the form
+    /// for systemd, is a plain name here. All of it as runc has it.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidSpec`](crate::error::Kind): a path with a NUL or with a name too long; the root cgroup, our own or one
+    /// above it; a limit that contradicts another or is out of its range. [`Kind::Unsupported`](crate::error::Kind): a limit
+    /// whose v1 hierarchy is not mounted; no devices hierarchy.
+    pub fn new(layout: &Layout, id: &str, cgroups_path: &str, resources: Option<&Resources>) -> Result<CgroupPlan> {
+        let path = if cgroups_path.is_empty() { id } else { cgroups_path };
+        if path.contains('\0') {
+            return Err(Error::invalid("linux.cgroupsPath: a NUL byte in it"));
+        }
+        let clean = clean(path);
+        if let Some(name) = clean.split('/').find(|name| name.len() > NAME_MAX) {
+            return Err(Error::invalid(format!("linux.cgroupsPath: the name {name} is longer than {NAME_MAX} bytes")));
+        }
+        let absolute = path.starts_with('/');
+        let mut places = Vec::new();
+        for mount in layout.mounts() {
+            let inner = if absolute { clean.clone() } else { relative(mount, &clean, layout.is_v2()) };
+            let dir = join(&mount.dir, &inner);
+            if inner.is_empty() {
+                return Err(Error::invalid(format!("linux.cgroupsPath: {dir} is the root of the hierarchy")));
+            }
+            if layout.is_ours_or_above(&dir) {
+                return Err(Error::invalid(format!("linux.cgroupsPath: {dir} is the runtime's own cgroup, or above it")));
+            }
+            places.push(Place { controllers: mount.controllers.clone(), mount: mount.dir.clone(), inner });
+        }
+        if !layout.is_v2() && !layout.v1.iter().any(|m| m.has("devices")) {
+            // runc's words; without it a container could use every device of the host
+            return Err(Error::unsupported("mountpoint for devices not found"));
+        }
+        let none = Resources::default();
+        let resources = resources.unwrap_or(&none);
+        let devices = Devices::new(&resources.devices)?;
+        let settings = if layout.is_v2() { resources::v2(resources)? } else { resources::v1(resources)? };
+        for setting in &settings {
+            if !layout.is_v2() && !layout.v1.iter().any(|m| m.has(&setting.controller)) {
+                return Err(Error::unsupported(format!(
+                    "cannot set {} limit: container could not join or create cgroup",
+                    setting.controller
+                )));
+            }
+        }
+        let paths = paths(&places);
+        Ok(CgroupPlan { places, settings, devices, needs_domain: layout.is_v2() && resources::needs_domain(resources), paths })
+    }
+
+    /// The directories, to be recorded before they are made.
+    pub fn paths(&self) -> &Paths {
+        &self.paths
+    }
+}
+
+fn paths(places: &[Place]) -> Paths {
+    let mut paths = Paths::default();
+    for place in places {
+        if place.is_v2() {
+            paths.v2 = Some(place.dir());
+        } else {
+            paths.v1.push((place.controllers.clone(), place.dir()));
+        }
+    }
+    paths
+}
+
+fn relative(mount: &Mount, inner: &str, unified: bool) -> String {
+    let own = mount.own.as_deref().unwrap_or("/").trim_matches('/');
+    let base = match (unified, mount.controllers.is_empty()) {
+        // beside our own
+        (true, _) => own.rsplit_once('/').map_or("", |(parent, _)| parent),
+        // the v2 tree beside v1 limits nothing
+        (false, true) => "",
+        (false, false) => own,
+    };
+    clean(&join(base, inner))
+}
+
+/// Resolves `.`, `..` and repeated slashes as text, as if `path` began at the root. No slash at either end.
+pub(super) fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+pub(super) fn join(base: &str, inner: &str) -> String {
+    if inner.is_empty() { base.to_owned() } else { format!("{}/{inner}", base.trim_end_matches('/')) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    fn v2(own: &str) -> Layout {
+        Layout::unified("/sys/fs/cgroup", format!("0::{own}\n").as_bytes())
+    }
+
+    fn v1(own: &str) -> Layout {
+        let mounts = "1 2 0:1 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n1 2 0:2 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices\n\
+            1 2 0:3 / /sys/fs/cgroup/unified rw - cgroup2 none rw\n";
+        Layout::parse(mounts.as_bytes(), format!("1:pids:{own}\n2:devices:/\n0::/u/v\n").as_bytes()).unwrap()
+    }
+
+    fn dir(layout: &Layout, path: &str) -> String {
+        CgroupPlan::new(layout, "web", path, None).unwrap().paths().v2.clone().unwrap()
+    }
+
+    #[test]
+    fn cgroups_path_becomes_a_directory() {
+        for (own, path, is) in [
+            ("/", "", "/web"),
+            ("/user.slice/session", "", "/user.slice/web"),
+            ("/user.slice/session", "rel/x", "/user.slice/rel/x"),
+            ("/user.slice/session", "../../../x", "/user.slice/x"),
+            ("/init", "/docker/ID", "/docker/ID"),
+            ("/init", "//docker/./x/../ID//", "/docker/ID"),
+            ("/init", "/../../x", "/x"),
+            ("/init", "system.slice:docker:x", "/system.slice:docker:x"),
+        ] {
+            assert_eq!(dir(&v2(own), path), format!("/sys/fs/cgroup{is}"), "{own} {path}");
+        }
+    }
+
+    #[test]
+    fn v1_is_below_our_own_cgroup_if_relative() {
+        let p = CgroupPlan::new(&v1("/me"), "web", "", None).unwrap().paths().clone();
+        assert_eq!(p.v1, [("devices".into(), "/sys/fs/cgroup/devices/web".into()), ("pids".into(), "/sys/fs/cgroup/pids/me/web".into())]);
+        assert_eq!(p.v2.as_deref(), Some("/sys/fs/cgroup/unified/web"));
+        let p = CgroupPlan::new(&v1("/me"), "web", "/a/b", None).unwrap().paths().clone();
+        assert_eq!(p.v1[1].1, "/sys/fs/cgroup/pids/a/b");
+        let text = serde_json::to_string(&p).unwrap();
+        assert_eq!(serde_json::from_str::<Paths>(&text).unwrap(), p);
+    }
+
+    #[test]
+    fn the_root_and_our_own_are_refused() {
+        for path in ["/", "/..", "/a", "/a/b", "/a/b/../b", "//", "/."] {
+            let e = CgroupPlan::new(&v2("/a/b"), "web", path, None).unwrap_err();
+            assert_eq!(e.kind(), Kind::InvalidSpec, "{path}");
+            assert!(e.to_string().starts_with("linux.cgroupsPath: /sys/fs/cgroup"), "{e}");
+        }
+        let e = CgroupPlan::new(&v1("/a/b"), "web", "/a", None).unwrap_err();
+        assert_eq!(e.to_string(), "linux.cgroupsPath: /sys/fs/cgroup/pids/a is the runtime's own cgroup, or above it");
+        for path in ["/x\0y", &"n".repeat(256)] {
+            assert_eq!(CgroupPlan::new(&v2("/"), "web", path, None).unwrap_err().kind(), Kind::InvalidSpec);
+        }
+    }
+
+    #[test]
+    fn a_limit_without_its_hierarchy_is_an_error() {
+        let r: Resources = serde_json::from_str(r#"{"memory":{"limit":100000}}"#).unwrap();
+        let e = CgroupPlan::new(&v1("/"), "web", "", Some(&r)).unwrap_err();
+        assert_eq!(e.to_string(), "cannot set memory limit: container could not join or create cgroup");
+        let text = "1 2 0:1 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n";
+        let layout = Layout::parse(text.as_bytes(), b"1:pids:/\n").unwrap();
+        assert_eq!(CgroupPlan::new(&layout, "web", "", None).unwrap_err().to_string(), "mountpoint for devices not found");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_path_leaves_the_mount(path in ".{0,40}", own in "(/[a-z.]{1,3}){1,4}") {
+            if let Ok(plan) = CgroupPlan::new(&v2(&own), "web", &path, None) {
+                let dir = plan.paths().v2.clone().unwrap();
+                let inner = dir.strip_prefix("/sys/fs/cgroup/").unwrap();
+                proptest::prop_assert!(inner.split('/').all(|p| !p.is_empty() && p != "." && p != ".."));
+                proptest::prop_assert!(!v2(&own).is_ours_or_above(&dir));
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! `linux.resources` as a list of files and the values to write there, in order; and the rules by which `update` merges.
+//!
+//! Pure; runs in the runtime. config-linux.md, "Control groups"; the kernel's admin-guide/cgroup-v1 and cgroup-v2.rst.
+//! Conversions and error texts are those of runc, because callers see both.
+
+mod merge;
+#[cfg(test)]
+mod tests;
+mod v1;
+mod v2;
+
+pub use merge::merge;
+pub(super) use v1::v1;
+pub(super) use v2::{needs_domain, v2};
+
+use std::fmt::Display;
+
+use crate::error::{Error, Result};
+use crate::spec;
+
+/// One value for one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Setting {
+    /// The controller that has the file; it names the v1 hierarchy.
+    pub(super) controller: String,
+    pub(super) file: String,
+    pub(super) value: String,
+    pub(super) missing: Missing,
+    /// If the kernel says EINVAL, try once more after the other settings of this controller: two values bound each other
+    /// (memory and swap, quota and period), and which must come first depends on the old ones.
+    pub(super) later: bool,
+    /// From `unified`: written line by line, with error texts of its own.
+    pub(super) unified: bool,
+}
+
+/// What to do when the file does not exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// The limit cannot be had.
+    Fail,
+    /// What is asked for is how it is without the file.
+    Skip,
+    /// Another scheduler's file, and the value in its scale.
+    Instead(&'static str, String),
+}
+
+impl Setting {
+    fn new(controller: &'static str, file: impl Into<String>, value: impl Display) -> Setting {
+        Setting {
+            controller: controller.into(),
+            file: file.into(),
+            value: value.to_string(),
+            missing: Missing::Fail,
+            later: false,
+            unified: false,
+        }
+    }
+
+    fn optional(mut self) -> Setting {
+        self.missing = Missing::Skip;
+        self
+    }
+
+    fn or(mut self, file: &'static str, value: u64) -> Setting {
+        self.missing = Missing::Instead(file, value.to_string());
+        self
+    }
+
+    fn later(mut self) -> Setting {
+        self.later = true;
+        self
+    }
+}
+
+/// A limit in which 0 means "not given", as in runc.
+fn given<T: Copy + Default + PartialEq>(value: Option<T>) -> Option<T> {
+    value.filter(|v| *v != T::default())
+}
+
+/// 0 is a limit of its own, but as small as 1 (systemd knows no 0, and the container's init counts already).
+fn pids(limit: i64) -> String {
+    match limit {
+        0 => "1".into(),
+        1.. => limit.to_string(),
+        _ => "max".into(),
+    }
+}
+
+/// Block I/O weights are 10 to 1000 (config-linux.md); 0 is "not given".
+fn weight(what: &str, weight: Option<u16>) -> Result<Option<u16>> {
+    match given(weight) {
+        Some(w) if !(10..=1000).contains(&w) => {
+            Err(Error::invalid(format!("linux.resources.blockIO.{what}: invalid weight {w} (valid range is 10-1000)")))
+        }
+        w => Ok(w),
+    }
+}
+
+/// The size in a huge page file's name: a number without leading zero and its unit.
+fn page_size(size: &str) -> Result<&str> {
+    let digits = ["KB", "MB", "GB"].iter().find_map(|unit| size.strip_suffix(unit)).unwrap_or_default();
+    if digits.is_empty() || digits.starts_with('0') || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(Error::invalid(format!("linux.resources.hugepageLimits: invalid page size {size:?}")));
+    }
+    Ok(size)
+}
+
+/// Settings that v1 and v2 share: huge pages (`suffix` is the limit's file) and RDMA.
+fn shared(r: &spec::Resources, suffix: &str, out: &mut Vec<Setting>) -> Result<()> {
+    for limit in &r.hugepage_limits {
+        let size = page_size(&limit.page_size)?;
+        out.push(Setting::new("hugetlb", format!("hugetlb.{size}.{suffix}"), limit.limit));
+        // reservations are limited apart from use since Linux 5.7, where the kernel has it
+        out.push(Setting::new("hugetlb", format!("hugetlb.{size}.rsvd.{suffix}"), limit.limit).optional());
+    }
+    for (device, limit) in &r.rdma {
+        if device.is_empty() || device.contains(char::is_whitespace) {
+            return Err(Error::invalid(format!("linux.resources.rdma: invalid device name {device:?}")));
+        }
+        let mut value = device.clone();
+        for (name, limit) in [("hca_handle", limit.hca_handles), ("hca_object", limit.hca_objects)] {
+            if let Some(limit) = limit {
+                value.push_str(&format!(" {name}={limit}"));
+            }
+        }
+        if value != *device {
+            out.push(Setting::new("rdma", "rdma.max", value));
+        }
+    }
+    Ok(())
+}

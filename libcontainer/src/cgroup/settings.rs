@@ -1,0 +1,174 @@
+//! Writes limits into cgroup files, and puts the old ones back if one of them is refused.
+//!
+//! Runs in the runtime: at create while the cgroup is empty, at update while the container runs.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::io::Errno;
+
+use super::file;
+use super::resources::{Missing, Setting};
+use crate::error::{Error, Kind, Result};
+
+/// A cgroup directory, with its path for error texts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dir<'a> {
+    pub(super) fd: BorrowedFd<'a>,
+    pub(super) path: &'a str,
+    pub(super) v2: bool,
+}
+
+/// What a file said before it was written.
+struct Before<'a> {
+    dir: Dir<'a>,
+    file: &'a str,
+    value: &'a str,
+    text: String,
+}
+
+/// Writes all, in order. `find` is the directory of a controller.
+///
+/// # Errors
+/// The first refused value, with file and directory; a controller that this host does not have is named.
+pub(super) fn write<'a>(settings: &'a [Setting], find: &dyn Fn(&str) -> Option<Dir<'a>>) -> Result<()> {
+    write_noting(settings, find, &mut |_, _, _| {})
+}
+
+/// Writes all, or, if a value is refused, none: what was there before is written back.
+pub(super) fn write_or_restore<'a>(settings: &'a [Setting], find: &dyn Fn(&str) -> Option<Dir<'a>>) -> Result<()> {
+    let mut before: Vec<Before<'a>> = Vec::new();
+    let result = write_noting(settings, find, &mut |dir, file, value| {
+        if let Ok(text) = file::read(dir.fd, file) {
+            before.push(Before { dir, file, value, text });
+        }
+    });
+    if result.is_err() {
+        // twice: values that bound each other may have to go back in the other order
+        for _ in 0..2 {
+            for b in before.iter().rev() {
+                for line in old_value(b.file, b.value, &b.text) {
+                    // best effort: the error to report is the one that brought us here
+                    let _ = file::write(b.dir.fd, b.file, &line);
+                }
+            }
+        }
+    }
+    result
+}
+
+fn write_noting<'a>(
+    settings: &'a [Setting],
+    find: &dyn Fn(&str) -> Option<Dir<'a>>,
+    note: &mut dyn FnMut(Dir<'a>, &'a str, &'a str),
+) -> Result<()> {
+    for group in settings.chunk_by(|a, b| a.controller == b.controller) {
+        let Some(dir) = group.first().and_then(|s| find(&s.controller)) else {
+            let controller = group.first().map_or("", |s| s.controller.as_str());
+            return Err(Error::unsupported(format!("cannot set {controller} limit: container could not join or create cgroup")));
+        };
+        let mut later = Vec::new();
+        for s in group {
+            match write_one(dir, s, note) {
+                Err(Errno::INVAL) if s.later => later.push(s),
+                Err(errno) => return Err(refused(dir, s, errno)),
+                Ok(()) => {}
+            }
+        }
+        for s in later {
+            write_one(dir, s, note).map_err(|errno| refused(dir, s, errno))?;
+        }
+    }
+    Ok(())
+}
+
+fn write_one<'a>(dir: Dir<'a>, s: &'a Setting, note: &mut dyn FnMut(Dir<'a>, &'a str, &'a str)) -> Result<(), Errno> {
+    note(dir, &s.file, &s.value);
+    match (file::write(dir.fd, &s.file, &s.value), &s.missing) {
+        (Err(Errno::NOENT), Missing::Skip) => Ok(()),
+        (Err(Errno::NOENT), Missing::Instead(file, value)) => {
+            note(dir, file, value);
+            file::write(dir.fd, file, value)
+        }
+        (result, _) => result,
+    }
+}
+
+fn refused(dir: Dir<'_>, s: &Setting, errno: Errno) -> Error {
+    let Setting { controller, file, value, .. } = s;
+    let missing = errno == Errno::NOENT && !has_controller(dir, controller);
+    // not the kernel's words for ENOENT: callers take those for a missing program
+    let no_file = |text: String| Error::reported(Kind::Unsupported, Some(errno.raw_os_error()), text);
+    if s.unified {
+        if missing || ((errno == Errno::PERM || errno == Errno::ACCESS) && !has_controller(dir, controller)) {
+            return no_file(format!("unified resource {file:?} can't be set: controller {controller:?} not available"));
+        }
+        if errno == Errno::NOENT {
+            return no_file(format!("unable to set unified resource {file:?}: this kernel has no such file"));
+        }
+        return Error::from(errno).context(format!("unable to set unified resource {file:?}"));
+    }
+    if errno == Errno::BUSY && file == "memory.limit_in_bytes" {
+        let number = |file| file::read_short(dir.fd, file).map_or(0, |t| t.trim().parse::<u64>().unwrap_or(0));
+        let (usage, peak) = (number("memory.usage_in_bytes"), number("memory.max_usage_in_bytes"));
+        let text = format!("unable to set memory limit to {value} (current usage: {usage}, peak usage: {peak})");
+        return Error::reported(Kind::Os, Some(errno.raw_os_error()), text);
+    }
+    let doing = format!("write {value} to {file} of {}", dir.path);
+    match (errno, missing) {
+        (Errno::NOENT, true) => no_file(format!("{doing}: controller {controller:?} not available")),
+        (Errno::NOENT, false) => no_file(format!("{doing}: this kernel has no such file")),
+        _ => Error::from(errno).context(doing),
+    }
+}
+
+fn has_controller(dir: Dir<'_>, controller: &str) -> bool {
+    if !dir.v2 || controller == "cgroup" {
+        return true;
+    }
+    file::read_short(dir.fd, "cgroup.controllers").is_ok_and(|list| list.split_whitespace().any(|c| c == controller))
+}
+
+/// What to write to bring `file` back to what it said, after `value` was written to it.
+fn old_value(file: &str, value: &str, text: &str) -> Vec<String> {
+    let key =
+        value.split_once(' ').map(|(key, _)| key).filter(|key| key.contains(':') || matches!(file, "rdma.max" | "net_prio.ifpriomap"));
+    if let Some(key) = key {
+        let line = text.lines().find(|line| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(' ')));
+        let unset = match file {
+            "io.max" => "rbps=max wbps=max riops=max wiops=max",
+            "rdma.max" => "hca_handle=max hca_object=max",
+            "io.bfq.weight" => "default",
+            _ => "0",
+        };
+        return vec![line.map_or_else(|| format!("{key} {unset}"), ToOwned::to_owned)];
+    }
+    match file {
+        "memory.oom_control" => text.lines().find_map(|l| l.strip_prefix("oom_kill_disable ")).map(ToOwned::to_owned).into_iter().collect(),
+        "io.bfq.weight" | "io.weight" => text.lines().next().map(ToOwned::to_owned).into_iter().collect(),
+        _ => text.lines().map(ToOwned::to_owned).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_values_are_what_the_files_take() {
+        for (file, value, text, old) in [
+            ("pids.max", "5", "max\n", "max"),
+            ("cpu.max", "5 10", "max 100000\n", "max 100000"),
+            ("io.max", "8:0 rbps=1", "8:16 rbps=2 wbps=max\n", "8:0 rbps=max wbps=max riops=max wiops=max"),
+            ("io.max", "8:16 rbps=1", "8:0 rbps=3\n8:16 rbps=2 wbps=max\n", "8:16 rbps=2 wbps=max"),
+            ("blkio.throttle.read_bps_device", "8:0 5", "", "8:0 0"),
+            ("blkio.throttle.read_bps_device", "8:0 5", "8:0 7\n", "8:0 7"),
+            ("io.weight", "10", "default 100\n8:0 50\n", "default 100"),
+            ("io.bfq.weight", "8:0 10", "default 100\n", "8:0 default"),
+            ("memory.oom_control", "1", "oom_kill_disable 0\nunder_oom 0\noom_kill 0\n", "0"),
+            ("net_prio.ifpriomap", "eth0 5", "lo 0\neth0 2\n", "eth0 2"),
+            ("rdma.max", "mlx hca_handle=1", "mlx hca_handle=max hca_object=2\n", "mlx hca_handle=max hca_object=2"),
+        ] {
+            assert_eq!(old_value(file, value, text), [old], "{file} {value}");
+        }
+    }
+}

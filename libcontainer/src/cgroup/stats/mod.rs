@@ -1,0 +1,260 @@
+//! What `events --stats` prints of a container's cgroup: the JSON of runc, which BuildKit and others parse.
+//!
+//! Runs in the runtime. The names of the fields, and which of them are left out when zero, are runc's.
+
+mod parse;
+mod v1;
+mod v2;
+
+use std::collections::BTreeMap;
+
+use serde::{Serialize, Serializer};
+
+use super::Cgroup;
+use crate::error::Result;
+
+/// The numbers of one container. A controller that the host lacks leaves zeros.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Stats {
+    /// Time on the processors.
+    pub cpu: Cpu,
+    /// The cpuset (v1 only).
+    pub cpuset: Cpuset,
+    /// Memory, in bytes.
+    pub memory: Memory,
+    /// Tasks.
+    pub pids: Pids,
+    /// Block devices.
+    pub blkio: Blkio,
+    /// Huge pages by size (`2MB`).
+    pub hugetlb: BTreeMap<String, Hugetlb>,
+    /// Intel RDT: always empty here.
+    pub intel_rdt: IntelRdt,
+    /// The network interfaces; runc has them only where it made them, i.e. never for an OCI bundle.
+    pub network_interfaces: Option<Vec<()>>,
+}
+
+/// See [`Stats::cpu`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Cpu {
+    /// Time used.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub usage: CpuUsage,
+    /// Time refused.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub throttling: Throttling,
+    /// Pressure (v2 only).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub psi: Option<Pressure>,
+}
+
+/// Processor time in nanoseconds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct CpuUsage {
+    /// All of it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub total: u64,
+    /// By processor (v1 only), and so its two parts.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub percpu: Vec<u64>,
+    /// In the kernel.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub percpu_kernel: Vec<u64>,
+    /// In programs.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub percpu_user: Vec<u64>,
+    /// In the kernel.
+    pub kernel: u64,
+    /// In programs.
+    pub user: u64,
+}
+
+/// Periods, and nanoseconds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Throttling {
+    /// Periods in which something ran.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub periods: u64,
+    /// Periods in which the quota was used up.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub throttled_periods: u64,
+    /// How long tasks were kept from running, in nanoseconds.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub throttled_time: u64,
+}
+
+/// Pressure stall information (accounting/psi.rst).
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Pressure {
+    /// Some task waited.
+    pub some: PressureData,
+    /// All tasks waited.
+    pub full: PressureData,
+}
+
+/// Shares of time in percent, and the total in microseconds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct PressureData {
+    /// Over 10 seconds.
+    #[serde(serialize_with = "short_float")]
+    pub avg10: f64,
+    /// Over 60 seconds.
+    #[serde(serialize_with = "short_float")]
+    pub avg60: f64,
+    /// Over 300 seconds.
+    #[serde(serialize_with = "short_float")]
+    pub avg300: f64,
+    /// Since the start.
+    pub total: u64,
+}
+
+/// The files `cpuset.NAME`; see cpuset(7).
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Cpuset {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cpus: Vec<u16>,
+    pub cpu_exclusive: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub mems: Vec<u16>,
+    pub mem_hardwall: u64,
+    pub mem_exclusive: u64,
+    pub memory_migrate: u64,
+    pub memory_spread_page: u64,
+    pub memory_spread_slab: u64,
+    pub memory_pressure: u64,
+    pub sched_load_balance: u64,
+    pub sched_relax_domain_level: i64,
+}
+
+/// See [`Stats::memory`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Memory {
+    /// The page cache.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cache: u64,
+    /// Memory.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub usage: MemoryEntry,
+    /// Memory and swap together, also on v2.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub swap: MemoryEntry,
+    /// The kernel's memory (v1 only).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub kernel: MemoryEntry,
+    /// TCP buffers (v1 only).
+    #[serde(rename = "kernelTCP", skip_serializing_if = "is_zero")]
+    pub kernel_tcp: MemoryEntry,
+    /// The file memory.stat.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub raw: BTreeMap<String, u64>,
+    /// Pressure (v2 only).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub psi: Option<Pressure>,
+}
+
+/// Bytes; no limit is the largest number.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct MemoryEntry {
+    /// The limit.
+    pub limit: u64,
+    /// In use.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub usage: u64,
+    /// The most ever in use.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub max: u64,
+    /// How often the limit was reached (v1 only).
+    pub failcnt: u64,
+}
+
+/// See [`Stats::pids`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Pids {
+    /// Tasks.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub current: u64,
+    /// The limit; 0 is none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub limit: u64,
+}
+
+/// See [`Stats::blkio`]; each list is a file of the v1 controller.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Blkio {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub io_service_bytes_recursive: Vec<BlkioEntry>,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub io_serviced_recursive: Vec<BlkioEntry>,
+    #[serde(rename = "ioQueueRecursive", skip_serializing_if = "is_zero")]
+    pub io_queued_recursive: Vec<BlkioEntry>,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub io_service_time_recursive: Vec<BlkioEntry>,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub io_wait_time_recursive: Vec<BlkioEntry>,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub io_merged_recursive: Vec<BlkioEntry>,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub io_time_recursive: Vec<BlkioEntry>,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub sectors_recursive: Vec<BlkioEntry>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub psi: Option<Pressure>,
+}
+
+/// A number of one device and operation.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct BlkioEntry {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub major: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub minor: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub op: String,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub value: u64,
+}
+
+/// See [`Stats::hugetlb`]; bytes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Hugetlb {
+    /// In use.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub usage: u64,
+    /// The most ever in use (v1 only).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub max: u64,
+    /// How often the limit was reached.
+    pub failcnt: u64,
+}
+
+/// See [`Stats::intel_rdt`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct IntelRdt {}
+
+impl Cgroup {
+    /// Reads all numbers.
+    ///
+    /// # Errors
+    /// If a file that is there cannot be read.
+    pub fn stats(&self) -> Result<Stats> {
+        match self.v2().filter(|_| self.is_unified()) {
+            Some(h) => v2::read(h.dir()),
+            None => v1::read(&|controller| self.find(controller)),
+        }
+    }
+}
+
+fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// As Go writes it: `0`, not `0.0`.
+fn short_float<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    if value.fract() == 0.0 && (0.0..1e15).contains(value) {
+        serializer.serialize_u64(*value as u64)
+    } else {
+        serializer.serialize_f64(*value)
+    }
+}

@@ -1,0 +1,117 @@
+//! The v1 hierarchies: cpusets, the device lists, the freezer.
+//!
+//! Runs in the runtime. The kernel's admin-guide/cgroup-v1: cpusets.rst, devices.rst, freezer-subsystem.rst.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::devices::Devices;
+use super::settings::Dir;
+use super::v2::FREEZE_TIME;
+use super::{file, tree};
+use crate::error::{Doing, Error, Kind, Result};
+
+/// A new cpuset is empty, and no process can enter it: gives `dir`, `depth` levels below the mount, what its parent has, and
+/// before that the same to a parent that is empty. `wanted` are the files to fill; the others are about to be written.
+pub(super) fn inherit_cpuset(dir: Dir<'_>, depth: usize, wanted: &[&str]) -> Result<()> {
+    let inherit = |from: BorrowedFd<'_>, file: &str| effective(from, file, depth.saturating_sub(1));
+    let doing = |file: &str| format!("inherit {file} for {}", dir.path);
+    let parent = file::open_child(dir.fd, c"..").doing(|| format!("open the parent of {}", dir.path))?;
+    for name in ["cpuset.cpus", "cpuset.mems"] {
+        let value = inherit(parent.as_fd(), name).doing(|| doing(name))?;
+        if wanted.contains(&name) {
+            file::write(dir.fd, name, &value).doing(|| format!("write {value} to {name} of {}", dir.path))?;
+        }
+    }
+    Ok(())
+}
+
+/// What a cpuset file says, after filling it from above if it says nothing.
+fn effective(dir: BorrowedFd<'_>, file: &str, depth: usize) -> Result<String, Errno> {
+    let value = file::read_short(dir, file)?;
+    if depth == 0 || !value.trim().is_empty() {
+        return Ok(value.trim().to_owned());
+    }
+    let value = effective(file::open_child(dir, c"..")?.as_fd(), file, depth - 1)?;
+    file::write(dir, file, &value)?;
+    Ok(value)
+}
+
+/// Writes the device lists. The cgroup is empty, so nobody notices that for a moment all is denied, or allowed.
+pub(super) fn write_devices(dir: Dir<'_>, devices: &Devices) -> Result<()> {
+    let open = |name: &str| file::open(dir.fd, name, OFlags::WRONLY).doing(|| format!("open {name} of {}", dir.path));
+    let (allow, deny) = (open("devices.allow")?, open("devices.deny")?);
+    for (allowed, line) in devices.v1_lines() {
+        let (file, name) = if allowed { (&allow, "devices.allow") } else { (&deny, "devices.deny") };
+        file::write_open(file.as_fd(), &line).doing(|| format!("write {line:?} to {name} of {}", dir.path))?;
+    }
+    Ok(())
+}
+
+/// Freezes; if that fails, thaws.
+///
+/// A v1 freezer can stay "FREEZING" while tasks are made in it faster than it walks them, or are moved in; the kernel's
+/// advice was to write again. Nothing tells when it is done, so this looks again, at first at once.
+pub(super) fn freeze(dir: Dir<'_>) -> Result<()> {
+    let deadline = Instant::now() + FREEZE_TIME;
+    let result = freeze_until(dir, deadline);
+    if result.is_err() {
+        let _ = write_state(dir.fd, "THAWED");
+    }
+    result
+}
+
+fn freeze_until(dir: Dir<'_>, deadline: Instant) -> Result<()> {
+    let doing = || format!("freeze {}", dir.path);
+    for n in 1_u32.. {
+        if n.is_multiple_of(50) {
+            // lets what is stuck half way out, e.g. a fork that waits for a frozen task
+            write_state(dir.fd, "THAWED").doing(doing)?;
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        write_state(dir.fd, "FROZEN").doing(doing)?;
+        if n.is_multiple_of(10) {
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        if state(dir.fd).doing(doing)?.trim() == "FROZEN" {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            break;
+        }
+    }
+    Err(Error::new(Kind::Os, format!("unable to freeze {}", dir.path)))
+}
+
+/// Thaws this cgroup only: one below that the container froze itself stays so.
+pub(super) fn thaw(dir: Dir<'_>) -> Result<()> {
+    write_state(dir.fd, "THAWED").doing(|| format!("thaw {}", dir.path))
+}
+
+/// Thaws this cgroup and all below: a frozen task of v1 does not even die of SIGKILL.
+pub(super) fn thaw_all(dir: Dir<'_>) -> Result<()> {
+    let result = tree::for_each(dir.fd, &mut |dir| write_state(dir, "THAWED"));
+    match result {
+        Err(errno) if file::is_gone(errno) => Ok(()),
+        result => result.doing(|| format!("thaw {}", dir.path)),
+    }
+}
+
+/// Whether it was itself asked to freeze, not one above; a cgroup that is gone is not frozen.
+pub(super) fn is_frozen(dir: Dir<'_>) -> Result<bool> {
+    match file::read_short(dir.fd, "freezer.self_freezing") {
+        Err(errno) if file::is_gone(errno) => Ok(false),
+        result => Ok(result.doing(|| format!("read freezer.self_freezing of {}", dir.path))?.starts_with('1')),
+    }
+}
+
+fn state(dir: BorrowedFd<'_>) -> Result<String, Errno> {
+    file::read_short(dir, "freezer.state")
+}
+
+fn write_state(dir: BorrowedFd<'_>, value: &str) -> Result<(), Errno> {
+    file::write(dir, "freezer.state", value)
+}

@@ -1,0 +1,53 @@
+//! A bundle: a folder with a config.json and a root file system (bundle.md).
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::error::{Doing, Error, Result};
+use crate::procfs::{openat2_retry, read_regular};
+use crate::spec::{MAX_CONFIG, Spec};
+
+/// A bundle that was read.
+#[derive(Debug)]
+pub(super) struct Bundle {
+    /// Absolute, free of symbolic links.
+    pub(super) dir: String,
+    pub(super) spec: Spec,
+}
+
+impl Bundle {
+    /// Reads it; `config` is another name for its config.json.
+    pub(super) fn open(dir: &Path, config: Option<&Path>) -> Result<Bundle> {
+        let doing = || format!("chdir {}", dir.display());
+        let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+        let fd = rustix::fs::openat(CWD, dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).doing(doing)?;
+        let name = config.unwrap_or(Path::new("config.json"));
+        let file = match rustix::fs::openat(&fd, name, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()) {
+            Err(Errno::NOENT) => return Err(Error::invalid(format!("JSON specification file {} not found", name.display()))),
+            result => result.doing(|| format!("open {}", name.display()))?,
+        };
+        let bytes = read_regular(file, MAX_CONFIG).doing(|| format!("read {}", name.display()))?;
+        let spec = Spec::from_slice(&bytes).doing(|| name.display())?;
+        Ok(Bundle { dir: path_of(&fd).doing(doing)?, spec })
+    }
+}
+
+/// The kernel's own name for a directory.
+fn path_of(fd: &OwnedFd) -> Result<String> {
+    let path = rustix::fs::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new())?;
+    path.into_string().map_err(|_| Error::invalid("the path is not UTF-8"))
+}
+
+/// Checks that the rootfs is a folder, reached without a symbolic link: what is mounted on a link is not what the caller
+/// sees there.
+pub(super) fn check_rootfs(path: &str) -> Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match openat2_retry(CWD, path, flags, ResolveFlags::NO_SYMLINKS) {
+        Ok(_) => Ok(()),
+        Err(Errno::LOOP) => Err(Error::invalid(format!("invalid rootfs: {path} is not an absolute path, or a symlink"))),
+        Err(e) => Err(e).doing(|| format!("invalid rootfs: stat {path}")),
+    }
+}

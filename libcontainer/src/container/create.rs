@@ -1,0 +1,406 @@
+//! THE STORY of create, on the runtime's side, top to bottom.
+//!
+//! All that can fail for the config's sake fails in the plan, before anything exists. From the first side effect on, each
+//! thing made has a guard that takes it back unless the end is reached, and an intent on disk for `delete --force` in case
+//! this process does not live to do it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::process::{DumpableBehavior, Signal, WaitId, WaitIdOptions};
+
+use super::bundle::{Bundle, check_rootfs};
+use super::record::{Defaults, Record, StateDir, write_pid_file};
+use super::{Container, Process, check_id, lock};
+use crate::cgroup::{Cgroup, Layout};
+use crate::error::{Doing, Error, Kind, Result};
+use crate::hooks;
+use crate::namespaces::{Namespaces, Opened};
+use crate::plan::{Choices, Plan};
+use crate::process::channel::{Channel, Message};
+use crate::process::gate::Gate;
+use crate::process::init;
+use crate::procfs::Procfs;
+use crate::rfc3339;
+use crate::seccomp;
+use crate::spec::{self, Spec, State};
+use crate::sys::clone::{Side, clone3};
+use crate::sys::namespace::setns;
+use crate::terminal;
+
+/// What the caller asks for besides the bundle; see the flags of `masu create`.
+#[derive(Debug, Clone, Default)]
+pub struct CreateOptions {
+    pub bundle: PathBuf,
+    /// Another name for the bundle's config.json.
+    pub config: Option<PathBuf>,
+    /// A unix socket that gets the terminal's master end.
+    pub console_socket: Option<PathBuf>,
+    /// A unix socket that gets a pidfd of init.
+    pub pidfd_socket: Option<PathBuf>,
+    /// Gets init's pid, only on success.
+    pub pid_file: Option<PathBuf>,
+    pub no_pivot: bool,
+    pub no_new_keyring: bool,
+    /// Descriptors that the program keeps, after stdio and `listen_fds`.
+    pub preserve_fds: u32,
+    /// Descriptors after stdio that are announced by LISTEN_FDS (sd_listen_fds(3)).
+    pub listen_fds: u32,
+    pub systemd_cgroup: bool,
+    /// Whether the caller goes away: a terminal then needs a console socket.
+    pub detach: bool,
+    /// The caller's NOTIFY_SOCKET (sd_notify(3)).
+    pub notify_socket: Option<PathBuf>,
+}
+
+/// Creates container `id`: everything of it is made, and its first process waits for [`Container::start`]. The process
+/// must have one thread.
+pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Container, Process)> {
+    check_id(id)?;
+    check_preserved(options.listen_fds + options.preserve_fds)?;
+    if options.systemd_cgroup {
+        return Err(Error::unsupported("the systemd cgroup driver is not supported yet"));
+    }
+
+    // plan: everything that the config can get wrong
+    let bundle = Bundle::open(&options.bundle, options.config.as_deref())?;
+    let layout = Layout::detect()?;
+    let mut warnings = Vec::new();
+    let notify_dir = options.notify_socket.as_ref().map(|_| root.join(id).join("notify").to_string_lossy().into_owned());
+    let choices = Choices {
+        no_pivot: options.no_pivot,
+        no_new_keyring: options.no_new_keyring,
+        listen_fds: options.listen_fds,
+        preserve_fds: options.preserve_fds,
+        notify_dir,
+    };
+    let plan = Plan::for_create(id, &bundle.dir, &bundle.spec, &layout, &choices, &mut warnings)?;
+    check_terminal(&plan, options)?;
+    check_rootfs(&plan.rootfs.path)?;
+    for warning in &warnings {
+        log::warn!("{warning}");
+    }
+
+    // what is opened on the host: still nothing is made
+    let joined = plan.namespaces.open()?;
+    let sockets = Sockets::connect(&plan, options)?;
+    let proc = Procfs::open()?;
+    let ignored = proc.ignored_signals()?;
+    let needs_proc = !plan.sysctls.is_empty() || !plan.process.labels.is_empty();
+    let detached = if needs_proc { Some(Procfs::detached()?) } else { None };
+
+    // the first side effect is the claim of the id, the second its undo on disk
+    let dir = Claim::new(root, id)?;
+    let lock = lock::exclusive(dir.dir()?.fd())?;
+    let mut record = intent(&plan, &proc, options)?;
+    dir.dir()?.write_record(&mut record)?;
+    keep_defaults(dir.dir()?, &plan, &bundle.spec)?;
+    if options.notify_socket.is_some() {
+        crate::notify::make(&root.join(id))?;
+    }
+    let cgroup = Cgroup::create(&plan.cgroup).doing(|| "unable to start container process: unable to apply cgroup configuration")?;
+
+    let (ours, theirs) = Channel::pair()?;
+    let gate = Gate::make(dir.dir()?.fd())?;
+    let into = cgroup.clone_target();
+    // born in its v2 cgroup; a v1 hierarchy can only be joined
+    let joins_cgroups = !plan.cgroup.paths().v1.is_empty();
+    let inherited = init::Inherited { channel: theirs, gate, namespaces: joined, proc: detached, ignored, joins_cgroups };
+    let mut child = spawn(&plan, &inherited, into).doing(|| "unable to start container process")?;
+    // our copies of init's ends: else its death would not be the end of the stream
+    drop(inherited);
+
+    let made = (|| {
+        if let Some(score) = plan.process.oom_score_adj {
+            proc.write(&format!("{}/oom_score_adj", child.pid), score.to_string().as_bytes())
+                .doing(|| format!("failed to update /proc/self/oom_score_adj to {score}"))?;
+        }
+        if joins_cgroups {
+            // while init makes its mounts: the kernel lets each of these wait for a grace period
+            cgroup.join(child.pid, into.is_some()).doing(|| "unable to apply cgroup configuration")?;
+            ours.send(&Message::Released)?;
+        }
+        let terminal = serve(&plan, &ours, child.pid, &sockets)?;
+        record.start_time = proc.process(child.pid)?.ok_or_else(died)?.start_time;
+        record.pid = child.pid;
+        Ok(terminal)
+    })();
+    let terminal = match made {
+        Ok(terminal) => terminal,
+        Err(error) => {
+            let error = child.explain(error);
+            child.kill();
+            if plan.hooks.meet()
+                && !plan.hooks.poststop.is_empty()
+                && let Err(e) = hooks::run("poststop", &plan.hooks.poststop, &plan.state_json(0, "stopped")?, Some(&plan.bundle), None)
+            {
+                log::warn!("{e}");
+            }
+            return Err(error).doing(|| "unable to start container process: error during container init");
+        }
+    };
+
+    // init is ready; whoever finds the record can find and end it
+    dir.dir()?.write_record(&mut record)?;
+    if let Some(socket) = &sockets.pidfd {
+        terminal::send_fd(socket, "pidfd", child.pidfd()?).doing(|| "send the pidfd over the pidfd socket")?;
+    }
+    if let Some(path) = &options.pid_file {
+        write_pid_file(path, child.pid)?;
+    }
+    ours.send(&Message::Recorded).doing(|| "unable to start container process: release init")?;
+
+    cgroup.keep();
+    let (pid, pidfd) = child.keep()?;
+    drop(lock);
+    let container = Container { root: root.to_owned(), dir: dir.keep()?, record, proc };
+    Ok((container, Process { pid, pidfd, terminal }))
+}
+
+/// Each preserved descriptor must be there: the program counts on their numbers.
+pub(super) fn check_preserved(n: u32) -> Result<()> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    if u64::from(n) > limit {
+        return Err(Error::invalid(format!("{n} descriptors cannot be preserved: the limit of open files is {limit}")));
+    }
+    for fd in 3..3 + n {
+        rustix::fs::access(format!("/proc/self/fd/{fd}"), rustix::fs::Access::EXISTS)
+            .doing(|| format!("unable to stat preserved-fd {} (of {n}): descriptor {fd}", fd - 3))?;
+    }
+    Ok(())
+}
+
+/// A terminal that nobody holds would hang up at once, and one that nobody asked for is a mistake of the caller's.
+fn check_terminal(plan: &Plan, options: &CreateOptions) -> Result<()> {
+    let terminal = plan.process.terminal.is_some();
+    match &options.console_socket {
+        None if terminal && options.detach => Err(Error::invalid("cannot allocate tty if runc will detach without setting console socket")),
+        Some(_) if !terminal || !options.detach => Err(Error::invalid("cannot use console socket if runc will not detach or allocate tty")),
+        _ => Ok(()),
+    }
+}
+
+/// Connected before anything is made, so that a wrong path is an early error.
+struct Sockets {
+    console: Option<OwnedFd>,
+    pidfd: Option<OwnedFd>,
+    listener: Option<OwnedFd>,
+}
+
+impl Sockets {
+    fn connect(plan: &Plan, options: &CreateOptions) -> Result<Sockets> {
+        let connect = |path: &Option<PathBuf>| path.as_deref().map(terminal::connect).transpose();
+        let listener = plan.process.filter.as_ref().and_then(|f| f.listener.as_ref());
+        Ok(Sockets {
+            console: connect(&options.console_socket)?,
+            pidfd: connect(&options.pidfd_socket)?,
+            listener: listener.map(|l| seccomp::listener::connect(&l.path)).transpose()?,
+        })
+    }
+}
+
+/// What will exist on the host, and who makes it.
+fn intent(plan: &Plan, proc: &Procfs, options: &CreateOptions) -> Result<Record> {
+    let me = rustix::process::getpid().as_raw_nonzero().get();
+    Ok(Record {
+        id: plan.id.clone(),
+        bundle: plan.bundle.clone(),
+        rootfs: plan.rootfs.path.clone(),
+        created: rfc3339::now(),
+        owner: rustix::process::geteuid().as_raw(),
+        annotations: plan.annotations.clone(),
+        boot_id: proc.boot_id()?,
+        maker: me,
+        maker_start_time: proc.process(me)?.map_or(0, |p| p.start_time),
+        cgroup: plan.cgroup.paths().clone(),
+        namespaces: plan.namespaces.all(),
+        fresh_namespaces: plan.namespaces.fresh,
+        keyring: plan.keyring.is_some(),
+        poststart: plan.hooks.poststart.clone(),
+        poststop: plan.hooks.poststop.clone(),
+        notify_socket: options.notify_socket.as_ref().map(|p| p.to_string_lossy().into_owned()),
+        ..Record::default()
+    })
+}
+
+/// What exec and update will want of the config as it is now.
+fn keep_defaults(dir: &StateDir, plan: &Plan, spec: &Spec) -> Result<()> {
+    if let Some(filter) = &plan.process.filter {
+        dir.write_filter(&filter.to_bytes())?;
+    }
+    let process = spec.process.clone().unwrap_or_default();
+    let resources = spec.linux.as_ref().and_then(|l| l.resources.clone()).unwrap_or_default();
+    dir.write_defaults(&Defaults { process: spec::Process { args: Vec::new(), ..process }, resources })
+}
+
+/// The one clone. A pid namespace that is joined is joined by us before it, for our children only, and left after it.
+fn spawn(plan: &Plan, inherited: &init::Inherited, into: Option<std::os::fd::BorrowedFd<'_>>) -> Result<Child> {
+    // nobody in a namespace that init joins may trace it, or read from it what is not theirs (CVE-2016-9962)
+    let dumpable = rustix::process::dumpable_behavior()?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).doing(|| "become non-dumpable")?;
+    let joined = inherited.namespaces.iter().find(|n| n.flag == libc::CLONE_NEWPID);
+    let back = joined.map(join_pid_namespace).transpose()?;
+    let cloned = clone3(plan.namespaces.clone_flags(), into);
+    if let Ok(Side::Child) = cloned {
+        init::run(plan, inherited);
+    }
+    if let Some(own) = back {
+        setns(own.as_fd(), libc::CLONE_NEWPID).doing(|| "return to the own pid namespace")?;
+    }
+    if dumpable == DumpableBehavior::Dumpable {
+        rustix::process::set_dumpable_behavior(dumpable).doing(|| "become dumpable again")?;
+    }
+    match cloned.doing(|| words_of_clone(&plan.namespaces))? {
+        Side::Parent { pid, pidfd } => Ok(Child::new(pid, pidfd)),
+        Side::Child => Err(Error::new(Kind::Internal, "init returned")),
+    }
+}
+
+/// Joins it for children; what leads back.
+fn join_pid_namespace(namespace: &Opened) -> Result<OwnedFd> {
+    let own = own_pid_namespace()?;
+    namespace.join()?;
+    Ok(own)
+}
+
+/// The caller's own pid namespace.
+pub(super) fn own_pid_namespace() -> Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).doing(|| "open the own pid namespace")
+}
+
+fn words_of_clone(namespaces: &Namespaces) -> String {
+    let names: Vec<_> = crate::namespaces::KINDS.iter().filter(|k| namespaces.is_fresh(k.flag)).map(|k| k.name).collect();
+    format!("clone with new namespaces [{}]", names.join(" "))
+}
+
+/// Answers init until it is ready; the terminal's master end, if it stays with us.
+fn serve(plan: &Plan, channel: &Channel, pid: i32, sockets: &Sockets) -> Result<Option<OwnedFd>> {
+    let mut terminal = None;
+    loop {
+        match channel.receive()?.ok_or_else(died)? {
+            Message::HooksDue => {
+                let state = plan.state_json(pid, "creating")?;
+                hooks::run("prestart", &plan.hooks.prestart, &state, Some(&plan.bundle), None).map_err(|e| e.in_step("hooks"))?;
+                hooks::run("createRuntime", &plan.hooks.create_runtime, &state, Some(&plan.bundle), None)
+                    .map_err(|e| e.in_step("hooks"))?;
+                channel.send(&Message::HooksDone { pid })?;
+            }
+            Message::Terminal(ours) => match &sockets.console {
+                Some(socket) => terminal::send(socket, &ours)?,
+                None => terminal = Some(ours),
+            },
+            Message::Listener(fd) => {
+                if let (Some(socket), Some(listener)) = (&sockets.listener, plan.process.filter.as_ref().and_then(|f| f.listener.as_ref()))
+                {
+                    send_listener(socket, &listener.metadata, pid, &plan.state(pid, "creating"), &fd)?;
+                }
+            }
+            Message::Warning(text) => log::warn!("{text}"),
+            Message::Ready => return Ok(terminal),
+            Message::Failed(error) => return Err(error),
+            Message::Released | Message::HooksDone { .. } | Message::Recorded => {
+                return Err(Error::new(Kind::Internal, "init sent what only the runtime says"));
+            }
+        }
+    }
+}
+
+/// Hands the filter's listener to its agent (config-linux.md, "The Container Process State").
+pub(super) fn send_listener(socket: &OwnedFd, metadata: &str, pid: i32, state: &State, fd: &OwnedFd) -> Result<()> {
+    let state = seccomp::listener::ProcessState { oci_version: spec::VERSION, fds: seccomp::listener::FDS, pid, metadata, state };
+    let text = serde_json::to_vec(&state).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
+    seccomp::listener::send(socket.as_fd(), &text, fd.as_fd())
+}
+
+pub(super) fn died() -> Error {
+    Error::new(Kind::Internal, DIED)
+}
+
+const DIED: &str = "the container's init died before it was ready";
+
+/// A state directory that is removed unless it is kept.
+struct Claim<'a> {
+    root: &'a Path,
+    id: &'a str,
+    dir: Option<StateDir>,
+}
+
+impl<'a> Claim<'a> {
+    fn new(root: &'a Path, id: &'a str) -> Result<Claim<'a>> {
+        Ok(Claim { root, id, dir: Some(StateDir::claim(root, id)?) })
+    }
+
+    fn dir(&self) -> Result<&StateDir> {
+        self.dir.as_ref().ok_or_else(taken)
+    }
+
+    fn keep(mut self) -> Result<StateDir> {
+        self.dir.take().ok_or_else(taken)
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if let Some(dir) = &self.dir {
+            // what cannot be removed now is found again by its intent
+            let _ = dir.remove(self.root, self.id);
+        }
+    }
+}
+
+/// A child that is killed and reaped unless it is kept.
+#[derive(Debug)]
+pub(super) struct Child {
+    pub(super) pid: i32,
+    pidfd: Option<OwnedFd>,
+}
+
+impl Child {
+    pub(super) fn new(pid: i32, pidfd: OwnedFd) -> Child {
+        Child { pid, pidfd: Some(pidfd) }
+    }
+
+    pub(super) fn pidfd(&self) -> Result<&OwnedFd> {
+        self.pidfd.as_ref().ok_or_else(taken)
+    }
+
+    pub(super) fn keep(mut self) -> Result<(i32, OwnedFd)> {
+        Ok((self.pid, self.pidfd.take().ok_or_else(taken)?))
+    }
+
+    /// Kills and reaps it.
+    pub(super) fn kill(&mut self) {
+        if let Some(pidfd) = self.pidfd.take() {
+            // both fail only when it is gone already
+            let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+            let _ = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+        }
+    }
+
+    /// Says how it died, if that is all that is known.
+    pub(super) fn explain(&self, error: Error) -> Error {
+        let Some(pidfd) = self.pidfd.as_ref().filter(|_| error.text() == DIED) else { return error };
+        match rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+            Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+                (_, Some(9)) => {
+                    Error::new(Kind::Os, format!("{DIED}: it was killed (by hand, or for want of memory: the memory limit may be too low)"))
+                }
+                (_, Some(signal)) => Error::new(Kind::Os, format!("{DIED}: signal {signal}")),
+                (Some(code), _) => Error::new(Kind::Internal, format!("{DIED}: exit status {code}")),
+                _ => error,
+            },
+            _ => error,
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn taken() -> Error {
+    Error::new(Kind::Internal, "a guard was used after it was given away")
+}

@@ -1,0 +1,275 @@
+//! THE STORY of exec, on the runtime's side: a process is added to a container.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::process::DumpableBehavior;
+
+use super::create::{Child, check_preserved, own_pid_namespace, send_listener};
+use super::record::{Defaults, write_pid_file};
+use super::{Container, Process, Status};
+use crate::cgroup::{Cgroup, Layout};
+use crate::error::{Doing, Error, Kind, Result};
+use crate::plan;
+use crate::process::ProcessPlan;
+use crate::process::channel::{Channel, Message};
+use crate::process::exec_init;
+use crate::procfs::Procfs;
+use crate::seccomp::{self, Filter};
+use crate::spec;
+use crate::sys::clone::{Side, clone3};
+use crate::sys::namespace::setns;
+use crate::terminal;
+
+/// What to run, and how; see the flags of `masu exec`.
+#[derive(Debug, Clone, Default)]
+pub struct ExecOptions {
+    /// A whole process document; it stands in for the container's own and for most of what follows.
+    pub process: Option<spec::Process>,
+    pub args: Vec<String>,
+    pub cwd: Option<String>,
+    /// Added to the container's environment.
+    pub env: Vec<String>,
+    pub tty: bool,
+    /// uid, and gid if given.
+    pub user: Option<(u32, Option<u32>)>,
+    pub additional_gids: Vec<u32>,
+    /// Capabilities on top of the container's; never inheritable ones (CVE-2022-29162).
+    pub caps: Vec<String>,
+    pub no_new_privileges: Option<bool>,
+    pub apparmor: Option<String>,
+    pub process_label: Option<String>,
+    /// `[controller[,controller]:]path`, below the container's cgroup.
+    pub cgroups: Vec<String>,
+    pub ignore_paused: bool,
+    pub preserve_fds: u32,
+    pub console_socket: Option<PathBuf>,
+    pub pidfd_socket: Option<PathBuf>,
+    pub pid_file: Option<PathBuf>,
+    pub detach: bool,
+}
+
+impl Container {
+    /// Runs a process in a created or running container. Returns once its execve has succeeded. The calling process must
+    /// have one thread.
+    pub fn exec(&self, options: &ExecOptions) -> Result<Process> {
+        check_preserved(options.preserve_fds)?;
+        let status = self.status()?;
+        match status {
+            Status::Created | Status::Running => {}
+            Status::Paused if options.ignore_paused => {}
+            Status::Paused => return Err(Error::wrong_status("cannot exec in a paused container (use --ignore-paused to override)")),
+            Status::Stopped | Status::Creating => return Err(Error::wrong_status(format!("cannot exec in a {status} container"))),
+        }
+        let init = self.init()?.ok_or_else(|| Error::wrong_status("cannot exec in a stopped container"))?;
+
+        // plan
+        let defaults = self.dir.defaults()?;
+        let process = process_of(options, &defaults)?;
+        let filter = self.dir.filter()?.map(|bytes| Filter::from_bytes(&bytes)).transpose()?;
+        let mut warnings = Vec::new();
+        let plan = ProcessPlan::plan(&process, filter, 0, options.preserve_fds, &mut warnings)?;
+        check_terminal(&plan, options)?;
+        for warning in &warnings {
+            log::warn!("{warning}");
+        }
+        let console = options.console_socket.as_deref().map(terminal::connect).transpose()?;
+        let pidfd_socket = options.pidfd_socket.as_deref().map(terminal::connect).transpose()?;
+        let listener = plan.filter.as_ref().and_then(|f| f.listener.as_ref()).map(|l| seccomp::listener::connect(&l.path)).transpose()?;
+        let proc = if plan.labels.is_empty() { None } else { Some(Procfs::detached()?) };
+        let cgroup = self.cgroup()?.exec_target(&options.cgroups)?;
+
+        // the process itself
+        let (ours, theirs) = Channel::pair()?;
+        let joins_cgroups = !self.record.cgroup.v1.is_empty();
+        let inherited = exec_init::Inherited {
+            channel: theirs,
+            init,
+            namespaces: self.record.namespaces & !libc::CLONE_NEWPID,
+            keyring: if self.record.keyring { Some(plan::keyring(&self.record.id)?) } else { None },
+            proc,
+            ignored: self.proc.ignored_signals()?,
+            joins_cgroups,
+        };
+        let child = self.spawn(&plan, &inherited, &cgroup).doing(|| "unable to start container process")?;
+        drop(inherited);
+        let started = (|| {
+            if let Some(score) = plan.oom_score_adj {
+                self.proc
+                    .write(&format!("{}/oom_score_adj", child.pid), score.to_string().as_bytes())
+                    .doing(|| format!("failed to update /proc/self/oom_score_adj to {score}"))?;
+            }
+            if joins_cgroups {
+                cgroup.join(child.pid, cgroup.clone_target().is_some())?;
+                ours.send(&Message::Released)?;
+            }
+            self.serve(&plan, &ours, child.pid, console.as_ref(), listener.as_ref())
+        })();
+        let terminal = match started {
+            Ok(terminal) => terminal,
+            Err(error) => return Err(child.explain(error)).doing(|| "unable to start container process"),
+        };
+        if let Some(socket) = &pidfd_socket {
+            terminal::send_fd(socket, "pidfd", child.pidfd()?).doing(|| "send the pidfd over the pidfd socket")?;
+        }
+        if let Some(path) = &options.pid_file {
+            write_pid_file(path, child.pid)?;
+        }
+        let (pid, pidfd) = child.keep()?;
+        Ok(Process { pid, pidfd, terminal })
+    }
+
+    /// Clones into the container's pid namespace and cgroup.
+    fn spawn(&self, plan: &ProcessPlan, inherited: &exec_init::Inherited, cgroup: &Cgroup) -> Result<Child> {
+        let dumpable = rustix::process::dumpable_behavior()?;
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).doing(|| "become non-dumpable")?;
+        let back = if self.record.namespaces & libc::CLONE_NEWPID != 0 {
+            let own = own_pid_namespace()?;
+            setns(inherited.init.as_fd(), libc::CLONE_NEWPID).doing(|| "join the container's pid namespace")?;
+            Some(own)
+        } else {
+            None
+        };
+        let mut cloned = clone_into(cgroup.clone_target(), plan, inherited);
+        if let Err(rustix::io::Errno::BUSY) = cloned
+            && let Some(deeper) = self.cgroup_of_init()?
+        {
+            // init moved into a cgroup below and gave controllers to it: processes may only be in leaves
+            cloned = clone_into(deeper.clone_target(), plan, inherited);
+        }
+        if let Some(own) = back {
+            setns(own.as_fd(), libc::CLONE_NEWPID).doing(|| "return to the own pid namespace")?;
+        }
+        if dumpable == DumpableBehavior::Dumpable {
+            rustix::process::set_dumpable_behavior(dumpable).doing(|| "become dumpable again")?;
+        }
+        match cloned.doing(|| "clone into the container")? {
+            Side::Parent { pid, pidfd } => Ok(Child::new(pid, pidfd)),
+            Side::Child => Err(Error::new(Kind::Internal, "the exec'd process returned")),
+        }
+    }
+
+    fn cgroup_of_init(&self) -> Result<Option<Cgroup>> {
+        let pid = self.record.pid;
+        let text = self.proc.read(&format!("{pid}/cgroup")).doing(|| format!("read /proc/{pid}/cgroup"))?;
+        Cgroup::exec_fallback(&Layout::detect()?, &text)
+    }
+
+    /// Answers the process until its execve closes the channel; the terminal's master end, if it stays with us.
+    fn serve(
+        &self,
+        plan: &ProcessPlan,
+        channel: &Channel,
+        pid: i32,
+        console: Option<&OwnedFd>,
+        listener: Option<&OwnedFd>,
+    ) -> Result<Option<OwnedFd>> {
+        let mut terminal = None;
+        let mut ready = false;
+        loop {
+            match channel.receive()? {
+                None if ready => return Ok(terminal),
+                None => return Err(super::create::died()),
+                Some(Message::Ready) => ready = true,
+                Some(Message::Terminal(ours)) => match console {
+                    Some(socket) => terminal::send(socket, &ours)?,
+                    None => terminal = Some(ours),
+                },
+                Some(Message::Listener(fd)) => {
+                    if let (Some(socket), Some(to)) = (listener, plan.filter.as_ref().and_then(|f| f.listener.as_ref())) {
+                        send_listener(socket, &to.metadata, pid, &self.state_with(Status::Running), &fd)?;
+                    }
+                }
+                Some(Message::Warning(text)) => log::warn!("{text}"),
+                Some(Message::Failed(error)) => return Err(error),
+                Some(_) => return Err(Error::new(Kind::Internal, "the exec'd process sent what only the runtime says")),
+            }
+        }
+    }
+}
+
+fn clone_into(cgroup: Option<BorrowedFd<'_>>, plan: &ProcessPlan, inherited: &exec_init::Inherited) -> Result<Side, rustix::io::Errno> {
+    let cloned = clone3(0, cgroup);
+    if let Ok(Side::Child) = cloned {
+        exec_init::run(plan, inherited);
+    }
+    cloned
+}
+
+fn check_terminal(plan: &ProcessPlan, options: &ExecOptions) -> Result<()> {
+    match &options.console_socket {
+        None if plan.terminal.is_some() && options.detach => {
+            Err(Error::invalid("cannot allocate tty if runc will detach without setting console socket"))
+        }
+        Some(_) if plan.terminal.is_none() || !options.detach => {
+            Err(Error::invalid("cannot use console socket if runc will not detach or allocate tty"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The process document to run: the one given, or the container's with the options on top.
+fn process_of(options: &ExecOptions, defaults: &Defaults) -> Result<spec::Process> {
+    let own = &defaults.process;
+    let mut process = match &options.process {
+        Some(process) => process.clone(),
+        None => {
+            let mut process = own.clone();
+            process.args = options.args.iter().cloned().map(Some).collect();
+            process.terminal = options.tty;
+            process.console_size = None;
+            process.env.extend(options.env.iter().cloned());
+            if let Some(cwd) = &options.cwd {
+                process.cwd.clone_from(cwd);
+            }
+            if let Some((uid, gid)) = options.user {
+                process.user.uid = uid;
+                process.user.gid = gid.unwrap_or(process.user.gid);
+            }
+            process.user.additional_gids.extend(&options.additional_gids);
+            process.no_new_privileges = options.no_new_privileges.unwrap_or(process.no_new_privileges);
+            if let Some(profile) = &options.apparmor {
+                process.apparmor_profile.clone_from(profile);
+            }
+            if let Some(label) = &options.process_label {
+                process.selinux_label.clone_from(label);
+            }
+            process
+        }
+    };
+    if process.capabilities.is_none() {
+        process.capabilities.clone_from(&own.capabilities);
+    }
+    if process.rlimits.is_empty() {
+        process.rlimits.clone_from(&own.rlimits);
+    }
+    if process.apparmor_profile.is_empty() {
+        process.apparmor_profile.clone_from(&own.apparmor_profile);
+    }
+    if process.selinux_label.is_empty() {
+        process.selinux_label.clone_from(&own.selinux_label);
+    }
+    if process.oom_score_adj.is_none() {
+        process.oom_score_adj = own.oom_score_adj;
+    }
+    add_capabilities(&mut process, &options.caps);
+    Ok(process)
+}
+
+/// `--cap` adds to the three sets that give a right now. Never to the inheritable set, which would hand it on to programs
+/// with file capabilities (CVE-2022-29162); the ambient set takes only what is inheritable already.
+fn add_capabilities(process: &mut spec::Process, caps: &[String]) {
+    if caps.is_empty() {
+        return;
+    }
+    let sets = process.capabilities.get_or_insert_default();
+    let ambient: Vec<String> = caps.iter().filter(|c| sets.inheritable.contains(c)).cloned().collect();
+    for (set, more) in [(&mut sets.bounding, caps), (&mut sets.effective, caps), (&mut sets.permitted, caps), (&mut sets.ambient, &ambient)]
+    {
+        for cap in more {
+            if !set.contains(cap) {
+                set.push(cap.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! kill: a signal for the container's init, or for all its processes.
+
+use std::os::fd::AsFd;
+
+use rustix::io::Errno;
+use rustix::process::Signal;
+
+use super::{Container, Status};
+use crate::error::{Doing, Error, Result};
+
+impl Container {
+    /// Sends `signal` (a number; 0 only asks whether init is there) to init, by its pidfd, so that it never reaches another
+    /// process with the same number. With `all`, to every process of the container.
+    ///
+    /// SIGKILL for an init that shares its pid namespace goes to all: the kernel ends nobody along with it.
+    pub fn kill(&self, signal: i32, all: bool) -> Result<()> {
+        if self.record.pid == 0 && self.status()? == Status::Creating {
+            return Err(Error::wrong_status("container not running: it is being created"));
+        }
+        let Some(init) = self.init()? else {
+            return match all {
+                // callers pass the flag to clean up what init left behind (containerd's KillAll)
+                true => self.signal_all(signal),
+                false => Err(Error::wrong_status("container not running")),
+            };
+        };
+        let shared = self.record.fresh_namespaces & libc::CLONE_NEWPID == 0;
+        if all || (signal == libc::SIGKILL && shared) {
+            return self.signal_all(signal);
+        }
+        match crate::sys::signal::send(init.as_fd(), signal) {
+            Ok(()) => {}
+            Err(Errno::SRCH) => return Err(Error::wrong_status("container not running")),
+            Err(e) => return Err(e).doing(|| format!("unable to signal init: signal {signal}")),
+        }
+        // a frozen process of v1 does not even die; v2 ends it frozen
+        if signal == libc::SIGKILL && !self.record.cgroup.v1.is_empty() {
+            self.cgroup()?.thaw()?;
+        }
+        Ok(())
+    }
+
+    fn signal_all(&self, signal: i32) -> Result<()> {
+        let cgroup = self.cgroup()?;
+        if signal == libc::SIGKILL {
+            return cgroup.kill();
+        }
+        match number(signal)? {
+            Some(signal) => cgroup.signal_all(signal),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The signal of that number; none for 0.
+fn number(signal: i32) -> Result<Option<Signal>> {
+    if signal == 0 {
+        return Ok(None);
+    }
+    crate::sys::signal::from_number(signal)
+        .map(Some)
+        .ok_or_else(|| Error::invalid(format!("unable to signal init: signal {signal}: invalid argument")))
+}

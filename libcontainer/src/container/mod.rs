@@ -1,0 +1,222 @@
+//! The lifecycle, one file per verb of the runtime spec (runtime.md).
+
+mod bundle;
+mod create;
+mod delete;
+mod exec;
+mod kill;
+mod lock;
+mod pause;
+mod record;
+mod start;
+mod update;
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags};
+
+pub use create::{CreateOptions, create};
+pub use delete::delete;
+pub use exec::ExecOptions;
+pub use record::Record;
+
+use crate::cgroup::Cgroup;
+use crate::error::{Doing, Error, Kind, Result};
+use crate::process::gate;
+use crate::procfs::Procfs;
+use crate::spec::{self, State};
+use record::StateDir;
+
+/// The longest id: it is the name of a directory.
+const MAX_ID: usize = 255;
+
+/// Where a container is in its life (runtime.md, "State"; `paused` is runc's).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    Creating,
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Status::Creating => "creating",
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Stopped => "stopped",
+        })
+    }
+}
+
+/// A container that exists.
+#[derive(Debug)]
+pub struct Container {
+    root: PathBuf,
+    dir: StateDir,
+    record: Record,
+    proc: Procfs,
+}
+
+/// A process that was started in a container.
+#[derive(Debug)]
+pub struct Process {
+    /// On the host.
+    pub pid: i32,
+    /// Readable when it ends.
+    pub pidfd: OwnedFd,
+    /// The master end of its terminal, when it has one that was not sent over a console socket.
+    pub terminal: Option<OwnedFd>,
+}
+
+/// Checks an id: letters, digits and `_+-.`, at most 255 bytes, neither `.` nor `..`.
+pub fn check_id(id: &str) -> Result<()> {
+    if id.is_empty() {
+        return Err(Error::invalid("container id cannot be empty"));
+    }
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_+-.".contains(&b);
+    if id == "." || id == ".." || !id.bytes().all(allowed) {
+        return Err(Error::invalid(format!("invalid container ID format: {id:?}")));
+    }
+    if id.len() > MAX_ID {
+        return Err(Error::invalid(format!("invalid container ID format: {} bytes are more than {MAX_ID}: file name too long", id.len())));
+    }
+    Ok(())
+}
+
+impl Container {
+    /// Opens container `id` of the state root `root`. [`Kind::NotFound`] when there is none.
+    pub fn open(root: &Path, id: &str) -> Result<Container> {
+        check_id(id)?;
+        let dir = StateDir::open(root, id)?;
+        let record = dir.record()?;
+        Ok(Container { root: root.to_owned(), dir, record, proc: Procfs::open()? })
+    }
+
+    /// What was recorded at create.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The status, found out now: nothing of it is stored.
+    pub fn status(&self) -> Result<Status> {
+        let record = &self.record;
+        if record.pid == 0 {
+            let making = self.is_process(record.maker, record.maker_start_time)?;
+            return Ok(if making { Status::Creating } else { Status::Stopped });
+        }
+        if !self.is_process(record.pid, record.start_time)? {
+            return Ok(Status::Stopped);
+        }
+        if gate::is_closed(self.dir.fd()) {
+            return Ok(Status::Created);
+        }
+        Ok(if self.cgroup()?.is_frozen()? { Status::Paused } else { Status::Running })
+    }
+
+    /// The state as the spec has it.
+    pub fn state(&self) -> Result<State> {
+        let status = self.status()?;
+        Ok(self.state_with(status))
+    }
+
+    fn state_with(&self, status: Status) -> State {
+        State {
+            oci_version: spec::VERSION.to_owned(),
+            id: self.record.id.clone(),
+            pid: if status == Status::Stopped { 0 } else { self.record.pid },
+            status: status.to_string(),
+            bundle: self.record.bundle.clone(),
+            annotations: self.record.annotations.clone(),
+        }
+    }
+
+    fn state_json(&self, status: Status) -> Result<Vec<u8>> {
+        serde_json::to_vec(&self.state_with(status)).map_err(|e| Error::new(Kind::Internal, e.to_string()))
+    }
+
+    /// All processes of the container, sub-cgroups included; sorted.
+    pub fn processes(&self) -> Result<Vec<i32>> {
+        self.cgroup()?.processes()
+    }
+
+    /// A snapshot of what it uses.
+    pub fn stats(&self) -> Result<crate::cgroup::Stats> {
+        if self.status()? == Status::Stopped {
+            return Err(Error::wrong_status(format!("container {} is not running", self.record.id)));
+        }
+        self.cgroup()?.stats()
+    }
+
+    /// Notices of processes that were killed for want of memory.
+    pub fn oom_events(&self) -> Result<crate::cgroup::OomEvents> {
+        self.cgroup()?.oom_events()
+    }
+
+    fn cgroup(&self) -> Result<Cgroup> {
+        Cgroup::open(&self.record.cgroup)
+    }
+
+    /// Whether that process is still the same one, and runs.
+    fn is_process(&self, pid: i32, start_time: u64) -> Result<bool> {
+        if pid <= 0 {
+            return Ok(false);
+        }
+        let same = self.proc.process(pid)?.is_some_and(|p| p.start_time == start_time && p.is_alive());
+        // after a reboot the same numbers may be anybody's
+        Ok(same && self.proc.boot_id()? == self.record.boot_id)
+    }
+
+    /// A pidfd of init, or `None` when it is gone. Opened before the check, so that the number cannot be another's.
+    fn init(&self) -> Result<Option<OwnedFd>> {
+        let Some(pid) = Pid::from_raw(self.record.pid).filter(|_| self.record.pid > 0) else { return Ok(None) };
+        let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::SRCH) => return Ok(None),
+            Err(e) => return Err(e).doing(|| format!("open a pidfd of container {}'s init", self.record.id)),
+        };
+        Ok(self.is_process(self.record.pid, self.record.start_time)?.then_some(pidfd))
+    }
+}
+
+/// All containers of the state root, by id. Those that vanish meanwhile are left out; damaged ones are errors.
+pub fn list(root: &Path) -> Result<Vec<Result<Container>>> {
+    let doing = || format!("read the state root {}", root.display());
+    let mut ids = Vec::new();
+    for entry in std::fs::read_dir(root).doing(doing)? {
+        let entry = entry.doing(doing)?;
+        if let Ok(id) = entry.file_name().into_string()
+            && entry.file_type().is_ok_and(|t| t.is_dir())
+            && check_id(&id).is_ok()
+        {
+            ids.push(id);
+        }
+    }
+    ids.sort_unstable();
+    let open = |id: &String| match Container::open(root, id) {
+        Err(e) if e.kind() == Kind::NotFound => None,
+        result => Some(result.doing(|| format!("load container {id}"))),
+    };
+    Ok(ids.iter().filter_map(open).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids() {
+        for good in ["a", ".hidden", "a..b", "+x", "_x", "a.", "-x", "0", &"x".repeat(255)] {
+            check_id(good).unwrap();
+        }
+        for bad in ["", ".", "..", "a/b", "../x", "a b", "a\n", "ä", "A:b", "x@y", "a\0", &"x".repeat(256)] {
+            check_id(bad).unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! pause and resume: the cgroup's freezer.
+
+use super::{Container, Status, lock};
+use crate::error::{Error, Result};
+
+impl Container {
+    /// Freezes all processes of a running or created container; returns once they are.
+    pub fn pause(&self) -> Result<()> {
+        let _lock = lock::exclusive(self.dir.fd())?;
+        match self.status()? {
+            Status::Running | Status::Created => self.cgroup()?.freeze(),
+            status => Err(Error::wrong_status(format!("container not running or created: {status}"))),
+        }
+    }
+
+    /// Lets them run on.
+    pub fn resume(&self) -> Result<()> {
+        let _lock = lock::exclusive(self.dir.fd())?;
+        match self.status()? {
+            Status::Paused => self.cgroup()?.thaw(),
+            _ => Err(Error::wrong_status("container not paused")),
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! What is on disk of a container: a record in its state directory, and beside it what only some verbs need.
+//!
+//! The record is written twice: as an intent, before the first side effect, so that whatever is made on the host has its
+//! undo on disk first; and whole, before init is released. Each time it is complete: a temporary file, renamed.
+//!
+//! | file            | read by                          | holds                                             |
+//! |-----------------|----------------------------------|---------------------------------------------------|
+//! | `record.json`   | every verb                       | [`Record`]                                        |
+//! | `defaults.json` | exec, update                     | [`Defaults`]: the process document and resources  |
+//! | `seccomp.bpf`   | exec                             | the compiled filter                               |
+//! | `exec.fifo`     | start                            | the gate; gone once started                       |
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::Paths;
+use crate::error::{Doing, Error, Kind, Result};
+use crate::hooks::Hook;
+use crate::procfs::read_regular;
+use crate::spec;
+
+const RECORD: &str = "record.json";
+const DEFAULTS: &str = "defaults.json";
+const FILTER: &str = "seccomp.bpf";
+/// The version of the layout; another one is refused.
+const VERSION: u32 = 1;
+/// Larger files are not ours, in bytes.
+const MAX: u64 = 64 << 20;
+
+/// One container, as it was created.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Record {
+    pub(crate) version: u32,
+    pub id: String,
+    pub bundle: String,
+    pub rootfs: String,
+    /// RFC 3339, UTC, with nanoseconds.
+    pub created: String,
+    /// The uid of who created it.
+    pub owner: u32,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Init's pid on the host; 0 in an intent.
+    pub pid: i32,
+    /// Its start time, in clock ticks since boot: a pid alone may be another process by now.
+    pub start_time: u64,
+    pub boot_id: String,
+    /// The runtime that makes it, while it is an intent.
+    pub(crate) maker: i32,
+    pub(crate) maker_start_time: u64,
+    pub(crate) cgroup: Paths,
+    /// CLONE_NEW* flags of the namespaces that are the container's, made or joined.
+    pub(crate) namespaces: i32,
+    /// Those of them that were made for it.
+    pub(crate) fresh_namespaces: i32,
+    pub(crate) keyring: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) poststart: Vec<Hook>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) poststop: Vec<Hook>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) notify_socket: Option<String>,
+}
+
+/// What exec and update need of the config, as it was at create: later edits of config.json do not count (runtime.md).
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Defaults {
+    pub(crate) process: spec::Process,
+    pub(crate) resources: spec::Resources,
+}
+
+/// The state directory of one container.
+#[derive(Debug)]
+pub(crate) struct StateDir {
+    fd: OwnedFd,
+    name: String,
+}
+
+impl StateDir {
+    /// Makes it: mkdir is the lock against a second create of the same id.
+    pub(crate) fn claim(root: &Path, id: &str) -> Result<StateDir> {
+        let path = root.join(id);
+        let make = || rustix::fs::mkdirat(CWD, &path, Mode::from_raw_mode(0o711));
+        let made = match make() {
+            Err(Errno::NOENT) => {
+                std::fs::DirBuilder::new().recursive(true).create(root).doing(|| format!("make the state root {}", root.display()))?;
+                make()
+            }
+            result => result,
+        };
+        match made {
+            Ok(()) => {}
+            Err(Errno::EXIST) => return Err(Error::new(Kind::Exists, "container with given ID already exists")),
+            Err(e) => return Err(e).doing(|| format!("make the state directory {}", path.display())),
+        }
+        Self::open(root, id)
+    }
+
+    /// Opens it.
+    pub(crate) fn open(root: &Path, id: &str) -> Result<StateDir> {
+        let path = root.join(id);
+        match rustix::fs::openat(CWD, &path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(fd) => Ok(StateDir { fd, name: path.to_string_lossy().into_owned() }),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Err(Error::new(Kind::NotFound, "container does not exist")),
+            Err(e) => Err(e).doing(|| format!("open the state directory {}", path.display())),
+        }
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// The record. A directory without one is a create that was killed before it wrote its intent.
+    pub(crate) fn record(&self) -> Result<Record> {
+        let bytes = self.read(RECORD)?.ok_or_else(|| Error::new(Kind::NotFound, "container does not exist"))?;
+        let damaged = |why: &dyn std::fmt::Display| {
+            Error::new(Kind::Internal, format!("{}/{RECORD} is damaged: {why}; delete --force removes it", self.name))
+        };
+        let record: Record = serde_json::from_slice(&bytes).map_err(|e| damaged(&e))?;
+        if record.version != VERSION {
+            return Err(damaged(&format!("version {} is not {VERSION}", record.version)));
+        }
+        Ok(record)
+    }
+
+    pub(crate) fn write_record(&self, record: &mut Record) -> Result<()> {
+        record.version = VERSION;
+        self.write_json(RECORD, record)
+    }
+
+    pub(crate) fn defaults(&self) -> Result<Defaults> {
+        let bytes = self.read(DEFAULTS)?.unwrap_or_else(|| b"{}".to_vec());
+        serde_json::from_slice(&bytes).map_err(|e| Error::new(Kind::Internal, format!("{}/{DEFAULTS} is damaged: {e}", self.name)))
+    }
+
+    pub(crate) fn write_defaults(&self, defaults: &Defaults) -> Result<()> {
+        self.write_json(DEFAULTS, defaults)
+    }
+
+    pub(crate) fn filter(&self) -> Result<Option<Vec<u8>>> {
+        self.read(FILTER)
+    }
+
+    /// The compiled filter. Written once, before the record that makes the container known.
+    pub(crate) fn write_filter(&self, filter: &[u8]) -> Result<()> {
+        write_new(self.fd(), FILTER, filter).doing(|| format!("write {}/{FILTER}", self.name))
+    }
+
+    fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let doing = || format!("write {}/{name}", self.name);
+        let bytes = serde_json::to_vec(value).map_err(|e| Error::new(Kind::Internal, e.to_string())).doing(doing)?;
+        write_atomically(self.fd(), name, &bytes, Mode::from_raw_mode(0o600)).doing(doing)
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
+            Ok(fd) => read_regular(fd, MAX).map(Some).doing(|| format!("read {}/{name}", self.name)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e).doing(|| format!("open {}/{name}", self.name)),
+        }
+    }
+
+    /// Removes it with all that is in it. What somebody else has removed is fine.
+    pub(crate) fn remove(&self, root: &Path, id: &str) -> Result<()> {
+        let path = root.join(id);
+        let doing = || format!("remove the state directory {}", path.display());
+        // the record last: without it nothing else could be found again
+        for name in [DEFAULTS, FILTER, "exec.fifo", RECORD] {
+            match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(e) => return Err(e).doing(doing),
+            }
+        }
+        match rustix::fs::unlinkat(CWD, &path, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::NOTEMPTY | Errno::EXIST) => match std::fs::remove_dir_all(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).doing(doing),
+                _ => Ok(()),
+            },
+            Err(e) => Err(e).doing(doing),
+        }
+    }
+}
+
+/// Writes `name` in `dir` so that it is there whole or not at all.
+pub(crate) fn write_atomically(dir: BorrowedFd<'_>, name: &str, bytes: &[u8], mode: Mode) -> Result<(), Errno> {
+    let temporary = format!(".{name}.{}", rustix::process::getpid().as_raw_nonzero());
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let written = rustix::fs::openat(dir, temporary.as_str(), flags, mode)
+        .and_then(|fd| write_all(fd.as_fd(), bytes))
+        .and_then(|()| rustix::fs::renameat(dir, temporary.as_str(), dir, name));
+    if written.is_err() {
+        let _ = rustix::fs::unlinkat(dir, temporary.as_str(), AtFlags::empty());
+    }
+    written
+}
+
+fn write_new(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> Result<(), Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?;
+    write_all(fd.as_fd(), bytes)
+}
+
+fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        match rustix::io::write(fd, bytes) {
+            Ok(n) => bytes = &bytes[n..],
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Writes a pid file: whole or not at all, without a newline, which some readers do not take.
+pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let doing = || format!("write pid file {}", path.display());
+    let (Some(name), parent) = (path.file_name().and_then(|n| n.to_str()), path.parent()) else {
+        return Err(Error::invalid("it has no name")).doing(doing);
+    };
+    let parent = parent.filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = rustix::fs::openat(CWD, parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).doing(doing)?;
+    write_atomically(dir.as_fd(), name, pid.to_string().as_bytes(), Mode::from_raw_mode(0o666)).doing(doing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_as_written_and_damage_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = StateDir::claim(root.path(), "x").unwrap();
+        assert_eq!(StateDir::claim(root.path(), "x").unwrap_err().to_string(), "container with given ID already exists");
+        assert_eq!(dir.record().unwrap_err().kind(), Kind::NotFound);
+        let mut record = Record { id: "x".into(), pid: 7, ..Record::default() };
+        dir.write_record(&mut record).unwrap();
+        assert_eq!(dir.record().unwrap().pid, 7);
+        for bytes in [&b""[..], b"{", b"\xff\xff", b"{\"version\":99}", b"[]"] {
+            std::fs::write(root.path().join("x/record.json"), bytes).unwrap();
+            assert!(dir.record().unwrap_err().to_string().contains("is damaged"), "{bytes:?}");
+        }
+        std::fs::create_dir(root.path().join("x/notify")).unwrap();
+        dir.remove(root.path(), "x").unwrap();
+        dir.remove(root.path(), "x").unwrap();
+        assert_eq!(StateDir::open(root.path(), "x").unwrap_err().kind(), Kind::NotFound);
+    }
+
+    #[test]
+    fn a_pid_file_has_no_newline() {
+        let dir = tempfile::tempdir().unwrap();
+        write_pid_file(&dir.path().join("pid"), 42).unwrap();
+        assert_eq!(std::fs::read(dir.path().join("pid")).unwrap(), b"42");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        let e = write_pid_file(Path::new("/no/dir/pid"), 1).unwrap_err();
+        assert!(e.to_string().ends_with("no such file or directory"), "{e}");
+    }
+}

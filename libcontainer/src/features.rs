@@ -1,0 +1,169 @@
+//! What the library supports, for `features` (spec: features.md, features-linux.md). It speaks of the binary, not of
+//! the host, and claims nothing that the library would refuse.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::{capabilities, namespaces, rootfs, seccomp, spec};
+
+/// The whole document. Absent means "unknown" in this format, so every list and switch is there.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Features {
+    pub oci_version_min: &'static str,
+    pub oci_version_max: &'static str,
+    pub hooks: &'static [&'static str],
+    /// Those that are no data of a file system.
+    pub mount_options: Vec<&'static str>,
+    pub linux: Linux,
+    pub annotations: BTreeMap<&'static str, String>,
+    /// Annotations of a config.json that change what the runtime does. None.
+    pub potentially_unsafe_config_annotations: &'static [&'static str],
+}
+
+/// What only Linux has.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Linux {
+    pub namespaces: Vec<&'static str>,
+    pub capabilities: &'static [&'static str],
+    pub cgroup: Cgroup,
+    pub seccomp: Seccomp,
+    pub apparmor: Switch,
+    pub selinux: Switch,
+    pub intel_rdt: Switch,
+    pub mount_extensions: MountExtensions,
+    pub net_devices: Switch,
+}
+
+/// The kinds of cgroups and who may make them.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Cgroup {
+    pub v1: bool,
+    pub v2: bool,
+    pub systemd: bool,
+    pub systemd_user: bool,
+    pub rdma: bool,
+}
+
+/// The words of `linux.seccomp`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Seccomp {
+    pub enabled: bool,
+    pub actions: &'static [&'static str],
+    pub operators: &'static [&'static str],
+    pub archs: &'static [&'static str],
+    pub known_flags: Vec<&'static str>,
+    /// The one list that depends on the kernel.
+    pub supported_flags: Vec<&'static str>,
+}
+
+/// `mountExtensions`.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct MountExtensions {
+    pub idmap: Switch,
+}
+
+/// `{"enabled": …}`.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[non_exhaustive]
+pub struct Switch {
+    pub enabled: bool,
+}
+
+impl Features {
+    /// Of this library, in a program of that version and commit.
+    pub fn of_this_library(version: &str, commit: &str) -> Features {
+        Features {
+            oci_version_min: "1.0.0",
+            oci_version_max: spec::VERSION,
+            hooks: &["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+            mount_options: rootfs::options::supported().collect(),
+            linux: Linux {
+                // the plan refuses these two
+                namespaces: namespaces::KINDS.iter().map(|kind| kind.name).filter(|name| !matches!(*name, "user" | "time")).collect(),
+                capabilities: &capabilities::NAMES,
+                cgroup: Cgroup { v1: true, v2: true, systemd: false, systemd_user: false, rdma: true },
+                seccomp: Seccomp {
+                    enabled: true,
+                    actions: seccomp::ACTIONS,
+                    operators: seccomp::OPERATORS,
+                    archs: seccomp::ARCHITECTURES,
+                    known_flags: seccomp::known_flags(),
+                    supported_flags: seccomp::supported_flags(),
+                },
+                apparmor: Switch { enabled: true },
+                selinux: Switch { enabled: true },
+                intel_rdt: Switch { enabled: false },
+                mount_extensions: MountExtensions { idmap: Switch { enabled: false } },
+                net_devices: Switch { enabled: false },
+            },
+            annotations: BTreeMap::from([
+                ("io.github.masu-containers.masu.version", version.to_string()),
+                ("io.github.masu-containers.masu.commit", commit.to_string()),
+                // containerd and CRI-O know no other key for it
+                ("org.opencontainers.runc.checkpoint.enabled", "false".to_string()),
+            ]),
+            potentially_unsafe_config_annotations: &[],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document() -> serde_json::Value {
+        serde_json::to_value(Features::of_this_library("0.1.0", "abc")).unwrap()
+    }
+
+    #[test]
+    fn what_cri_o_and_containerd_look_for_is_there() {
+        let d = document();
+        assert_eq!((&d["ociVersionMin"], &d["ociVersionMax"]), (&"1.0.0".into(), &spec::VERSION.into()));
+        assert!(d["mountOptions"].as_array().unwrap().contains(&"rro".into()));
+        assert_eq!(d["linux"]["mountExtensions"]["idmap"]["enabled"], false);
+        assert_eq!(d["linux"]["cgroup"]["systemdUser"], false);
+        assert_eq!(d["linux"]["intelRdt"]["enabled"], false);
+        assert_eq!(d["linux"]["netDevices"]["enabled"], false);
+        assert_eq!(d["linux"]["capabilities"].as_array().unwrap().len(), 41);
+        assert!(d["potentiallyUnsafeConfigAnnotations"].as_array().unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_keys_are_those_of_the_specification() {
+        use oci_spec::runtime::Features as Theirs;
+        let theirs: Theirs = serde_json::from_value(document()).unwrap();
+        let back = serde_json::to_value(&theirs).unwrap();
+        for key in ["ociVersionMin", "ociVersionMax", "hooks", "mountOptions", "annotations", "potentiallyUnsafeConfigAnnotations"] {
+            assert_eq!(back[key], document()[key], "{key}");
+        }
+        for key in ["namespaces", "capabilities", "apparmor", "selinux", "intelRdt", "mountExtensions"] {
+            assert_eq!(back["linux"][key], document()["linux"][key], "{key}");
+        }
+        for key in ["enabled", "actions", "operators", "archs", "knownFlags", "supportedFlags"] {
+            assert_eq!(back["linux"]["seccomp"][key], document()["linux"]["seccomp"][key], "{key}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_listed_that_is_refused() {
+        let features = Features::of_this_library("0.1.0", "abc");
+        for kind in features.linux.namespaces {
+            let mut namespace = spec::Namespace::default();
+            namespace.kind = kind.to_string();
+            namespaces::Namespaces::plan(&[namespace]).unwrap();
+        }
+        for option in features.mount_options {
+            rootfs::options::Options::plan(&[option.to_string()], "/x").unwrap();
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Hooks: programs of the host's or the container's that run at points of the lifecycle (config.md, "POSIX-platform Hooks").
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use rustix::fs::MemfdFlags;
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use crate::error::{Doing, Error, Result};
+use crate::pidfd::wait_for_end;
+use crate::spec;
+
+/// How much of what a hook printed goes into an error's text, in bytes of each stream.
+const MAX_OUTPUT: usize = 1024;
+
+/// One hook, checked.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Hook {
+    path: String,
+    args: Vec<String>,
+    /// None: the environment of whoever runs it.
+    env: Option<Vec<String>>,
+    timeout: Option<u64>,
+}
+
+/// All six kinds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Hooks {
+    pub prestart: Vec<Hook>,
+    pub create_runtime: Vec<Hook>,
+    pub create_container: Vec<Hook>,
+    pub start_container: Vec<Hook>,
+    pub poststart: Vec<Hook>,
+    pub poststop: Vec<Hook>,
+}
+
+impl Hooks {
+    /// Checks paths, strings and timeouts.
+    pub fn plan(hooks: &spec::Hooks) -> Result<Hooks> {
+        let list = |kind: &str, list: &[spec::Hook]| list.iter().map(|h| Hook::plan(kind, h)).collect::<Result<Vec<_>>>();
+        Ok(Hooks {
+            prestart: list("prestart", &hooks.prestart)?,
+            create_runtime: list("createRuntime", &hooks.create_runtime)?,
+            create_container: list("createContainer", &hooks.create_container)?,
+            start_container: list("startContainer", &hooks.start_container)?,
+            poststart: list("poststart", &hooks.poststart)?,
+            poststop: list("poststop", &hooks.poststop)?,
+        })
+    }
+
+    /// Whether init and the runtime have to meet before the pivot: one of them runs hooks, or must know init's pid.
+    pub fn meet(&self) -> bool {
+        !(self.prestart.is_empty() && self.create_runtime.is_empty() && self.create_container.is_empty() && self.start_container.is_empty())
+    }
+}
+
+impl Hook {
+    fn plan(kind: &str, hook: &spec::Hook) -> Result<Hook> {
+        let invalid = |why: &str| Err(Error::invalid(format!("hooks.{kind}: {:?}: {why}", hook.path)));
+        if !hook.path.starts_with('/') {
+            return invalid("the path of a hook must be absolute");
+        }
+        let env = hook.env.as_deref().unwrap_or_default();
+        if [&hook.path].into_iter().chain(&hook.args).chain(env).any(|s| s.contains('\0')) {
+            return invalid("a string of it holds a NUL byte");
+        }
+        let timeout = match hook.timeout {
+            None => None,
+            Some(seconds @ 1..) => Some(seconds as u64),
+            Some(_) => return invalid("timeout must be greater than zero seconds"),
+        };
+        Ok(Hook { path: hook.path.clone(), args: hook.args.clone(), env: hook.env.clone(), timeout })
+    }
+
+    fn run(&self, state: &[u8], cwd: Option<&str>, default_env: Option<&[(String, String)]>) -> Result<()> {
+        // files in memory instead of pipes: a hook that reads nothing, or prints much, holds nobody up
+        let stdin = memory("hook-stdin")?;
+        let mut input = File::from(stdin);
+        input.write_all(state)?;
+        input.rewind()?;
+        let (mut out, mut err) = (File::from(memory("hook-stdout")?), File::from(memory("hook-stderr")?));
+        let mut command = Command::new(&self.path);
+        if let Some((name, args)) = self.args.split_first() {
+            command.arg0(name).args(args);
+        }
+        match (&self.env, default_env) {
+            (Some(env), _) => {
+                command.env_clear().envs(env.iter().filter_map(|e| e.split_once('=')));
+            }
+            (None, Some(env)) => {
+                command.env_clear().envs(env.iter().map(|(k, v)| (k, v)));
+            }
+            (None, None) => {}
+        }
+        if let Some(cwd) = cwd {
+            command.current_dir(cwd);
+        }
+        command.stdin(input).stdout(out.try_clone()?).stderr(err.try_clone()?).process_group(0);
+        let mut child = command.spawn().map_err(Error::from).doing(|| format!("fork/exec {}", self.path))?;
+        let status = match self.timeout {
+            None => child.wait()?,
+            Some(seconds) => {
+                let pid = Pid::from_raw(child.id() as i32).ok_or(rustix::io::Errno::SRCH)?;
+                let ended = wait_for_end(&rustix::process::pidfd_open(pid, PidfdFlags::empty())?, Duration::from_secs(seconds))?;
+                if !ended {
+                    // its children too: it leads a process group
+                    rustix::process::kill_process_group(pid, Signal::KILL)?;
+                    child.wait()?;
+                    return Err(Error::invalid(format!("hook ran past specified timeout of {seconds}.0s")));
+                }
+                child.wait()?
+            }
+        };
+        if status.success() {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("{}, stdout: {}, stderr: {}", words(status), head(&mut out), head(&mut err))))
+    }
+}
+
+/// Runs the hooks of one kind in order; the first that fails ends it. `state` is given to each on its stdin.
+pub(crate) fn run(kind: &str, hooks: &[Hook], state: &[u8], cwd: Option<&str>, default_env: Option<&[(String, String)]>) -> Result<()> {
+    for (i, hook) in hooks.iter().enumerate() {
+        hook.run(state, cwd, default_env).doing(|| format!("error running {kind} hook #{i}"))?;
+    }
+    Ok(())
+}
+
+fn memory(name: &str) -> Result<OwnedFd> {
+    rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC).doing(|| format!("make {name}"))
+}
+
+/// As Go words it.
+fn words(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => {
+            format!("signal: {}", nix::sys::signal::Signal::try_from(signal).map_or_else(|_| signal.to_string(), |s| s.as_str().to_owned()))
+        }
+        (None, None) => "it ended".to_owned(),
+    }
+}
+
+fn head(file: &mut File) -> String {
+    let mut text = Vec::new();
+    let read = file
+        .rewind()
+        .and_then(|()| file.as_fd().try_clone_to_owned())
+        .and_then(|fd| File::from(fd).take(MAX_OUTPUT as u64).read_to_end(&mut text));
+    match read {
+        Ok(_) => String::from_utf8_lossy(&text).trim_end().replace('\n', "\\n"),
+        Err(e) => e.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hook(json: &str) -> Result<Hook> {
+        Hook::plan("prestart", &serde_json::from_str(json).unwrap())
+    }
+
+    #[test]
+    fn bad_hooks_are_refused() {
+        for (json, text) in [
+            (r#"{}"#, "must be absolute"),
+            (r#"{"path":"bin/true"}"#, "must be absolute"),
+            (r#"{"path":"/x","timeout":0}"#, "greater than zero"),
+            (r#"{"path":"/x","timeout":-1}"#, "greater than zero"),
+            (r#"{"path":"/x","args":["a\u0000"]}"#, "NUL byte"),
+        ] {
+            let e = hook(json).unwrap_err();
+            assert!(e.to_string().contains(text), "{json}: {e}");
+        }
+    }
+
+    #[test]
+    fn a_hook_gets_the_state_and_its_failure_is_told() {
+        let sh = |script: &str| hook(&format!(r#"{{"path":"/bin/sh","args":["sh","-c",{script:?}],"timeout":5}}"#)).unwrap();
+        run("x", &[sh("test \"$(cat)\" = state")], b"state", None, None).unwrap();
+        let e = run("createRuntime", &[sh("true"), sh("echo out; echo err >&2; exit 3")], b"", None, None).unwrap_err();
+        assert_eq!(e.to_string(), "error running createRuntime hook #1: exit status 3, stdout: out, stderr: err");
+        let e = run("x", &[hook(r#"{"path":"/no/such/hook"}"#).unwrap()], b"", None, None).unwrap_err();
+        assert_eq!(e.to_string(), "error running x hook #0: fork/exec /no/such/hook: no such file or directory");
+    }
+
+    #[test]
+    fn a_hook_that_hangs_is_killed_with_its_children() {
+        let h = hook(r#"{"path":"/bin/sh","args":["sh","-c","sleep 30 & sleep 30"],"timeout":1}"#).unwrap();
+        let e = run("x", &[h], &vec![b'x'; 1 << 20], None, None).unwrap_err();
+        assert_eq!(e.to_string(), "error running x hook #0: hook ran past specified timeout of 1.0s");
+    }
+}

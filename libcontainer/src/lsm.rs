@@ -1,0 +1,84 @@
+//! `process.apparmorProfile` and `process.selinuxLabel`: the label of the program that execve starts
+//! (`/proc/PID/attr`, proc_pid_attr(5)).
+//!
+//! Written through the guarded procfs handle only: a label written to something else is a container without one
+//! (CVE-2019-16884, CVE-2025-52881).
+
+use rustix::io::Errno;
+
+use crate::error::{Doing, Error, Result};
+use crate::procfs::Procfs;
+
+/// The labels to take on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Labels {
+    pub apparmor: Option<String>,
+    pub selinux: Option<String>,
+}
+
+impl Labels {
+    /// Checks that the security module that a label is for is there: without it the label would silently mean nothing.
+    pub fn plan(apparmor: &str, selinux: &str) -> Result<Labels> {
+        let text = |s: &str| if s.is_empty() { None } else { Some(s.to_owned()) };
+        if apparmor.contains('\0') || selinux.contains('\0') {
+            return Err(Error::invalid("process: a label holds a NUL byte"));
+        }
+        let labels = Labels { apparmor: text(apparmor), selinux: text(selinux) };
+        if let Some(profile) = &labels.apparmor
+            && !apparmor_enabled()
+        {
+            return Err(Error::invalid(format!(
+                "process.apparmorProfile: apparmor profile {profile:?} is specified in config, but apparmor is disabled or not supported"
+            )));
+        }
+        if labels.selinux.is_some() && !selinux_enabled() {
+            return Err(Error::invalid("selinux label is specified in config, but selinux is disabled or not supported"));
+        }
+        Ok(labels)
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        *self == Labels::default()
+    }
+
+    /// Asks for them at the caller's next execve.
+    pub(crate) fn apply(&self, proc: &Procfs) -> Result<()> {
+        // the caller's directory by number: as seen from the procfs's own pid namespace, which need not be ours
+        let me = rustix::fs::readlinkat(proc.as_fd(), "self", Vec::new()).doing(|| "find the container's init in /proc")?;
+        let me = me.to_string_lossy();
+        if let Some(profile) = &self.apparmor {
+            let value = format!("exec {profile}");
+            let written = match proc.write(&format!("{me}/attr/apparmor/exec"), value.as_bytes()) {
+                // kernels before 5.8, or without stacking of security modules
+                Err(Errno::NOENT) => proc.write(&format!("{me}/attr/exec"), value.as_bytes()),
+                result => result,
+            };
+            written.doing(|| format!("unable to apply apparmor profile: write {profile:?} to /proc/self/attr/apparmor/exec"))?;
+        }
+        if let Some(label) = &self.selinux {
+            proc.write(&format!("{me}/attr/keycreate"), label.as_bytes()).doing(|| format!("set the key label {label:?}"))?;
+            proc.write(&format!("{me}/attr/exec"), label.as_bytes())
+                .doing(|| format!("set process label: write {label:?} to /proc/self/attr/exec"))?;
+        }
+        Ok(())
+    }
+}
+
+fn apparmor_enabled() -> bool {
+    rustix::fs::access("/sys/kernel/security/apparmor", rustix::fs::Access::EXISTS).is_ok()
+        || std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"))
+}
+
+fn selinux_enabled() -> bool {
+    rustix::fs::access("/sys/fs/selinux/enforce", rustix::fs::Access::EXISTS).is_ok()
+}
+
+/// The `mountLabel` as an option of a file system, empty when there is none; an error when SELinux is off.
+pub fn plan_mount_label(label: &str) -> Result<Option<String>> {
+    match label {
+        "" => Ok(None),
+        _ if selinux_enabled() => Ok(Some(label.to_owned())),
+        _ => Err(Error::invalid("linux.mountLabel: selinux label is specified in config, but selinux is disabled or not supported")),
+    }
+}

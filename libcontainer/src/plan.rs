@@ -1,0 +1,189 @@
+//! The plan of a container: each feature's plan in order, then the checks that span features.
+//!
+//! A plan is what the kernel will be told. Making one has no side effects and needs no privilege, so a bad config fails
+//! here, with nothing to clean up; carrying it out makes no decisions.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+
+use crate::cgroup::{CgroupPlan, Layout};
+use crate::error::{Doing, Error, Kind, Result};
+use crate::hooks::Hooks;
+use crate::namespaces::Namespaces;
+use crate::process::ProcessPlan;
+use crate::rootfs::RootfsPlan;
+use crate::seccomp;
+use crate::spec::{self, Spec, State};
+use crate::sysctl::Sysctls;
+
+/// The longest host and domain name (sethostname(2)).
+const MAX_HOSTNAME: usize = 64;
+
+/// What the caller decides besides config.json.
+#[derive(Debug, Clone, Default)]
+pub struct Choices {
+    pub no_pivot: bool,
+    pub no_new_keyring: bool,
+    pub listen_fds: u32,
+    pub preserve_fds: u32,
+    /// Directory of the host that is bound at /run/notify, with the socket that NOTIFY_SOCKET will name in it.
+    pub notify_dir: Option<String>,
+}
+
+/// A container, as the kernel will be told.
+#[derive(Debug)]
+pub struct Plan {
+    pub id: String,
+    pub bundle: String,
+    pub annotations: BTreeMap<String, String>,
+    pub namespaces: Namespaces,
+    pub cgroup: CgroupPlan,
+    pub rootfs: RootfsPlan,
+    pub hostname: String,
+    pub domainname: String,
+    pub sysctls: Sysctls,
+    pub keyring: Option<CString>,
+    pub hooks: Hooks,
+    pub process: ProcessPlan,
+}
+
+impl Plan {
+    /// Plans container `id` of the config `spec` in the bundle `bundle` (absolute). Warnings are for the log.
+    pub fn for_create(id: &str, bundle: &str, spec: &Spec, layout: &Layout, choices: &Choices, warnings: &mut Vec<String>) -> Result<Plan> {
+        check_version(&spec.oci_version, warnings);
+        let process = spec.process.as_ref().ok_or_else(|| Error::invalid("process: process property must not be empty"))?;
+        let root = spec.root.as_ref().ok_or_else(|| Error::invalid("root: root must be specified"))?;
+        let linux =
+            spec.linux.as_ref().ok_or_else(|| Error::invalid("linux: unable to restrict sys entries without a private MNT namespace"))?;
+        refuse_unsupported(linux, warnings)?;
+
+        let namespaces = Namespaces::plan(&linux.namespaces)?;
+        check_names(spec, &namespaces)?;
+        let sysctls = Sysctls::plan(&linux.sysctl, &namespaces, &spec.domainname)?;
+        let cgroup = CgroupPlan::new(layout, id, &linux.cgroups_path, linux.resources.as_ref())?;
+        let rootfs = RootfsPlan::plan(spec, &rootfs_path(root, bundle)?, bundle, &namespaces, cgroup.paths(), !choices.no_pivot, warnings)?;
+        let filter = linux.seccomp.as_ref().map_or(Ok(None), seccomp::plan).doing(|| "linux.seccomp")?;
+        let mut plan = Plan {
+            id: id.to_owned(),
+            bundle: bundle.to_owned(),
+            annotations: annotations(&spec.annotations)?,
+            namespaces,
+            cgroup,
+            rootfs,
+            hostname: spec.hostname.clone(),
+            domainname: spec.domainname.clone(),
+            sysctls,
+            keyring: if choices.no_new_keyring { None } else { Some(keyring(id)?) },
+            hooks: Hooks::plan(&spec.hooks)?,
+            process: ProcessPlan::plan(process, filter, choices.listen_fds, choices.preserve_fds, warnings)?,
+        };
+        if let Some(dir) = &choices.notify_dir {
+            plan.add_notify(dir)?;
+        }
+        if let Some(propagation) = plan.rootfs.propagation
+            && choices.no_pivot
+            && propagation & libc::MS_PRIVATE != 0
+        {
+            return Err(Error::invalid("linux.rootfsPropagation: private is not possible without pivot_root"));
+        }
+        Ok(plan)
+    }
+
+    /// The state as hooks and agents read it.
+    pub fn state(&self, pid: i32, status: &str) -> State {
+        State {
+            oci_version: spec::VERSION.to_owned(),
+            id: self.id.clone(),
+            pid,
+            status: status.to_owned(),
+            bundle: self.bundle.clone(),
+            annotations: self.annotations.clone(),
+        }
+    }
+
+    /// The same as one line of JSON.
+    pub fn state_json(&self, pid: i32, status: &str) -> Result<Vec<u8>> {
+        serde_json::to_vec(&self.state(pid, status)).map_err(|e| Error::new(Kind::Internal, e.to_string()))
+    }
+
+    /// The socket of sd_notify(3): the program sees it at a fixed place.
+    fn add_notify(&mut self, dir: &str) -> Result<()> {
+        use crate::rootfs::{MountPlan, Operation, What};
+        self.rootfs.operations.push(Operation::Mount(MountPlan {
+            target: "/run/notify".into(),
+            what: What::Bind { source: dir.to_owned(), recursive: false },
+            change: Default::default(),
+            change_all: Default::default(),
+            propagation: Vec::new(),
+        }));
+        self.process.env.retain(|e| !e.as_bytes().starts_with(b"NOTIFY_SOCKET="));
+        self.process.env.push(c"NOTIFY_SOCKET=/run/notify/notify.sock".to_owned());
+        Ok(())
+    }
+}
+
+/// The name of the container's session keyring.
+pub(crate) fn keyring(id: &str) -> Result<CString> {
+    CString::new(format!("_ses.{id}")).map_err(|_| Error::invalid("container id holds a NUL byte"))
+}
+
+/// The version is never a reason to refuse: a newer minor only adds (spec.md), and a runtime that gates on it fails every
+/// config on the day of a release.
+fn check_version(version: &str, warnings: &mut Vec<String>) {
+    if !version.starts_with("1.") {
+        warnings.push(format!("ociVersion {version:?} is not a version 1; the config is read as {}", spec::VERSION));
+    }
+}
+
+/// What has an issue of its own is an error until then, never silence.
+fn refuse_unsupported(linux: &spec::Linux, warnings: &mut Vec<String>) -> Result<()> {
+    let refuse =
+        |there: bool, what: &str| if there { Err(Error::unsupported(format!("linux.{what} is not supported yet"))) } else { Ok(()) };
+    refuse(linux.intel_rdt.is_some(), "intelRdt")?;
+    refuse(linux.memory_policy.is_some(), "memoryPolicy")?;
+    refuse(linux.personality.is_some(), "personality")?;
+    refuse(!linux.net_devices.is_empty(), "netDevices")?;
+    refuse(!linux.time_offsets.is_empty(), "timeOffsets")?;
+    if !(linux.uid_mappings.is_empty() && linux.gid_mappings.is_empty()) {
+        warnings.push("linux: id mappings mean nothing without a user namespace".into());
+    }
+    Ok(())
+}
+
+fn check_names(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
+    for (key, name) in [("hostname", &spec.hostname), ("domainname", &spec.domainname)] {
+        if name.is_empty() {
+            continue;
+        }
+        if !namespaces.has(libc::CLONE_NEWUTS) {
+            return Err(Error::invalid(format!("{key}: unable to set {key} without a private UTS namespace")));
+        }
+        if name.len() > MAX_HOSTNAME || name.contains('\0') {
+            return Err(Error::invalid(format!(
+                "set{key}: {name:?} is longer than {MAX_HOSTNAME} bytes or holds a NUL byte: invalid argument"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn annotations(map: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
+    if map.contains_key("") {
+        return Err(Error::invalid("annotations: a key is empty"));
+    }
+    Ok(map.clone())
+}
+
+fn rootfs_path(root: &spec::Root, bundle: &str) -> Result<String> {
+    if root.path.is_empty() {
+        return Err(Error::invalid("root.path: the path of the rootfs is missing"));
+    }
+    if root.path.contains('\0') {
+        return Err(Error::invalid(format!("root.path: invalid rootfs: {:?} holds a NUL byte: invalid argument", root.path)));
+    }
+    let path = if root.path.starts_with('/') { root.path.clone() } else { format!("{bundle}/{}", root.path) };
+    match crate::rootfs::clean(&path) {
+        path if path == "/" => Err(Error::invalid("root.path: the host's root cannot be a container's")),
+        path => Ok(path),
+    }
+}

@@ -1,0 +1,75 @@
+//! THE STORY of exec, in the new process: from the clone to execve of its program.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use super::channel::{Channel, Message};
+use super::plan::ProcessPlan;
+use crate::error::{Doing, Result};
+use crate::keyring;
+use crate::procfs::Procfs;
+use crate::sys::close_range::close_all_but;
+use crate::sys::exec::exit;
+use crate::sys::namespace::setns;
+use crate::sys::signal;
+use crate::terminal;
+
+/// What the runtime gives an exec'd process.
+#[derive(Debug)]
+pub(crate) struct Inherited {
+    pub(crate) channel: Channel,
+    /// The container's init.
+    pub(crate) init: OwnedFd,
+    /// CLONE_NEW* flags of the namespaces to join, without the pid namespace: the clone happened in that.
+    pub(crate) namespaces: i32,
+    pub(crate) keyring: Option<CString>,
+    pub(crate) proc: Option<Procfs>,
+    pub(crate) ignored: u64,
+    /// Whether to wait until the runtime has put us into the container's cgroups.
+    pub(crate) joins_cgroups: bool,
+}
+
+/// Runs in the child of the clone; never returns.
+pub(crate) fn run(plan: &ProcessPlan, inherited: &Inherited) -> ! {
+    match steps(plan, inherited) {
+        Ok(never) => match never {},
+        Err(error) => {
+            let _ = inherited.channel.send(&Message::Failed(error));
+            exit(255)
+        }
+    }
+}
+
+fn steps(plan: &ProcessPlan, inherited: &Inherited) -> Result<Infallible> {
+    let channel = &inherited.channel;
+    let mut keep: Vec<u32> = (3..3 + plan.preserved_fds).collect();
+    keep.extend([channel.number(), inherited.init.as_raw_fd() as u32]);
+    keep.extend(inherited.proc.iter().map(|p| p.as_fd().as_raw_fd() as u32));
+    keep.sort_unstable();
+    close_all_but(&keep).doing(|| "close descriptors")?;
+    signal::reset(inherited.ignored).doing(|| "reset signals")?;
+    rustix::process::setsid().doing(|| "start a session")?;
+
+    // in the container's cgroups before anything of the container can be met
+    if inherited.joins_cgroups {
+        channel.expect("released", |m| if let Message::Released = m { Some(()) } else { None })?;
+    }
+    // by the pidfd of init: all at once, and of that process or of none
+    setns(inherited.init.as_fd(), inherited.namespaces).doing(|| "join the container's namespaces")?;
+    if let Some(name) = &inherited.keyring {
+        keyring::join(name)?;
+    }
+    if let Some(umask) = plan.umask {
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(umask));
+    }
+    if let Some(size) = plan.terminal {
+        let (ours, theirs) = terminal::make(size, plan.uid)?;
+        terminal::take(&theirs)?;
+        channel.send(&Message::Terminal(ours))?;
+    }
+    let program = plan.become_user(inherited.proc.as_ref(), channel)?;
+    channel.send(&Message::Ready)?;
+    // the channel stays open until execve closes it, so its end tells the runtime that the program runs
+    Err(plan.execute(&program, channel))
+}

@@ -1,0 +1,268 @@
+//! The tail that a container's init and an exec'd process share: from "in all its namespaces" to execve.
+//!
+//! The order is runc's, and each step has its reason for its place (security.md, "Credentials", in short): what needs
+//! privilege first, then the ids, then the sets, then what a filter might forbid.
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use rustix::fs::{Access, AtFlags, CWD, FileType};
+use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
+
+use super::channel::{Channel, Message};
+use super::plan::ProcessPlan;
+use crate::error::{Doing, Error, Kind, Result};
+use crate::procfs::Procfs;
+use crate::sys;
+use crate::sys::close_range::{close_from, set_cloexec_from};
+use crate::sys::exec::{Strings, execve, exit};
+
+/// What execve is given.
+#[derive(Debug)]
+pub(crate) struct Program {
+    path: CString,
+    env: Vec<CString>,
+}
+
+impl ProcessPlan {
+    /// Takes on ids, capabilities, labels and limits, goes to the working directory and finds the executable: all that
+    /// can fail, so that `create` fails for it.
+    pub(crate) fn become_user(&self, proc: Option<&Procfs>, channel: &Channel) -> Result<Program> {
+        if let Some(proc) = proc.filter(|_| !self.labels.is_empty()) {
+            self.labels.apply(proc)?;
+        }
+        if self.no_new_privileges {
+            rustix::thread::set_no_new_privs(true).doing(|| "set no_new_privs")?;
+        }
+        // before the ids change: root may enter folders that the user may not, and raise limits
+        let entered = rustix::process::chdir(self.cwd.as_str());
+        let home = self.home_is_missing.then(|| crate::user::home(self.uid));
+        self.rlimits.apply()?;
+        // all are close-on-exec already; a filter may forbid the call that makes sure of it later
+        set_cloexec_from(3 + self.preserved_fds).doing(|| "mark descriptors close-on-exec")?;
+        if self.uid != 0 && self.terminal.is_none() {
+            self.give_stdio()?;
+        }
+        if self.filter_early() {
+            self.load_filter(channel)?;
+        }
+        if let Some(sets) = &self.capabilities {
+            sets.apply_bounding()?;
+        }
+        self.change_ids()?;
+        if entered == Err(Errno::ACCESS) || entered == Err(Errno::PERM) {
+            // a folder on NFS, or with the user's own permission only
+            rustix::process::chdir(self.cwd.as_str()).doing(|| self.cwd_words())?;
+        } else {
+            entered.doing(|| self.cwd_words())?;
+        }
+        check_cwd()?;
+        if let Some(sets) = &self.capabilities {
+            let refused = sets.apply()?;
+            for n in (0..64).filter(|n| refused & (1 << n) != 0) {
+                let name = crate::capabilities::name(n);
+                channel.send(&Message::Warning(format!("can't raise ambient capability {name}: operation not permitted")))?;
+            }
+        }
+        let mut env = self.env.clone();
+        if let Some(home) = home {
+            env.push(CString::new(format!("HOME={home}")).map_err(|_| Errno::INVAL)?);
+        }
+        Ok(Program { path: self.find_executable()?, env })
+    }
+
+    fn cwd_words(&self) -> String {
+        format!("chdir to cwd ({:?}) set in config.json failed", self.cwd)
+    }
+
+    /// Makes stdio the user's, so that it can open /dev/stdout again; but never the host's /dev/null (CVE-less regression of
+    /// runc 1.1.2), and the group stays.
+    fn give_stdio(&self) -> Result<()> {
+        for stdio in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+            let Ok(stat) = rustix::fs::fstat(stdio) else { continue };
+            if stat.st_uid == self.uid || stat.st_rdev == rustix::fs::makedev(1, 3) {
+                continue;
+            }
+            match rustix::fs::fchown(stdio, Some(Uid::from_raw(self.uid)), None) {
+                Ok(()) | Err(Errno::INVAL | Errno::PERM | Errno::ROFS) => {}
+                Err(e) => return Err(e).doing(|| format!("give stdio to uid {}", self.uid)),
+            }
+        }
+        Ok(())
+    }
+
+    /// setgroups, setgid, setuid. With keepcaps, for the sets are applied afterwards, as the user.
+    fn change_ids(&self) -> Result<()> {
+        let keep = self.uid != 0 && self.capabilities.is_some();
+        if keep {
+            rustix::thread::set_keep_capabilities(true).doing(|| "set keepcaps")?;
+        }
+        let groups: Vec<Gid> = self.groups.iter().map(|g| Gid::from_raw(*g)).collect();
+        rustix::thread::set_thread_groups(&groups).doing(|| "unable to setup user: setgroups")?;
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        rustix::thread::set_thread_res_gid(gid, gid, gid).doing(|| format!("unable to setup user: setgid {}", self.gid))?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid).doing(|| format!("unable to setup user: setuid {}", self.uid))?;
+        if keep {
+            rustix::thread::set_keep_capabilities(false).doing(|| "clear keepcaps")?;
+        }
+        Ok(())
+    }
+
+    /// Loads the filter; from here on the program's own rules hold for us.
+    fn load_filter(&self, channel: &Channel) -> Result<()> {
+        let Some(filter) = &self.filter else { return Ok(()) };
+        let listener = sys::seccomp::load(&filter.program, filter.flags).doing(|| "unable to init seccomp: load the filter")?;
+        match listener {
+            Some(listener) => channel.send(&Message::Listener(listener)),
+            None => Ok(()),
+        }
+    }
+
+    /// Looks argument 0 up as execvp(3) does, with the texts of Go's exec.LookPath: callers turn them into exit codes
+    /// 126 and 127.
+    fn find_executable(&self) -> Result<CString> {
+        let name = self.args.first().map(|a| a.as_bytes()).unwrap_or_default();
+        let shown = String::from_utf8_lossy(name).into_owned();
+        if name.contains(&b'/') {
+            return match executable(name) {
+                Ok(()) => Ok(CString::new(name).map_err(|_| Errno::INVAL)?),
+                Err(errno @ (Errno::ISDIR | Errno::ACCESS)) => Err(errno).doing(|| format!("exec: {shown:?}")),
+                Err(errno) => Err(errno).doing(|| format!("exec: {shown:?}: stat {shown}")),
+            };
+        }
+        let mut denied = None;
+        for dir in self.search_path.as_deref().unwrap_or_default().split(':').filter(|_| !name.is_empty()) {
+            let dir = if dir.is_empty() { "." } else { dir };
+            let path = [dir.as_bytes(), b"/", name].concat();
+            match executable(&path) {
+                Ok(()) => return Ok(CString::new(path).map_err(|_| Errno::INVAL)?),
+                Err(errno @ Errno::ACCESS) => denied = Some(errno),
+                Err(_) => {}
+            }
+        }
+        match denied {
+            Some(errno) => Err(errno).doing(|| format!("exec: {shown:?}")),
+            None => Err(Error::reported(Kind::Os, Some(libc::ENOENT), format!("exec: {shown:?}: executable file not found in $PATH"))),
+        }
+    }
+
+    /// Closes what the program must not have, loads the filter if it comes last, and executes. Only returns on failure.
+    pub(crate) fn execute(&self, program: &Program, channel: &Channel) -> Error {
+        if let Err(e) = super::gate::unblock_signals() {
+            return e;
+        }
+        let args = Strings::new(&self.args);
+        let env = Strings::new(&program.env);
+        if self.filter.is_some()
+            && !self.filter_early()
+            && let Err(e) = self.load_filter(channel)
+        {
+            return e;
+        }
+        Error::from(execve(&program.path, &args, &env)).context(format!("exec {}", program.path.to_string_lossy()))
+    }
+}
+
+/// Leaves for good: the program could not be executed after nobody waits for our word any more. Its own stderr tells.
+pub(crate) fn fail_after_ready(error: &Error) -> ! {
+    let line = format!("{error}\n");
+    let _ = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
+    exit(255)
+}
+
+/// Closes every descriptor from `first` on but those that are still needed for reporting.
+pub(crate) fn close_all_from(first: u32) -> Result<()> {
+    match close_from(first) {
+        // an old filter may not know the call; all descriptors are close-on-exec anyway
+        Ok(()) | Err(Errno::NOSYS | Errno::PERM) => Ok(()),
+        Err(e) => Err(e).doing(|| "close descriptors"),
+    }
+}
+
+fn executable(path: &[u8]) -> Result<(), Errno> {
+    let path = OsStr::from_bytes(path);
+    let stat = rustix::fs::stat(path)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => return Err(Errno::ISDIR),
+        // what is no program at all: execve would say the same
+        FileType::RegularFile => {}
+        _ => return Err(Errno::ACCESS),
+    }
+    if stat.st_mode & 0o111 == 0 {
+        return Err(Errno::ACCESS);
+    }
+    match rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS) {
+        // no faccessat2, or a filter forbids it: the mode says enough
+        Err(Errno::NOSYS | Errno::PERM) => Ok(()),
+        result => result,
+    }
+}
+
+/// The working directory must be a place inside the root: an fd of the host that leaked into the container would make it
+/// "(unreachable)" (CVE-2024-21626).
+fn check_cwd() -> Result<()> {
+    let cwd = match rustix::process::getcwd(Vec::new()) {
+        Ok(cwd) => cwd.into_bytes(),
+        Err(Errno::NOENT) => Vec::new(),
+        Err(e) => return Err(e).doing(|| "find the current working directory"),
+    };
+    if cwd.first() != Some(&b'/') {
+        let _ = rustix::process::chdir("/");
+        return Err(Error::invalid(
+            "current working directory is outside of container mount namespace root -- possible container breakout detected",
+        ));
+    }
+    Ok(())
+}
+
+/// Puts /dev/null of the container in place of a stdio descriptor that is the host's /dev/null: the program must not hold
+/// a file of the host's /dev, whose owner it could change (runc 1.1.2's regression).
+pub(crate) fn reopen_null() -> Result<()> {
+    let doing = || "reopen /dev/null inside the container";
+    let mut null = None;
+    for n in 0..3 {
+        let stdio = match n {
+            0 => rustix::stdio::stdin(),
+            1 => rustix::stdio::stdout(),
+            _ => rustix::stdio::stderr(),
+        };
+        let Ok(stat) = rustix::fs::fstat(stdio) else { continue };
+        if stat.st_rdev != rustix::fs::makedev(1, 3) || FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice {
+            continue;
+        }
+        if null.is_none() {
+            let fd = rustix::fs::open(
+                "/dev/null",
+                rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::NONBLOCK,
+                rustix::fs::Mode::empty(),
+            )
+            .doing(doing)?;
+            let theirs = rustix::fs::fstat(&fd).doing(doing)?;
+            if theirs.st_rdev != stat.st_rdev || FileType::from_raw_mode(theirs.st_mode) != FileType::CharacterDevice {
+                return Err(Error::invalid("container's /dev/null is invalid: it is not the character device 1:3"));
+            }
+            null = Some(fd);
+        }
+        if let Some(null) = &null {
+            match n {
+                0 => rustix::stdio::dup2_stdin(null.as_fd()),
+                1 => rustix::stdio::dup2_stdout(null.as_fd()),
+                _ => rustix::stdio::dup2_stderr(null.as_fd()),
+            }
+            .doing(doing)?;
+        }
+    }
+    Ok(())
+}
+
+/// The environment as pairs, for hooks that inherit the container's.
+pub(crate) fn pairs(env: &[CString]) -> Vec<(String, String)> {
+    env.iter()
+        .filter_map(|e| {
+            let text = std::ffi::OsString::from_vec(e.as_bytes().to_vec()).into_string().ok()?;
+            text.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()))
+        })
+        .collect()
+}

@@ -1,0 +1,163 @@
+//! THE STORY of create, in the container's first process: from the clone to execve of its program.
+//!
+//! It walks the [`Plan`], which it has by fork, in the kernel's order; it parses nothing and chooses nothing. Its errors go to
+//! the runtime over the channel, whose text the user sees.
+
+use std::convert::Infallible;
+use std::os::fd::AsRawFd;
+
+use super::channel::{Channel, Message};
+use super::finish::{close_all_from, fail_after_ready, pairs, reopen_null};
+use super::gate::Gate;
+use crate::error::{Doing, Error, Kind, Result};
+use crate::hooks;
+use crate::keyring;
+use crate::namespaces::Opened;
+use crate::plan::Plan;
+use crate::procfs::Procfs;
+use crate::sys::close_range::close_all_but;
+use crate::sys::exec::exit;
+use crate::sys::namespace::unshare;
+use crate::sys::{interface, signal};
+use crate::terminal;
+
+/// What the runtime opened for init.
+#[derive(Debug)]
+pub(crate) struct Inherited {
+    pub(crate) channel: Channel,
+    pub(crate) gate: Gate,
+    pub(crate) namespaces: Vec<Opened>,
+    /// For sysctls and labels, when there are any.
+    pub(crate) proc: Option<Procfs>,
+    /// The signals that the caller ignores.
+    pub(crate) ignored: u64,
+    /// Whether init must wait until the runtime has put it into its cgroups.
+    pub(crate) joins_cgroups: bool,
+}
+
+/// Runs in the child of the clone; never returns.
+pub(crate) fn run(plan: &Plan, inherited: &Inherited) -> ! {
+    match steps(plan, inherited) {
+        Ok(never) => match never {},
+        Err(error) => {
+            let _ = inherited.channel.send(&Message::Failed(error));
+            exit(1)
+        }
+    }
+}
+
+fn steps(plan: &Plan, inherited: &Inherited) -> Result<Infallible> {
+    let channel = &inherited.channel;
+
+    // nothing of the runtime's may be seen in the container, least of all a folder of the host (CVE-2024-21626)
+    close_all_but(&kept(plan, inherited)).doing(|| "close descriptors")?;
+    // ignored signals would stay ignored in the program
+    signal::reset(inherited.ignored).doing(|| "reset signals")?;
+    rustix::process::setsid().doing(|| "start a session")?;
+    // modes of nodes and folders are exact until the program's own mask is set
+    rustix::process::umask(rustix::fs::Mode::empty());
+
+    // the mount namespace last: the others were opened, but theirs decides what names mean
+    for namespace in &inherited.namespaces {
+        namespace.join()?;
+    }
+    if !plan.hostname.is_empty() {
+        rustix::system::sethostname(plan.hostname.as_bytes()).doing(|| format!("sethostname {:?}", plan.hostname))?;
+    }
+    if !plan.domainname.is_empty() {
+        rustix::system::setdomainname(plan.domainname.as_bytes()).doing(|| format!("setdomainname {:?}", plan.domainname))?;
+    }
+    if plan.namespaces.is_fresh(libc::CLONE_NEWNET) {
+        interface::loopback_up().doing(|| "set the loopback interface up")?;
+    }
+    if let Some(name) = &plan.keyring {
+        keyring::join(name)?;
+    }
+
+    let mut rootfs = plan.rootfs.build(|| enter_cgroup(plan, inherited)).map_err(|e| e.in_step("mounts"))?;
+
+    let pid = if plan.hooks.meet() {
+        channel.send(&Message::HooksDue)?;
+        channel.expect("hooks done", |m| if let Message::HooksDone { pid } = m { Some(pid) } else { None })?
+    } else {
+        0
+    };
+    if !plan.hooks.create_container.is_empty() {
+        // the hook's path is the host's, its mounts are the container's
+        let state = plan.state_json(pid, "creating")?;
+        hooks::run("createContainer", &plan.hooks.create_container, &state, Some(&plan.rootfs.path), None)
+            .map_err(|e| e.in_step("hooks"))?;
+    }
+
+    plan.rootfs.enter(&rootfs).map_err(|e| e.in_step("pivot"))?;
+    if plan.rootfs.devices.is_some() {
+        reopen_null()?;
+    }
+    crate::rootfs::mkdir_all(rootfs.root(), &plan.process.cwd).doing(|| format!("mkdir {}", plan.process.cwd))?;
+    if let Some(terminal) = plan.process.terminal {
+        let (ours, theirs) = terminal::make(terminal, plan.process.uid)?;
+        terminal::bind_console(rootfs.root(), &theirs)?;
+        terminal::take(&theirs)?;
+        channel.send(&Message::Terminal(ours))?;
+    }
+    if let Some(proc) = &inherited.proc {
+        // before /proc/sys becomes read-only, though this handle would not notice
+        plan.sysctls.apply(proc)?;
+    }
+    // what hooks, the terminal and the working directory still wrote to
+    plan.rootfs.lock_down(&mut rootfs).map_err(|e| e.in_step("masks"))?;
+    drop(rootfs);
+
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(plan.process.umask.unwrap_or(0o022)));
+    let program = plan.process.become_user(inherited.proc.as_ref(), channel).map_err(|e| e.in_step("process"))?;
+
+    channel.send(&Message::Ready)?;
+    // until the record is on disk nobody could find us: a runtime that dies now must take us along
+    channel.expect("recorded", |m| if let Message::Recorded = m { Some(()) } else { None })?;
+    inherited.gate.wait()?;
+
+    // from here on nobody waits for our word
+    if let Err(error) = start_hooks(plan, pid) {
+        fail_after_ready(&error);
+    }
+    if let Err(error) = close_all_from(3 + plan.process.preserved_fds) {
+        fail_after_ready(&error);
+    }
+    fail_after_ready(&plan.process.execute(&program, channel))
+}
+
+/// Descriptors that init needs, sorted.
+fn kept(plan: &Plan, inherited: &Inherited) -> Vec<u32> {
+    let mut keep: Vec<u32> = (3..3 + plan.process.preserved_fds).collect();
+    keep.extend([inherited.channel.number(), inherited.gate.number()]);
+    keep.extend(inherited.namespaces.iter().map(|n| n.fd.as_raw_fd() as u32));
+    keep.extend(inherited.proc.iter().map(|p| p.as_fd().as_raw_fd() as u32));
+    keep.sort_unstable();
+    keep.dedup();
+    keep
+}
+
+/// The cgroup namespace's root is the cgroup that we are in when it is made, so we must be in it for good.
+fn enter_cgroup(plan: &Plan, inherited: &Inherited) -> Result<()> {
+    if inherited.joins_cgroups {
+        inherited.channel.expect("released", |m| if let Message::Released = m { Some(()) } else { None })?;
+    }
+    if plan.namespaces.is_fresh(libc::CLONE_NEWCGROUP) {
+        unshare(libc::CLONE_NEWCGROUP).doing(|| "unshare the cgroup namespace")?;
+    }
+    Ok(())
+}
+
+fn start_hooks(plan: &Plan, pid: i32) -> Result<(), Error> {
+    if plan.hooks.start_container.is_empty() {
+        return Ok(());
+    }
+    // blocked signals would stay blocked in the hook
+    super::gate::unblock_signals()?;
+    let state = plan.state_json(pid, "created")?;
+    let env = pairs(&plan.process.env);
+    hooks::run("startContainer", &plan.hooks.start_container, &state, None, Some(&env)).map_err(|e| match e.kind() {
+        Kind::Os => e,
+        _ => e.in_step("hooks"),
+    })
+}

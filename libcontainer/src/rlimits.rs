@@ -1,0 +1,81 @@
+//! `process.rlimits` (getrlimit(2)).
+
+use rustix::process::{Resource, Rlimit};
+
+use crate::error::{Doing, Error, Result};
+use crate::spec;
+
+const NAMES: [(&str, Resource); 16] = [
+    ("RLIMIT_AS", Resource::As),
+    ("RLIMIT_CORE", Resource::Core),
+    ("RLIMIT_CPU", Resource::Cpu),
+    ("RLIMIT_DATA", Resource::Data),
+    ("RLIMIT_FSIZE", Resource::Fsize),
+    ("RLIMIT_LOCKS", Resource::Locks),
+    ("RLIMIT_MEMLOCK", Resource::Memlock),
+    ("RLIMIT_MSGQUEUE", Resource::Msgqueue),
+    ("RLIMIT_NICE", Resource::Nice),
+    ("RLIMIT_NOFILE", Resource::Nofile),
+    ("RLIMIT_NPROC", Resource::Nproc),
+    ("RLIMIT_RSS", Resource::Rss),
+    ("RLIMIT_RTPRIO", Resource::Rtprio),
+    ("RLIMIT_RTTIME", Resource::Rttime),
+    ("RLIMIT_SIGPENDING", Resource::Sigpending),
+    ("RLIMIT_STACK", Resource::Stack),
+];
+
+/// The limits to set, in the order of the config.
+#[derive(Debug, Clone, Default)]
+pub struct Rlimits(Vec<(Resource, Rlimit, &'static str)>);
+
+impl Rlimits {
+    /// Checks names, duplicates and soft ≤ hard.
+    pub fn plan(list: &[spec::Rlimit]) -> Result<Rlimits> {
+        let mut plan: Vec<(Resource, Rlimit, &'static str)> = Vec::with_capacity(list.len());
+        for limit in list {
+            let Some((name, resource)) = NAMES.iter().find(|(name, _)| *name == limit.kind) else {
+                return Err(Error::invalid(format!("process.rlimits: wrong rlimit value: {}", limit.kind)));
+            };
+            let (Some(soft), Some(hard)) = (limit.soft, limit.hard) else {
+                return Err(Error::invalid(format!("process.rlimits: {name} needs both soft and hard")));
+            };
+            if soft > hard {
+                return Err(Error::invalid(format!(
+                    "process.rlimits: {name}: soft limit {soft} is above hard limit {hard}: invalid argument"
+                )));
+            }
+            if plan.iter().any(|(_, _, n)| n == name) {
+                return Err(Error::invalid(format!("process.rlimits: duplicated {name}")));
+            }
+            let value = |n: u64| if n == u64::MAX { None } else { Some(n) };
+            plan.push((*resource, Rlimit { current: value(soft), maximum: value(hard) }, name));
+        }
+        Ok(Rlimits(plan))
+    }
+
+    /// Sets them for the caller. Last of all that opens descriptors, and while it is still privileged.
+    pub fn apply(&self) -> Result<()> {
+        for (resource, limit, name) in &self.0 {
+            rustix::process::setrlimit(*resource, *limit).doing(|| format!("error setting rlimit {name}"))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_limits_are_refused() {
+        for (json, text) in [
+            (r#"[{"type":"RLIMIT_BOGUS","soft":1,"hard":1}]"#, "wrong rlimit value: RLIMIT_BOGUS"),
+            (r#"[{"type":"RLIMIT_NOFILE","soft":2,"hard":1}]"#, "soft limit 2 is above hard limit 1"),
+            (r#"[{"type":"RLIMIT_NOFILE","hard":1}]"#, "needs both"),
+            (r#"[{"type":"RLIMIT_CORE","soft":1,"hard":1},{"type":"RLIMIT_CORE","soft":1,"hard":1}]"#, "duplicated RLIMIT_CORE"),
+        ] {
+            let e = Rlimits::plan(&serde_json::from_str::<Vec<_>>(json).unwrap()).unwrap_err();
+            assert!(e.to_string().contains(text), "{json}: {e}");
+        }
+    }
+}

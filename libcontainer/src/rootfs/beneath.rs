@@ -1,0 +1,198 @@
+//! Safe open, mkdir and create below the root file system's descriptor.
+//!
+//! Everything in the rootfs is hostile, and may be changed by another container while we walk. So each path is resolved
+//! by the kernel from the root's descriptor, with every symbolic link kept inside (openat2(2), RESOLVE_IN_ROOT), and what
+//! comes of it is a descriptor that is used from then on: never a name again (CVE-2021-30465, CVE-2024-45310,
+//! CVE-2026-41579).
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::procfs::openat2_retry;
+
+const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
+/// As many symbolic links as the kernel follows (path_resolution(7)).
+const MAX_LINKS: usize = 40;
+
+/// Opens what `path` names inside `root`.
+pub(crate) fn open(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    openat2_retry(root, in_root(path), flags | OFlags::CLOEXEC, IN_ROOT)
+}
+
+/// Opens the directory `path` without following any symbolic link, not even on the way.
+pub(crate) fn open_plain_dir(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat2_retry(root, in_root(path), flags, IN_ROOT | ResolveFlags::NO_SYMLINKS)
+}
+
+/// Opens the directory `path`, making what is missing of it with mode 0755.
+pub(crate) fn mkdir_all(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
+    match open(root, path, OFlags::PATH | OFlags::DIRECTORY) {
+        Err(Errno::NOENT) => make(root, path, FileType::Directory),
+        result => Ok(result?),
+    }
+}
+
+/// Opens the file `path`, making it (empty, 0644) and its directories where missing. What exists is taken as it is.
+pub(crate) fn create_file(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
+    match open(root, path, OFlags::PATH) {
+        Err(Errno::NOENT) => make(root, path, FileType::RegularFile),
+        result => Ok(result?),
+    }
+}
+
+/// The directory that holds `path`, made where missing, and the last part of `path`.
+pub(crate) fn parent<'a>(root: BorrowedFd<'_>, path: &'a str) -> Result<(OwnedFd, &'a str)> {
+    let path = path.trim_end_matches('/');
+    let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+    if name.is_empty() || name == "." || name == ".." {
+        return Err(Error::invalid(format!("{path:?} does not end in a name")));
+    }
+    Ok((mkdir_all(root, dir)?, name))
+}
+
+/// openat2 takes the empty path for an error and a leading slash for the root: both mean the root here.
+fn in_root(path: &str) -> &str {
+    if path.is_empty() { "." } else { path }
+}
+
+/// Walks part by part, making what is missing. Needed only where the kernel found something missing: it does here what
+/// the kernel does with RESOLVE_IN_ROOT, on descriptors, and `..` is a step back in our own list, never the kernel's,
+/// which another container's rename could lead out of the root.
+fn make(root: BorrowedFd<'_>, path: &str, kind: FileType) -> Result<OwnedFd> {
+    let mut rest: VecDeque<String> = parts(path).collect();
+    let mut walked: Vec<OwnedFd> = Vec::new();
+    let mut links = 0;
+    while let Some(part) = rest.pop_front() {
+        if part == ".." {
+            walked.pop();
+            continue;
+        }
+        let dir = walked.last().map_or(root, OwnedFd::as_fd);
+        let last = rest.is_empty();
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = match rustix::fs::openat(dir, part.as_str(), flags, Mode::empty()) {
+            Err(Errno::NOENT) => {
+                make_one(dir, &part, if last { kind } else { FileType::Directory })?;
+                rustix::fs::openat(dir, part.as_str(), flags, Mode::empty())?
+            }
+            result => result?,
+        };
+        match FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) {
+            FileType::Symlink => {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(Errno::LOOP.into());
+                }
+                let target = rustix::fs::readlinkat(&fd, "", Vec::new())?;
+                let target = target.to_str().map_err(|_| Errno::ILSEQ)?;
+                if target.starts_with('/') {
+                    walked.clear();
+                }
+                for part in parts(target).collect::<Vec<_>>().into_iter().rev() {
+                    rest.push_front(part);
+                }
+            }
+            FileType::Directory => walked.push(fd),
+            _ if last => return Ok(fd),
+            _ => return Err(Errno::NOTDIR.into()),
+        }
+    }
+    if kind != FileType::Directory {
+        // the path led to a directory although a file was wanted; the caller's mount will say so
+        return walked.pop().ok_or_else(|| Errno::ISDIR.into());
+    }
+    match walked.pop() {
+        Some(fd) => Ok(fd),
+        None => Ok(open(root, ".", OFlags::PATH | OFlags::DIRECTORY)?),
+    }
+}
+
+fn make_one(dir: BorrowedFd<'_>, name: &str, kind: FileType) -> Result<(), Errno> {
+    let made = match kind {
+        FileType::Directory => rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755)),
+        _ => rustix::fs::mknodat(dir, name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0),
+    };
+    match made {
+        // another container was quicker; what it made is opened without following
+        Err(Errno::EXIST) => Ok(()),
+        result => result,
+    }
+}
+
+fn parts(path: &str) -> impl Iterator<Item = String> {
+    path.split('/').filter(|p| !p.is_empty() && *p != ".").map(str::to_owned)
+}
+
+/// The lexical form of a path inside the root: absolute, without `.`, `..` and doubled slashes; `..` stops at the root.
+pub(crate) fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+/// Whether there is anything at `path`, not following it if it is a symbolic link itself.
+pub(crate) fn exists(dir: BorrowedFd<'_>, name: &str) -> bool {
+    rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn root() -> (tempfile::TempDir, OwnedFd) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("root")).unwrap();
+        std::fs::create_dir(dir.path().join("host")).unwrap();
+        let fd = rustix::fs::open(dir.path().join("root"), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        (dir, fd)
+    }
+
+    #[test]
+    fn links_stay_inside_also_when_dangling() {
+        let (dir, fd) = root();
+        let at = |p: &str| dir.path().join("root").join(p);
+        symlink("../../host", at("relative")).unwrap();
+        symlink(dir.path().join("host"), at("absolute")).unwrap();
+        symlink("/run", at("dangling")).unwrap();
+        mkdir_all(fd.as_fd(), "/relative/a").unwrap();
+        mkdir_all(fd.as_fd(), "/absolute/b").unwrap();
+        create_file(fd.as_fd(), "dangling/c/d").unwrap();
+        assert!(at("host/a").is_dir());
+        assert!(at("run/c/d").is_file());
+        let inside = dir.path().join("host").strip_prefix("/").unwrap().join("b");
+        assert!(at(inside.to_str().unwrap()).is_dir());
+        assert_eq!(std::fs::read_dir(dir.path().join("host")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn loops_and_files_on_the_way_are_errors() {
+        let (dir, fd) = root();
+        symlink("loop", dir.path().join("root/loop")).unwrap();
+        assert_eq!(mkdir_all(fd.as_fd(), "loop/x").unwrap_err().errno(), Some(Errno::LOOP));
+        std::fs::write(dir.path().join("root/file"), "").unwrap();
+        assert_eq!(mkdir_all(fd.as_fd(), "file/x").unwrap_err().errno(), Some(Errno::NOTDIR));
+    }
+
+    #[test]
+    fn dots_stop_at_the_root() {
+        let (dir, fd) = root();
+        mkdir_all(fd.as_fd(), "../../x/../y").unwrap();
+        assert!(dir.path().join("root/y").is_dir() && !dir.path().join("y").exists());
+        assert_eq!(clean("a//./b/../../../c"), "/c");
+        assert_eq!(clean(""), "/");
+    }
+}

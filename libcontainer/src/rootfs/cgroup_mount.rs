@@ -1,0 +1,105 @@
+//! The mount of type `cgroup`: the container's own view of the control groups (cgroup_namespaces(7)).
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::Mode;
+use rustix::io::Errno;
+
+use super::beneath;
+use super::mount::{bind, check_target, filesystem, move_to};
+use super::options::Options;
+use crate::cgroup::Paths;
+use crate::error::{Doing, Error, Result};
+use crate::spec;
+use crate::sys::mount_attr::{Change, RDONLY, mount_setattr};
+
+/// What to put at the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CgroupMount {
+    pub target: String,
+    attributes: u64,
+    /// Whether the container has a cgroup namespace of its own making: then the hierarchies are mounted anew, rooted at
+    /// its cgroup. Else its cgroup is bound there: a new mount from the host's namespace waits for a grace period of the
+    /// kernel and resets the flags of the host's mount.
+    namespace: bool,
+    /// Directory of the container's cgroup on the host, if there is one.
+    v2: Option<String>,
+    /// v1 hierarchies: name of the folder, controllers, directory on the host.
+    v1: Vec<Hierarchy>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Hierarchy {
+    controllers: String,
+    dir: String,
+}
+
+impl CgroupMount {
+    /// Plans the mount from the container's cgroup directories.
+    pub fn plan(mount: &spec::Mount, options: &Options, paths: &Paths, namespace: bool) -> Result<CgroupMount> {
+        let target = check_target(mount)?;
+        if target.starts_with("/proc/") || target == "/proc" {
+            return Err(Error::invalid(format!(
+                "error mounting \"cgroup\" to rootfs at {target:?}: it cannot be mounted because it is inside /proc"
+            )));
+        }
+        let v1 = paths.v1.iter().map(|(controllers, dir)| Hierarchy { controllers: controllers.clone(), dir: dir.clone() }).collect();
+        Ok(CgroupMount { target, attributes: options.change.set, namespace, v2: paths.v2.clone(), v1 })
+    }
+
+    pub(super) fn apply(&self, root: BorrowedFd<'_>) -> Result<()> {
+        let target = beneath::mkdir_all(root, &self.target).doing(|| "create mountpoint");
+        let applied =
+            target.and_then(|target| if self.v1.is_empty() { self.mount_v2(target.as_fd()) } else { self.mount_v1(target.as_fd()) });
+        applied.doing(|| format!("error mounting \"cgroup\" to rootfs at {:?}", self.target))
+    }
+
+    fn mount_v2(&self, target: BorrowedFd<'_>) -> Result<()> {
+        let Some(dir) = &self.v2 else {
+            return Err(Error::unsupported("the container has no cgroup"));
+        };
+        if self.namespace {
+            match filesystem("cgroup2", "cgroup2", &[], self.attributes) {
+                Ok(mount) => return Ok(move_to(mount.as_fd(), target)?),
+                Err(e) if matches!(e.errno(), Some(Errno::PERM | Errno::BUSY)) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        self.bind(dir, target)
+    }
+
+    fn bind(&self, dir: &str, target: BorrowedFd<'_>) -> Result<()> {
+        let tree = bind(dir, true)?;
+        mount_setattr(tree.as_fd(), true, Change { set: self.attributes, ..Change::default() })?;
+        Ok(move_to(tree.as_fd(), target)?)
+    }
+
+    fn mount_v1(&self, target: BorrowedFd<'_>) -> Result<()> {
+        let data = [("mode".to_owned(), Some("755".to_owned()))];
+        let top = filesystem("tmpfs", "tmpfs", &data, self.attributes & !RDONLY)?;
+        move_to(top.as_fd(), target)?;
+        for hierarchy in &self.v1 {
+            let name = hierarchy.controllers.strip_prefix("name=").unwrap_or(&hierarchy.controllers);
+            rustix::fs::mkdirat(&top, name, Mode::from_raw_mode(0o755))?;
+            let folder = beneath::open_plain_dir(top.as_fd(), name)?;
+            let mounted = if self.namespace {
+                let data: Vec<_> = if hierarchy.controllers.starts_with("name=") {
+                    vec![("none".to_owned(), None), ("name".to_owned(), Some(name.to_owned()))]
+                } else {
+                    name.split(',').map(|controller| (controller.to_owned(), None)).collect()
+                };
+                filesystem("cgroup", "cgroup", &data, self.attributes).and_then(|mount| Ok(move_to(mount.as_fd(), folder.as_fd())?))
+            } else {
+                self.bind(&hierarchy.dir, folder.as_fd())
+            };
+            mounted.doing(|| format!("hierarchy {}", hierarchy.controllers))?;
+            for controller in name.split(',').filter(|c| *c != name) {
+                rustix::fs::symlinkat(name, &top, controller)?;
+            }
+        }
+        if self.attributes & RDONLY != 0 {
+            mount_setattr(top.as_fd(), false, Change { set: RDONLY, ..Change::default() })?;
+        }
+        Ok(())
+    }
+}

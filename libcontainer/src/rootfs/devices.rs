@@ -1,0 +1,180 @@
+//! Device nodes and the links of /dev (config-linux.md, "Default Devices"; null(4), pts(4)).
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+
+use super::beneath;
+use crate::error::{Doing, Error, Result};
+use crate::spec;
+
+/// A node to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DevicePlan {
+    /// Absolute and clean, inside the root.
+    pub path: String,
+    pub kind: FileType,
+    pub rdev: u64,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// Nodes that every container has: name, major, minor.
+const DEFAULTS: [(&str, u32, u32); 6] =
+    [("/dev/null", 1, 3), ("/dev/zero", 1, 5), ("/dev/full", 1, 7), ("/dev/random", 1, 8), ("/dev/urandom", 1, 9), ("/dev/tty", 5, 0)];
+
+/// Links that every container has: name below /dev, target.
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("core", "/proc/kcore"),
+];
+
+impl DevicePlan {
+    /// The default nodes and those of the config; one of the config stands in for a default of the same path.
+    pub fn plan(list: &[spec::Device]) -> Result<Vec<DevicePlan>> {
+        let mut plans: Vec<DevicePlan> = DEFAULTS
+            .iter()
+            .map(|(path, major, minor)| DevicePlan {
+                path: (*path).to_owned(),
+                kind: FileType::CharacterDevice,
+                rdev: rustix::fs::makedev(*major, *minor),
+                mode: 0o666,
+                uid: 0,
+                gid: 0,
+            })
+            .collect();
+        for device in list {
+            if let Some(plan) = Self::plan_one(device)? {
+                plans.retain(|p| p.path != plan.path);
+                plans.push(plan);
+            }
+        }
+        Ok(plans)
+    }
+
+    fn plan_one(device: &spec::Device) -> Result<Option<DevicePlan>> {
+        let invalid = |why: String| Error::invalid(format!("linux.devices: {}: {why}", device.path));
+        let kind = match device.kind.as_str() {
+            "c" | "u" => FileType::CharacterDevice,
+            "b" => FileType::BlockDevice,
+            "p" => FileType::Fifo,
+            other => return Err(invalid(format!("invalid device type {other:?}"))),
+        };
+        if device.path.contains('\0') {
+            return Err(invalid("the path holds a NUL byte".into()));
+        }
+        let number = |n: Option<i64>, name: &str| match n {
+            Some(n) => u32::try_from(n).map_err(|_| invalid(format!("{name} {n} is out of range"))),
+            None if kind == FileType::Fifo => Ok(0),
+            None => Err(invalid(format!("{name} is missing"))),
+        };
+        let rdev = rustix::fs::makedev(number(device.major, "major")?, number(device.minor, "minor")?);
+        let path = beneath::clean(&device.path);
+        // a rule for the cgroup only, and the link that /dev/ptmx always is
+        if path == "/" || path == "/dev/ptmx" {
+            return Ok(None);
+        }
+        let mode = device.file_mode.unwrap_or(0o666);
+        if mode & !0o7777 != 0 && mode & 0o170_000 != kind.as_raw_mode() {
+            return Err(invalid(format!("fileMode {mode:o} is not a mode")));
+        }
+        Ok(Some(DevicePlan { path, kind, rdev, mode: mode & 0o7777, uid: device.uid.unwrap_or(0), gid: device.gid.unwrap_or(0) }))
+    }
+
+    fn apply(&self, root: BorrowedFd<'_>, dev: &OwnedFd) -> Result<()> {
+        let doing = || format!("create device {}", self.path);
+        let deeper;
+        let (dir, name) = match self.path.strip_prefix("/dev/") {
+            Some(name) if !name.contains('/') => (dev.as_fd(), name),
+            _ => {
+                deeper = beneath::parent(root, &self.path).doing(doing)?;
+                (deeper.0.as_fd(), deeper.1)
+            }
+        };
+        // the umask is 0 here, so the mode is exact
+        match rustix::fs::mknodat(dir, name, self.kind, Mode::from_raw_mode(self.mode), self.rdev) {
+            Ok(()) if self.uid == 0 && self.gid == 0 => return Ok(()),
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(e).doing(doing),
+        }
+        // what was there may be anything, and may change: from here on it is one descriptor
+        let node = rustix::fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).doing(doing)?;
+        let stat = rustix::fs::fstat(&node).doing(doing)?;
+        if FileType::from_raw_mode(stat.st_mode) != self.kind || (self.kind != FileType::Fifo && stat.st_rdev != self.rdev) {
+            return Err(Error::invalid(format!("{} exists and is not the device that the config asks for", self.path))).doing(doing);
+        }
+        if (stat.st_uid, stat.st_gid) != (self.uid, self.gid) {
+            rustix::fs::chownat(&node, "", Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)), AtFlags::EMPTY_PATH)
+                .doing(doing)?;
+        }
+        if stat.st_mode & 0o7777 != self.mode {
+            // fchmod does not take such a descriptor; its entry in the host's /proc, which is still ours here, is the
+            // node itself, whatever the name is now
+            let own = format!("/proc/self/fd/{}", node.as_raw_fd());
+            rustix::fs::chmod(own, Mode::from_raw_mode(self.mode)).doing(doing)?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the nodes and links. The rootfs's /dev may be a symbolic link to a folder of the host (CVE-2026-41579): it is
+/// resolved inside the root like everything else.
+pub(super) fn apply(plans: &[DevicePlan], root: BorrowedFd<'_>) -> Result<()> {
+    let dev = beneath::mkdir_all(root, "/dev").doing(|| "create /dev")?;
+    for plan in plans {
+        plan.apply(root, &dev)?;
+    }
+    for (name, target) in LINKS {
+        link(&dev, name, target)?;
+    }
+    // the container's own devpts, not the host's: an old node or link is replaced
+    match rustix::fs::unlinkat(&dev, "ptmx", AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(e) => return Err(e).doing(|| "replace /dev/ptmx"),
+    }
+    link(&dev, "ptmx", "pts/ptmx")
+}
+
+fn link(dev: &OwnedFd, name: &str, target: &str) -> Result<()> {
+    match rustix::fs::symlinkat(target, dev, name) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(e) => Err(e).doing(|| format!("create symlink /dev/{name}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(json: &str) -> Result<Vec<DevicePlan>> {
+        DevicePlan::plan(&serde_json::from_str::<Vec<spec::Device>>(json).unwrap())
+    }
+
+    #[test]
+    fn one_of_the_config_replaces_a_default() {
+        let plans =
+            plan(r#"[{"path":"/dev/null","type":"c","major":1,"minor":3,"fileMode":438,"uid":5},{"path":"/dev/x/y","type":"p"}]"#).unwrap();
+        assert_eq!(plans.len(), 7);
+        assert_eq!(plans[5].uid, 5);
+        assert_eq!((plans[6].path.as_str(), plans[6].kind), ("/dev/x/y", FileType::Fifo));
+    }
+
+    #[test]
+    fn bad_devices_are_refused() {
+        for (json, text) in [
+            (r#"[{"path":"/dev/x","type":"z"}]"#, "invalid device type \"z\""),
+            (r#"[{"path":"/dev/x"}]"#, "invalid device type \"\""),
+            (r#"[{"path":"/dev/x","type":"c","minor":1}]"#, "major is missing"),
+            (r#"[{"path":"/dev/x","type":"c","major":-5,"minor":1}]"#, "major -5 is out of range"),
+            (r#"[{"path":"/dev/x","type":"c","major":1,"minor":1,"fileMode":2147483648}]"#, "is not a mode"),
+        ] {
+            let e = plan(json).unwrap_err();
+            assert!(e.to_string().contains(text), "{json}: {e}");
+        }
+    }
+}

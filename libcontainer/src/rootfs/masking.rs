@@ -1,0 +1,136 @@
+//! `linux.maskedPaths` and `linux.readonlyPaths`.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::beneath;
+use super::mount::{filesystem, make_read_only, move_to, open_tree};
+use crate::error::{Doing, Error, Kind, Result};
+use crate::sys::mount_attr::{NODEV, NOEXEC, NOSUID, RDONLY};
+
+/// Paths in the root, absolute and clean, none twice.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Masking {
+    pub masked: Vec<String>,
+    pub read_only: Vec<String>,
+}
+
+impl Masking {
+    /// Checks the paths. Relative ones count from the root.
+    pub fn plan(masked: &[String], read_only: &[String], warnings: &mut Vec<String>) -> Result<Masking> {
+        let mut list = |paths: &[String], key: &str| {
+            let mut plan: Vec<String> = Vec::with_capacity(paths.len());
+            for path in paths {
+                if path.contains('\0') {
+                    return Err(Error::invalid(format!("linux.{key}: {path:?} holds a NUL byte")));
+                }
+                if !path.starts_with('/') {
+                    warnings.push(format!("linux.{key}: {path:?} is not absolute; taken from the root"));
+                }
+                let path = beneath::clean(path);
+                if path == "/" {
+                    return Err(Error::invalid(format!("linux.{key}: the root itself cannot be listed")));
+                }
+                if !plan.contains(&path) {
+                    plan.push(path);
+                }
+            }
+            Ok(plan)
+        };
+        Ok(Masking { masked: list(masked, "maskedPaths")?, read_only: list(read_only, "readonlyPaths")? })
+    }
+
+    /// Makes paths read-only, then hides those that are masked. What does not exist is left out.
+    pub(crate) fn apply(&self, root: BorrowedFd<'_>, null: Option<Cover>) -> Result<()> {
+        for path in &self.read_only {
+            make_read_only(root, path).doing(|| format!("make {path} read-only"))?;
+        }
+        let mut covers = Covers { null, empty: None };
+        for path in &self.masked {
+            covers.mask(root, path).doing(|| format!("mask {path}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// What masked paths are covered with: files with /dev/null, folders with one empty read-only tmpfs, which serves all of
+/// them: one superblock instead of dozens, and unmounting each costs.
+struct Covers {
+    null: Option<Cover>,
+    empty: Option<Cover>,
+}
+
+impl Covers {
+    fn mask(&mut self, root: BorrowedFd<'_>, path: &str) -> Result<()> {
+        let target = match beneath::open(root, path, OFlags::PATH) {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+            result => result?,
+        };
+        let cover = if FileType::from_raw_mode(rustix::fs::fstat(&target)?.st_mode) == FileType::Directory {
+            if self.empty.is_none() {
+                let data = ["nr_blocks", "nr_inodes"].map(|key| (key.to_owned(), Some("1".to_owned())));
+                self.empty = Some(Cover::new(filesystem("tmpfs", "tmpfs", &data, RDONLY | NOSUID | NODEV | NOEXEC)?));
+            }
+            &mut self.empty
+        } else {
+            &mut self.null
+        };
+        match cover {
+            Some(cover) => Ok(cover.put(target.as_fd())?),
+            None => Err(Error::new(Kind::Internal, "there is nothing to cover it with")),
+        }
+    }
+}
+
+/// A mount that is attached in several places: itself at the first, copies of it at the others, since only what is
+/// attached can be copied.
+#[derive(Debug)]
+pub(crate) struct Cover {
+    mount: OwnedFd,
+    attached: bool,
+}
+
+impl Cover {
+    fn new(mount: OwnedFd) -> Cover {
+        Cover { mount, attached: false }
+    }
+
+    fn put(&mut self, target: BorrowedFd<'_>) -> Result<(), Errno> {
+        if self.attached {
+            return move_to(open_tree(self.mount.as_fd(), "", false)?.as_fd(), target);
+        }
+        self.attached = true;
+        move_to(self.mount.as_fd(), target)
+    }
+}
+
+/// The host's /dev/null, checked: files are masked with it, and not with the container's, which an image may have
+/// replaced by a link to a file worth writing to (CVE-2025-31133). Taken before the pivot, which lets go of the host's tree.
+pub(crate) fn open_null() -> Result<Cover> {
+    let doing = || "open /dev/null";
+    let null = rustix::fs::openat(CWD, "/dev/null", OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).doing(doing)?;
+    let stat = rustix::fs::fstat(&null).doing(doing)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice || stat.st_rdev != rustix::fs::makedev(1, 3) {
+        return Err(Error::invalid("the host's /dev/null is invalid: it is not the character device 1:3"));
+    }
+    Ok(Cover::new(open_tree(null.as_fd(), "", false).doing(doing)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_cleaned_and_the_root_is_refused() {
+        let list = |s: &[&str]| s.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+        let mut warnings = Vec::new();
+        let plan = Masking::plan(&list(&["/proc/kcore", "/proc/../proc/kcore", "x"]), &[], &mut warnings).unwrap();
+        assert_eq!(plan.masked, ["/proc/kcore", "/x"]);
+        assert_eq!(warnings.len(), 1);
+        for bad in ["/", "", "/..", "a\0b"] {
+            assert!(Masking::plan(&list(&[bad]), &[], &mut warnings).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The container's file system: a plan of ordered operations, and init's part in carrying it out.
+//!
+//! The story is [`RootfsPlan::build`] (everything that needs the host's files, before the pivot), [`RootfsPlan::enter`]
+//! (the pivot) and [`RootfsPlan::lock_down`] (what must come last). All of it acts on descriptors below the root's own.
+
+mod beneath;
+mod cgroup_mount;
+mod copy_up;
+mod devices;
+mod masking;
+mod mount;
+pub mod options;
+mod pivot;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::MountPropagationFlags;
+
+pub use cgroup_mount::CgroupMount;
+pub use devices::DevicePlan;
+pub use masking::Masking;
+pub use mount::{MountPlan, What};
+
+pub(crate) use beneath::{clean, exists, mkdir_all, open as open_beneath};
+pub(crate) use mount::{move_to, open_tree};
+
+use crate::cgroup::Paths;
+use crate::error::{Doing, Error, Result};
+use crate::namespaces::Namespaces;
+use crate::spec::Spec;
+use crate::sys::mount_attr::{Change, RDONLY, mount_setattr};
+use options::Options;
+
+/// One step of building the root file system, in the order of the config.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    Mount(MountPlan),
+    /// From here on the container's cgroup is its view: wait until it is in it for good, and unshare the cgroup
+    /// namespace if it has a fresh one. Before the first mount that shows it, else after all mounts.
+    EnterCgroup,
+    Cgroup(CgroupMount),
+}
+
+/// Everything about the container's file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootfsPlan {
+    /// Absolute path on the host, free of symbolic links.
+    pub path: String,
+    pub operations: Vec<Operation>,
+    /// None when /dev is a bind of something that is ready as it is.
+    pub devices: Option<Vec<DevicePlan>>,
+    pub masking: Masking,
+    pub read_only: bool,
+    /// `rootfsPropagation` as MS_* flags with MS_REC, if given.
+    pub propagation: Option<u64>,
+    pub pivot: bool,
+}
+
+impl RootfsPlan {
+    /// Plans it. `path` is the rootfs and `bundle` the bundle, both absolute; `paths` are the container's cgroups.
+    pub fn plan(
+        spec: &Spec,
+        path: &str,
+        bundle: &str,
+        namespaces: &Namespaces,
+        paths: &Paths,
+        pivot: bool,
+        warnings: &mut Vec<String>,
+    ) -> Result<RootfsPlan> {
+        let linux =
+            spec.linux.as_ref().ok_or_else(|| Error::invalid("linux: unable to restrict sys entries without a private MNT namespace"))?;
+        if !namespaces.has(libc::CLONE_NEWNS) {
+            return Err(Error::invalid("linux.namespaces: unable to restrict sys entries without a private MNT namespace"));
+        }
+        let label = crate::lsm::plan_mount_label(&linux.mount_label)?;
+        let fresh_cgroup = namespaces.is_fresh(libc::CLONE_NEWCGROUP);
+        let mut operations = Vec::with_capacity(spec.mounts.len() + 1);
+        let mut dev_is_bound = false;
+        for mount in &spec.mounts {
+            if !mount.destination.starts_with('/') && !mount.destination.is_empty() {
+                warnings.push(format!(
+                    "mount destination {} is not absolute. Support for non-absolute mount destinations will be removed in a future release.",
+                    mount.destination
+                ));
+            }
+            let options = Options::plan(&mount.options, &mount.destination)?;
+            if mount.fs_type == "cgroup" && !options.bind {
+                if !operations.contains(&Operation::EnterCgroup) {
+                    operations.push(Operation::EnterCgroup);
+                }
+                operations.push(Operation::Cgroup(CgroupMount::plan(mount, &options, paths, fresh_cgroup)?));
+                continue;
+            }
+            let bind = options.bind;
+            let plan = MountPlan::plan(mount, options, bundle, label.as_deref())?;
+            if plan.target == "/dev" {
+                dev_is_bound = bind;
+            }
+            operations.push(Operation::Mount(plan));
+        }
+        if !operations.contains(&Operation::EnterCgroup) {
+            operations.push(Operation::EnterCgroup);
+        }
+        let devices = DevicePlan::plan(&linux.devices)?;
+        let propagation = match linux.rootfs_propagation.as_str() {
+            "" => None,
+            name => Some(
+                propagation(name)
+                    .ok_or_else(|| Error::invalid(format!("linux.rootfsPropagation: rootfsPropagation={name} is not supported")))?,
+            ),
+        };
+        let read_only = spec.root.as_ref().is_some_and(|r| r.readonly);
+        Ok(RootfsPlan {
+            path: path.to_owned(),
+            operations,
+            devices: if dev_is_bound { None } else { Some(devices) },
+            masking: Masking::plan(&linux.masked_paths, &linux.readonly_paths, warnings)?,
+            read_only,
+            propagation,
+            pivot,
+        })
+    }
+
+    /// Whether nothing that happens below the container's copy of the host's tree reaches the host.
+    fn old_root_is_slave(&self) -> bool {
+        self.propagation.is_none_or(|p| p & (libc::MS_SLAVE | libc::MS_PRIVATE) != 0)
+    }
+
+    /// Mounts everything on the rootfs, in init, in the container's fresh mount namespace. `enter_cgroup` is called at
+    /// its place among the mounts.
+    pub(crate) fn build(&self, mut enter_cgroup: impl FnMut() -> Result<()>) -> Result<Rootfs> {
+        let host = pivot::open_root().doing(|| "open /")?;
+        let flags = self.propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC);
+        let change = Change { propagation: flags & !libc::MS_REC, ..Change::default() };
+        mount_setattr(host.as_fd(), flags & libc::MS_REC != 0, change).doing(|| "set the propagation of /")?;
+        if !self.old_root_is_slave() {
+            make_parent_private(&self.path)?;
+        }
+        let doing = || format!("prepare rootfs {}", self.path);
+        let below = rustix::fs::openat(
+            CWD,
+            self.path.as_str(),
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .doing(doing)?;
+        // a mount of its own, as pivot_root wants; the descriptor stays its root whatever is done to names
+        let root = open_tree(below.as_fd(), "", true).doing(doing)?;
+        move_to(root.as_fd(), below.as_fd()).doing(doing)?;
+
+        // opened now: only the host's own is known to be what it seems
+        let null = if self.masking.masked.is_empty() { None } else { Some(masking::open_null()?) };
+        let mut read_only_last = Vec::new();
+        for operation in &self.operations {
+            match operation {
+                Operation::Mount(plan) => {
+                    let mount = plan.apply(root.as_fd())?;
+                    if plan.read_only_last() {
+                        read_only_last.push(mount);
+                    }
+                }
+                Operation::EnterCgroup => enter_cgroup()?,
+                Operation::Cgroup(plan) => plan.apply(root.as_fd())?,
+            }
+        }
+        if let Some(devices) = &self.devices {
+            devices::apply(devices, root.as_fd())?;
+        }
+        Ok(Rootfs { root, null, read_only_last })
+    }
+
+    /// Makes the rootfs the root.
+    pub(crate) fn enter(&self, rootfs: &Rootfs) -> Result<()> {
+        if self.pivot {
+            pivot::pivot(rootfs.root.as_fd(), self.old_root_is_slave())?;
+        } else {
+            pivot::move_root(rootfs.root.as_fd(), &self.path)?;
+        }
+        // only after the pivot, which refuses a shared root
+        if let Some(flags) = self.propagation.filter(|f| f & (libc::MS_SHARED | libc::MS_UNBINDABLE) != 0) {
+            let change = Change { propagation: flags & !libc::MS_REC, ..Change::default() };
+            mount_setattr(rootfs.root.as_fd(), flags & libc::MS_REC != 0, change).doing(|| "set the propagation of the rootfs")?;
+        }
+        Ok(())
+    }
+
+    /// Read-only paths and mounts, masks, and the read-only root: after hooks and the terminal, which still write.
+    pub(crate) fn lock_down(&self, rootfs: &mut Rootfs) -> Result<()> {
+        let read_only = Change { set: RDONLY, ..Change::default() };
+        for mount in &rootfs.read_only_last {
+            mount_setattr(mount.as_fd(), false, read_only).doing(|| "make a tmpfs read-only")?;
+        }
+        if self.read_only {
+            mount_setattr(rootfs.root.as_fd(), false, read_only).doing(|| "make the rootfs read-only")?;
+        }
+        self.masking.apply(rootfs.root.as_fd(), rootfs.null.take())
+    }
+}
+
+/// What the steps of init share about the root file system.
+#[derive(Debug)]
+pub(crate) struct Rootfs {
+    root: OwnedFd,
+    null: Option<masking::Cover>,
+    read_only_last: Vec<OwnedFd>,
+}
+
+impl Rootfs {
+    /// The root directory.
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+}
+
+/// MS_* flags by the spec's word.
+fn propagation(name: &str) -> Option<u64> {
+    Some(match name {
+        "shared" => libc::MS_SHARED,
+        "rshared" => libc::MS_SHARED | libc::MS_REC,
+        "slave" => libc::MS_SLAVE,
+        "rslave" => libc::MS_SLAVE | libc::MS_REC,
+        "private" => libc::MS_PRIVATE,
+        "rprivate" => libc::MS_PRIVATE | libc::MS_REC,
+        "unbindable" => libc::MS_UNBINDABLE,
+        "runbindable" => libc::MS_UNBINDABLE | libc::MS_REC,
+        _ => return None,
+    })
+}
+
+/// Makes the mount that holds `path` private, so that what is mounted there does not appear on the host. The first
+/// ancestor that is a mount point is the one.
+fn make_parent_private(path: &str) -> Result<()> {
+    let mut at = path;
+    loop {
+        match rustix::mount::mount_change(if at.is_empty() { "/" } else { at }, MountPropagationFlags::PRIVATE) {
+            Err(Errno::INVAL) if !at.is_empty() => at = at.rsplit_once('/').map_or("", |(parent, _)| parent),
+            result => return result.doing(|| format!("make the mount that holds {path} private")),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Our own executable cannot be written from a container (CVE-2019-5736).
+//!
+//! A process of ours that is inside a container shows the file it runs from as `/proc/PID/exe`, and root in there could
+//! open that for writing once we are gone, and so replace the runtime of the host. Before a container is made or
+//! entered, the program therefore executes itself once more from something that cannot be written:
+//!
+//! 1. a read-only overlay of its own directory, mounted nowhere: it has no upper layer, so nothing can make it
+//!    writable, and it shares the page cache, so nothing is copied. (A read-only bind would not do: whoever owns a user
+//!    namespace can clone the mount and drop the flag.)
+//! 2. where overlays are refused, a sealed copy in memory (memfd_create(2));
+//! 3. else it fails: there is no unsealed way on.
+
+use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+
+use crate::error::{Doing, Error, Kind, Result};
+use crate::sys::exec::{Strings, execve_fd, started_from_fd};
+
+const OWN: &str = "/proc/self/exe";
+const OVERLAYFS_MAGIC: i64 = 0x794c_7630;
+const SEALS: SealFlags = SealFlags::SEAL.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::WRITE);
+
+/// Returns when this process runs from a sealed executable; until then, executes the program again with the same
+/// arguments and environment.
+pub fn seal() -> Result<()> {
+    if started_from_fd() {
+        if is_sealed()? {
+            return Ok(());
+        }
+        return Err(Error::new(Kind::Internal, "the runtime's executable is not sealed although it was started as a sealed copy"));
+    }
+    let sealed = overlay().or_else(|_| memory_copy()).doing(|| "seal the runtime's own executable")?;
+    let args: Vec<CString> = std::env::args_os().filter_map(|a| CString::new(a.into_vec()).ok()).collect();
+    let env: Vec<CString> =
+        std::env::vars_os().filter_map(|(k, v)| CString::new([k.as_bytes(), b"=", v.as_bytes()].concat()).ok()).collect();
+    let errno = execve_fd(sealed.as_fd(), &Strings::new(&args), &Strings::new(&env));
+    Err(errno).doing(|| "execute the sealed copy of the runtime")
+}
+
+fn is_sealed() -> Result<bool> {
+    let exe = rustix::fs::open(OWN, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).doing(|| "open the runtime's own executable")?;
+    if let Ok(seals) = rustix::fs::fcntl_get_seals(&exe) {
+        return Ok(seals.contains(SEALS));
+    }
+    let fs = rustix::fs::fstatfs(&exe).doing(|| "statfs the runtime's own executable")?;
+    Ok(fs.f_type as i64 == OVERLAYFS_MAGIC && fs.f_flags as u64 & u64::from(libc::ST_RDONLY as u32) != 0)
+}
+
+fn overlay() -> Result<OwnedFd> {
+    let exe = rustix::fs::readlink(OWN, Vec::new())?;
+    let exe = Path::new(OsStr::from_bytes(exe.as_bytes()));
+    let (Some(dir), Some(name)) = (exe.parent().and_then(Path::to_str), exe.file_name()) else {
+        return Err(Error::new(Kind::Internal, "the executable has no path"));
+    };
+    let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // an overlay without an upper layer wants two lower ones; the second is only looked at where the first has no entry
+    let lower = [dir, "/sys"].map(|d| d.replace('\\', "\\\\").replace(':', "\\:")).join(":");
+    rustix::mount::fsconfig_set_string(fs.as_fd(), "lowerdir", lower)?;
+    // inode numbers are of no interest, and xino would complain about file systems without room for them
+    rustix::mount::fsconfig_set_string(fs.as_fd(), "xino", "off")?;
+    rustix::mount::fsconfig_create(fs.as_fd())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    let mount = rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    let copy = rustix::fs::openat(&mount, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    // the path may have been replaced since we were started: what we execute must be what we are
+    let (ours, theirs) = (rustix::fs::stat(OWN)?, rustix::fs::fstat(&copy)?);
+    if (ours.st_size, ours.st_mtime, ours.st_mtime_nsec) != (theirs.st_size, theirs.st_mtime, theirs.st_mtime_nsec) {
+        return Err(Error::new(Kind::Internal, "the executable was replaced"));
+    }
+    Ok(copy)
+}
+
+fn memory_copy() -> Result<OwnedFd> {
+    let open = |flags| rustix::fs::memfd_create("masu", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | flags);
+    // kernels before 6.3 know no MFD_EXEC, and make every memfd executable
+    let copy = open(MemfdFlags::EXEC).or_else(|_| open(MemfdFlags::empty()))?;
+    let mut from = File::from(rustix::fs::openat(CWD, OWN, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?);
+    let mut to = File::from(copy);
+    std::io::copy(&mut from, &mut to)?;
+    rustix::fs::fchmod(&to, Mode::from_raw_mode(0o511))?;
+    rustix::fs::fcntl_add_seals(&to, SEALS)?;
+    Ok(to.into())
+}

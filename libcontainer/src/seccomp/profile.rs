@@ -1,0 +1,234 @@
+//! `linux.seccomp` checked and turned into numbers (plan, in the parent).
+//!
+//! What is an error, and its words, are runc's where runc has any (config-linux.md, "Seccomp"; seccomp(2)).
+
+use super::arch::Arch;
+use super::{Listener, syscalls};
+use crate::error::{Error, Result};
+use crate::spec::{Seccomp, SeccompArg, SyscallRule};
+use crate::sys::seccomp::{FLAG_LOG, FLAG_NEW_LISTENER, FLAG_SPEC_ALLOW, FLAG_WAIT_KILLABLE_RECV};
+
+/// What a filter returns to the kernel (linux/seccomp.h, `SECCOMP_RET_*`).
+pub(super) mod ret {
+    pub(in super::super) const KILL_THREAD: u32 = 0;
+    pub(super) const KILL_PROCESS: u32 = 0x8000_0000;
+    pub(super) const TRAP: u32 = 0x0003_0000;
+    pub(super) const ERRNO: u32 = 0x0005_0000;
+    pub(super) const NOTIFY: u32 = 0x7fc0_0000;
+    pub(super) const TRACE: u32 = 0x7ff0_0000;
+    pub(super) const LOG: u32 = 0x7ffc_0000;
+    pub(super) const ALLOW: u32 = 0x7fff_0000;
+    pub(in super::super) const ENOSYS: u32 = ERRNO | libc::ENOSYS as u32;
+    pub(super) const KIND: u32 = 0xffff_0000;
+}
+
+/// The largest error number that the kernel lets a filter return (linux/err.h, `MAX_ERRNO`).
+const MAX_ERRNO: u32 = 4095;
+
+/// The names of the actions that are understood, sorted (`masu features`).
+pub const ACTIONS: &[&str] = &[
+    "SCMP_ACT_ALLOW",
+    "SCMP_ACT_ERRNO",
+    "SCMP_ACT_KILL",
+    "SCMP_ACT_KILL_PROCESS",
+    "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_LOG",
+    "SCMP_ACT_NOTIFY",
+    "SCMP_ACT_TRACE",
+    "SCMP_ACT_TRAP",
+];
+
+/// The names of the comparisons that are understood, sorted (`masu features`).
+pub const OPERATORS: &[&str] =
+    &["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"];
+
+/// The flags that are understood, with what the kernel is told. TSYNC is for filters of other threads: a process that
+/// is about to become the container's has none, so it is accepted and left out, as in runc.
+pub(super) const FLAGS: &[(&str, u32)] = &[
+    ("SECCOMP_FILTER_FLAG_TSYNC", 0),
+    ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", FLAG_SPEC_ALLOW),
+    ("SECCOMP_FILTER_FLAG_LOG", FLAG_LOG),
+    ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", FLAG_WAIT_KILLABLE_RECV),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Op {
+    Ne,
+    Lt,
+    Le,
+    Eq,
+    Ge,
+    Gt,
+    /// The argument's bits under `mask` are `value`.
+    Masked,
+}
+
+/// A condition on one argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Condition {
+    pub(super) argument: u8,
+    pub(super) op: Op,
+    /// All ones, except for `Masked`.
+    pub(super) mask: u64,
+    pub(super) value: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Rule<'a> {
+    pub(super) names: &'a [String],
+    pub(super) action: u32,
+    /// The rule holds when all conditions of one of these hold, or always when there are none. Each is in order of
+    /// the arguments and has an argument at most once.
+    pub(super) alternatives: Vec<Vec<Condition>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Profile<'a> {
+    pub(super) default: u32,
+    /// Those that this kernel can run, the native one first, each once.
+    pub(super) architectures: Vec<Arch>,
+    pub(super) rules: Vec<Rule<'a>>,
+    pub(super) flags: u32,
+    pub(super) listener: Option<Listener>,
+}
+
+/// `None` when neither a default action nor rules are there: no filter, as in runc. A profile with rules but without a
+/// default action is an error there and here.
+pub(super) fn check(spec: &Seccomp, native: Arch) -> Result<Option<Profile<'_>>> {
+    if spec.default_action.is_empty() && spec.syscalls.is_empty() {
+        return Ok(None);
+    }
+    let mut flags = flags(spec.flags.as_deref())?;
+    let architectures = architectures(&spec.architectures, native)?;
+    let default = action(&spec.default_action, spec.default_errno_ret, "defaultErrnoRet")?;
+    if default == ret::NOTIFY {
+        return Err(Error::invalid("SCMP_ACT_NOTIFY cannot be used as default action"));
+    }
+    let rules: Vec<Rule<'_>> = spec.syscalls.iter().map(rule).collect::<Result<_>>()?;
+    let notifies = rules.iter().any(|rule| rule.action == ret::NOTIFY && !rule.names.is_empty());
+    let listener = if notifies { Some(listener(spec)?) } else { None };
+    if notifies {
+        flags |= FLAG_NEW_LISTENER;
+    } else if flags & FLAG_WAIT_KILLABLE_RECV != 0 {
+        return Err(Error::invalid("seccomp flag SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs a rule with SCMP_ACT_NOTIFY"));
+    }
+    Ok(Some(Profile { default, architectures, rules, flags, listener }))
+}
+
+fn flags(names: Option<&[String]>) -> Result<u32> {
+    let Some(names) = names else { return Ok(FLAG_SPEC_ALLOW) };
+    names.iter().try_fold(0, |flags, name| match FLAGS.iter().find(|(known, _)| known == name) {
+        Some((_, flag)) => Ok(flags | flag),
+        None => Err(Error::invalid(format!("seccomp flag {name} is not known to masu"))),
+    })
+}
+
+fn architectures(names: &[String], native: Arch) -> Result<Vec<Arch>> {
+    let mut all = vec![native];
+    for name in names {
+        let arch = Arch::from_name(name).ok_or_else(|| Error::invalid(format!("string {name} is not a valid arch for seccomp")))?;
+        if !arch.runs_on(native) || all.contains(&arch) {
+            continue;
+        }
+        if !syscalls::known(arch) {
+            return Err(Error::unsupported(format!("seccomp architecture {name}: no table of system calls in this build")));
+        }
+        all.push(arch);
+    }
+    Ok(all)
+}
+
+/// What the kernel is to be given for an action. `errno` defaults to EPERM; where it is given and the action has none,
+/// it is ignored with a warning, as in runc (which does not even warn). `field` names it in messages.
+fn action(name: &str, errno: Option<u32>, field: &str) -> Result<u32> {
+    let value = |limit: u32| match errno {
+        Some(errno) if errno > limit => Err(Error::invalid(format!("seccomp {field} {errno}: at most {limit}"))),
+        Some(errno) => Ok(errno),
+        None => Ok(libc::EPERM as u32),
+    };
+    let action = match name {
+        "SCMP_ACT_ERRNO" => return Ok(ret::ERRNO | value(MAX_ERRNO)?),
+        "SCMP_ACT_TRACE" => return Ok(ret::TRACE | value(0xffff)?),
+        "SCMP_ACT_ALLOW" => ret::ALLOW,
+        "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => ret::KILL_THREAD,
+        "SCMP_ACT_KILL_PROCESS" => ret::KILL_PROCESS,
+        "SCMP_ACT_TRAP" => ret::TRAP,
+        "SCMP_ACT_LOG" => ret::LOG,
+        "SCMP_ACT_NOTIFY" => ret::NOTIFY,
+        _ => return Err(Error::invalid(format!("string {name} is not a valid action for seccomp"))),
+    };
+    if let Some(errno) = errno {
+        log::warn!("seccomp {field} {errno} is ignored: {name} returns no error number");
+    }
+    Ok(action)
+}
+
+fn rule(spec: &SyscallRule) -> Result<Rule<'_>> {
+    let action = action(&spec.action, spec.errno_ret, "errnoRet")?;
+    let mut conditions = Vec::new();
+    for arg in &spec.args {
+        conditions.push(condition(arg, spec.names.first().map_or("", String::as_str))?);
+    }
+    for name in &spec.names {
+        if name.is_empty() {
+            return Err(Error::invalid("empty string is not a valid syscall"));
+        }
+        if name == "write" && action == ret::NOTIFY {
+            return Err(Error::invalid("SCMP_ACT_NOTIFY cannot be used for the write syscall"));
+        }
+    }
+    if spec.names.is_empty() {
+        log::warn!("a seccomp rule with {} names no system call", spec.action);
+    }
+    conditions.sort_by_key(|c| c.argument);
+    let alternatives = if conditions.is_empty() {
+        Vec::new()
+    } else if conditions.windows(2).any(|pair| matches!(pair, [a, b] if a.argument == b.argument)) {
+        // libseccomp takes one condition on an argument, so runc makes each a rule of its own: any of them suffices
+        conditions.into_iter().map(|c| vec![c]).collect()
+    } else {
+        vec![conditions]
+    };
+    Ok(Rule { names: &spec.names, action, alternatives })
+}
+
+fn condition(arg: &SeccompArg, name: &str) -> Result<Condition> {
+    let op = match arg.op.as_str() {
+        "SCMP_CMP_NE" => Op::Ne,
+        "SCMP_CMP_LT" => Op::Lt,
+        "SCMP_CMP_LE" => Op::Le,
+        "SCMP_CMP_EQ" => Op::Eq,
+        "SCMP_CMP_GE" => Op::Ge,
+        "SCMP_CMP_GT" => Op::Gt,
+        "SCMP_CMP_MASKED_EQ" => Op::Masked,
+        other => return Err(Error::invalid(format!("string {other} is not a valid operator for seccomp"))),
+    };
+    let argument = u8::try_from(arg.index).ok().filter(|index| *index < 6).ok_or_else(|| {
+        Error::invalid(format!(
+            "error creating seccomp syscall condition for syscall {name}: syscalls only have up to 6 arguments ({} given)",
+            arg.index
+        ))
+    })?;
+    Ok(match op {
+        Op::Masked => Condition { argument, op, mask: arg.value, value: arg.value_two & arg.value },
+        _ => Condition { argument, op, mask: u64::MAX, value: arg.value },
+    })
+}
+
+fn listener(spec: &Seccomp) -> Result<Listener> {
+    let path = &spec.listener_path;
+    if path.is_empty() {
+        return Err(Error::invalid("seccomp listenerPath is not set"));
+    }
+    if !path.starts_with('/') || path.contains('\0') {
+        return Err(Error::invalid(format!("seccomp listenerPath {path}: not an absolute path")));
+    }
+    Ok(Listener { path: path.clone(), metadata: spec.listener_metadata.clone() })
+}
+
+/// Whether a call that is newer than the profile gets ENOSYS in place of this default action: so the C library falls
+/// back to older calls, where EPERM would make it fail. Not where newer calls are let through; a tracer answers for
+/// itself.
+pub(super) fn hides_new_calls(default: u32) -> bool {
+    !matches!(default & ret::KIND, ret::ALLOW | ret::LOG | ret::TRACE)
+}

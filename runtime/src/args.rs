@@ -1,0 +1,234 @@
+//! Reads the command line by the table of flags in `args/table.rs`.
+//!
+//! Callers write flags as Go programs take them and as GNU programs do: `--x v`, `--x=v`, `-x v` and `-x=v` for long
+//! names (go-runc sends `-no-subreaper`), clusters of short ones (`-td`), `--detach=false`, on both sides of the id.
+//! lexopt does all of it but long names behind a single dash: those are looked up in the table before lexopt sees the
+//! word, so that a name in the table wins over a cluster, as in Go.
+
+mod help;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::{OsStr, OsString};
+
+pub(crate) use help::help;
+pub(crate) use table::{COMMANDS, Command, Flag, GLOBAL, Takes};
+
+/// What the command line says.
+#[derive(Debug, Default)]
+pub(crate) struct Args {
+    /// `None` when no command is named.
+    pub(crate) command: Option<&'static Command>,
+    pub(crate) help: bool,
+    pub(crate) version: bool,
+    /// What is no flag: the id, and what follows it.
+    pub(crate) operands: Vec<String>,
+    /// What is wrong with it, if anything is. All that was read before it is there: `--log` above all.
+    pub(crate) problem: Option<String>,
+    flags: Vec<(&'static Flag, String)>,
+}
+
+impl Args {
+    /// Reads the words after the program's name.
+    pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Args {
+        let mut args = Args::default();
+        // lexopt takes over what is left, hence the `Vec` it makes; there are few words
+        args.problem = args.read(&mut lexopt::Parser::from_args(words)).and_then(|()| args.count()).err();
+        args
+    }
+
+    /// Whether a flag is on.
+    pub(crate) fn on(&self, long: &str) -> bool {
+        self.last(long).is_some_and(|v| v == "true")
+    }
+
+    /// A flag that can be on, off or not given.
+    pub(crate) fn choice(&self, long: &str) -> Option<bool> {
+        self.last(long).map(|v| v == "true")
+    }
+
+    /// The value of a flag, where it is given and not empty.
+    pub(crate) fn text(&self, long: &str) -> Option<&str> {
+        self.last(long).filter(|v| !v.is_empty())
+    }
+
+    /// Whether a flag is given at all, and be it empty.
+    pub(crate) fn given(&self, long: &str) -> bool {
+        self.last(long).is_some()
+    }
+
+    /// The value of a flag that takes a number.
+    pub(crate) fn number(&self, long: &str) -> Option<i64> {
+        self.last(long).and_then(|v| v.parse().ok())
+    }
+
+    /// All values of a flag, in order.
+    pub(crate) fn each(&self, long: &str) -> Vec<String> {
+        self.values(long).map(str::to_string).collect()
+    }
+
+    fn last(&self, long: &str) -> Option<&str> {
+        self.values(long).last()
+    }
+
+    /// Of the command's own flag if it has one of that name: `--rootless=true spec` is not `spec --rootless`.
+    fn values(&self, long: &str) -> impl Iterator<Item = &str> {
+        let flag = self.find(|f| f.long == long);
+        debug_assert!(self.command.is_none() || flag.is_some(), "--{long} is not in the table");
+        self.flags.iter().filter(move |(f, _)| flag.is_some_and(|flag| std::ptr::eq(*f, flag))).map(|(_, v)| v.as_str())
+    }
+
+    /// A flag of the command, else one of those that stand before it.
+    fn find(&self, is: impl Fn(&Flag) -> bool) -> Option<&'static Flag> {
+        let own = self.command.map_or(&[][..], |c| c.flags);
+        own.iter().chain(GLOBAL).find(|f| is(f))
+    }
+
+    fn read(&mut self, parser: &mut lexopt::Parser) -> Result<(), String> {
+        let mut last: Option<&'static Flag> = None;
+        loop {
+            if let Some(mut words) = parser.try_raw_args()
+                && let Some(word) = words.peek()
+            {
+                if word == "--" {
+                    words.next();
+                    return words.try_for_each(|w| self.operand(w));
+                }
+                if self.command.is_some_and(|c| c.rest_after_id) && !self.operands.is_empty() {
+                    return words.try_for_each(|w| self.operand(w));
+                }
+                if is_negative_number(word) {
+                    let word = words.next().unwrap_or_default();
+                    self.operand(word)?;
+                    continue;
+                }
+                if let Some((flag, value)) = self.long_behind_one_dash(word)? {
+                    let name = words.next().unwrap_or_default();
+                    let value = match (flag.takes, value) {
+                        (Takes::Nothing, value) => value.unwrap_or_default(),
+                        (_, Some(value)) => value,
+                        (_, None) => utf8(words.next().ok_or_else(|| needs_argument(&name.to_string_lossy()))?)?,
+                    };
+                    self.set(flag, value)?;
+                    continue;
+                }
+            }
+            let flag = match parser.next() {
+                Ok(None) => return Ok(()),
+                Ok(Some(lexopt::Arg::Value(word))) => {
+                    self.operand(word)?;
+                    continue;
+                }
+                Ok(Some(lexopt::Arg::Long(name))) => {
+                    self.find(|f| f.long == name).ok_or_else(|| format!("flag provided but not defined: -{name}"))?
+                }
+                Ok(Some(lexopt::Arg::Short(c))) => {
+                    let alias = match c {
+                        '?' => 'h',
+                        'V' => 'v',
+                        c => c,
+                    };
+                    self.find(|f| f.short == Some(alias)).ok_or_else(|| format!("flag provided but not defined: -{c}"))?
+                }
+                // `-d=false`: lexopt reports the value of a short flag that did not ask for one when it goes on
+                Err(lexopt::Error::UnexpectedValue { value, .. }) => {
+                    if let Some(flag) = last {
+                        self.set(flag, utf8(value)?)?;
+                    }
+                    continue;
+                }
+                Err(e) => return Err(e.to_string()),
+            };
+            last = Some(flag);
+            let value = match flag.takes {
+                // asking behind a short flag would take the rest of its cluster
+                Takes::Nothing => String::new(),
+                _ => utf8(parser.value().map_err(|_| needs_argument(&spelling(flag)))?)?,
+            };
+            self.set(flag, value)?;
+        }
+    }
+
+    /// `-no-subreaper`, `-root=/x`: the flag, and the value if one is joined to it.
+    fn long_behind_one_dash(&self, word: &OsStr) -> Result<Option<(&'static Flag, Option<String>)>, String> {
+        let Some(rest) = word.as_encoded_bytes().strip_prefix(b"-").filter(|r| r.len() > 1 && r[0] != b'-') else {
+            return Ok(None);
+        };
+        let mut parts = rest.splitn(2, |b| *b == b'=');
+        let name = parts.next().unwrap_or_default();
+        let Some(flag) = self.find(|f| f.long.as_bytes() == name) else { return Ok(None) };
+        let value = match parts.next() {
+            Some(value) => Some(String::from_utf8(value.to_vec()).map_err(|_| not_utf8(word))?),
+            None => None,
+        };
+        Ok(Some((flag, value)))
+    }
+
+    fn set(&mut self, flag: &'static Flag, value: String) -> Result<(), String> {
+        let value = match flag.takes {
+            Takes::Nothing => match &*value {
+                "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => "true".to_string(),
+                "0" | "f" | "F" | "false" | "FALSE" | "False" => "false".to_string(),
+                _ => return Err(format!("invalid value \"{value}\" for flag -{}: neither true nor false", flag.long)),
+            },
+            Takes::Number if value.parse::<i64>().is_err() => {
+                return Err(format!("invalid value \"{value}\" for flag -{}: not a number", flag.long));
+            }
+            _ => value,
+        };
+        self.help |= flag.long == "help" && value == "true";
+        self.version |= flag.long == "version" && value == "true";
+        self.flags.push((flag, value));
+        Ok(())
+    }
+
+    fn operand(&mut self, word: OsString) -> Result<(), String> {
+        let word = utf8(word)?;
+        if self.command.is_some() {
+            self.operands.push(word);
+        } else if word == "help" || word == "h" {
+            self.help = true;
+        } else {
+            let found = COMMANDS.iter().find(|c| c.name == word);
+            self.command = Some(found.ok_or_else(|| format!("unknown command \"{word}\""))?);
+        }
+        Ok(())
+    }
+
+    /// Checks the number of operands, in runc's words.
+    fn count(&self) -> Result<(), String> {
+        let (Some(command), false) = (self.command, self.help) else { return Ok(()) };
+        let (least, greatest) = command.count;
+        let (n, how) = match self.operands.len() {
+            n if n < least && least == greatest => (least, "exactly"),
+            n if n < least => (least, "a minimum of"),
+            n if n > greatest && least == greatest => (greatest, "exactly"),
+            n if n > greatest => (greatest, "a maximum of"),
+            _ => return Ok(()),
+        };
+        Err(format!("\"{}\" requires {how} {n} argument(s)", command.name))
+    }
+}
+
+/// podman and CRI-O look for the words before the colon to learn what `restore` can do.
+fn needs_argument(flag: &str) -> String {
+    format!("flag needs an argument: {flag}")
+}
+
+fn spelling(flag: &Flag) -> String {
+    format!("--{}", flag.long)
+}
+
+/// Go's parser takes `-9` for an operand.
+fn is_negative_number(word: &OsStr) -> bool {
+    matches!(word.as_encoded_bytes(), [b'-', b'0'..=b'9', ..])
+}
+
+fn utf8(word: OsString) -> Result<String, String> {
+    word.into_string().map_err(|w| not_utf8(&w))
+}
+
+fn not_utf8(word: &OsStr) -> String {
+    format!("argument {word:?} is not UTF-8")
+}

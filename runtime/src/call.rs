@@ -1,0 +1,125 @@
+//! One call of the program: its name, its command line, and where the containers' state is.
+
+use std::path::{Component, Path, PathBuf};
+
+use libcontainer::container::{Container, check_id};
+use libcontainer::error::{Doing, Error, Result};
+use rustix::fs::Mode;
+
+use crate::args::Args;
+
+/// What a command is given.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    /// The base name of `argv[0]`, for messages; `runc` when called by that name.
+    pub(crate) program: &'a str,
+    pub(crate) args: &'a Args,
+}
+
+impl Call<'_> {
+    /// The container's id, checked.
+    pub(crate) fn id(&self) -> Result<&str> {
+        let id = self.args.operands.first().map_or("", String::as_str);
+        check_id(id)?;
+        Ok(id)
+    }
+
+    /// The container named on the command line.
+    pub(crate) fn container(&self) -> Result<Container> {
+        Container::open(&self.root()?, self.id()?)
+    }
+
+    /// The directory of the containers' state, absolute.
+    ///
+    /// By default `/run/masu`, or `$XDG_RUNTIME_DIR/masu` for a user without privileges; under the name `runc` those
+    /// of runc.
+    pub(crate) fn root(&self) -> Result<PathBuf> {
+        if let Some(root) = self.given_root()? {
+            return Ok(root);
+        }
+        let name = if self.program == "runc" { "runc" } else { "masu" };
+        match std::env::var_os("XDG_RUNTIME_DIR") {
+            Some(dir) if !dir.is_empty() && is_unprivileged() => own_root(Path::new(&dir).join(name)),
+            _ => Ok(Path::new("/run").join(name)),
+        }
+    }
+
+    fn given_root(&self) -> Result<Option<PathBuf>> {
+        if !self.args.given("root") {
+            return Ok(None);
+        }
+        let root = self.args.text("root").unwrap_or(".");
+        let root = clean(&std::path::absolute(root).doing(|| format!("make --root {root} absolute"))?);
+        // "", ".", "../.." and "/" all lead here; delete would go through the whole host
+        if root == Path::new("/") {
+            return Err(Error::invalid("Option --root argument should not be set to /"));
+        }
+        Ok(Some(root))
+    }
+}
+
+/// Takes `..` away by name, as Go's filepath.Clean does: callers compare the paths they get back with their own.
+fn clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            _ => {}
+        }
+    }
+    clean
+}
+
+/// Whether $XDG_RUNTIME_DIR counts: for all but root, and for root of a user namespace, unless $USER says root.
+fn is_unprivileged() -> bool {
+    !rustix::process::geteuid().is_root() || (is_in_user_namespace() && std::env::var_os("USER").is_none_or(|u| u != "root"))
+}
+
+/// The first user namespace maps all ids to themselves (user_namespaces(7)).
+fn is_in_user_namespace() -> bool {
+    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.split_whitespace().eq(["0", "0", "4294967295"]))
+}
+
+/// Makes the root below $XDG_RUNTIME_DIR, with the sticky bit that keeps it from being pruned (XDG base directory
+/// specification).
+fn own_root(root: PathBuf) -> Result<PathBuf> {
+    let bits = Mode::RWXU | Mode::SVTX;
+    match rustix::fs::mkdir(&root, bits) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(e) => return Err(e).doing(|| format!("make {} ($XDG_RUNTIME_DIR must be writable by the user)", root.display())),
+    }
+    rustix::fs::chmod(&root, bits).doing(|| format!("set the sticky bit of {}", root.display()))?;
+    Ok(root)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsString;
+
+    fn root(words: &[&str], program: &str) -> Result<PathBuf> {
+        let args = Args::parse(words.iter().map(OsString::from));
+        Call { program, args: &args }.root()
+    }
+
+    #[test]
+    fn a_given_root_is_absolute_and_clean() {
+        assert_eq!(root(&["--root", "/run//x/../y/./z/", "list"], "masu").unwrap(), Path::new("/run/y/z"));
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(root(&["--root", "sub", "list"], "masu").unwrap(), here.join("sub"));
+    }
+
+    #[test]
+    fn the_root_of_the_host_is_refused() {
+        for given in ["/", "//", "/..", "/x/..", "../../../../../../../../../../../../../../.."] {
+            assert_eq!(
+                root(&["--root", given, "list"], "masu").unwrap_err().text(),
+                "Option --root argument should not be set to /",
+                "{given}"
+            );
+        }
+    }
+}

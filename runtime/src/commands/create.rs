@@ -1,0 +1,61 @@
+//! `create`: make a container whose process waits for `start`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use libcontainer::container::{self, CreateOptions};
+use libcontainer::error::{self, Doing, Error};
+
+use crate::args::Args;
+use crate::call::Call;
+
+pub(super) fn run(call: &Call<'_>) -> Result<u8> {
+    let options = CreateOptions { detach: true, ..options(call.args)? };
+    container::create(&call.root()?, call.id()?, &options)?;
+    Ok(0)
+}
+
+/// The flags that `create` and `run` share.
+pub(super) fn options(args: &Args) -> error::Result<CreateOptions> {
+    let systemd = match args.text("cgroup-manager") {
+        None | Some("cgroupfs") => false,
+        Some("systemd") => true,
+        Some("disabled") => return Err(Error::unsupported("--cgroup-manager disabled is not supported")),
+        Some(other) => return Err(Error::invalid(format!("--cgroup-manager {other}: neither cgroupfs, systemd nor disabled"))),
+    };
+    Ok(CreateOptions {
+        bundle: path(args, "bundle").unwrap_or_else(|| ".".into()),
+        config: path(args, "config"),
+        console_socket: path(args, "console-socket"),
+        pidfd_socket: path(args, "pidfd-socket"),
+        pid_file: pid_file(args)?,
+        no_pivot: args.on("no-pivot"),
+        no_new_keyring: args.on("no-new-keyring"),
+        preserve_fds: preserve_fds(args)?,
+        listen_fds: listen_fds(),
+        systemd_cgroup: systemd || args.on("systemd-cgroup"),
+        notify_socket: std::env::var_os("NOTIFY_SOCKET").filter(|s| !s.is_empty()).map(PathBuf::from),
+        ..CreateOptions::default()
+    })
+}
+
+pub(super) fn path(args: &Args, flag: &str) -> Option<PathBuf> {
+    args.text(flag).map(PathBuf::from)
+}
+
+/// Relative to the caller's directory, not to the bundle.
+pub(super) fn pid_file(args: &Args) -> error::Result<Option<PathBuf>> {
+    args.text("pid-file").map(|p| std::path::absolute(p).doing(|| format!("make --pid-file {p} absolute"))).transpose()
+}
+
+pub(super) fn preserve_fds(args: &Args) -> error::Result<u32> {
+    let n = args.number("preserve-fds").unwrap_or_default();
+    u32::try_from(n).map_err(|_| Error::invalid(format!("--preserve-fds {n}: out of range")))
+}
+
+/// The number of sockets that systemd passes, if it means us (sd_listen_fds(3)).
+fn listen_fds() -> u32 {
+    let number = |name| std::env::var(name).ok().and_then(|v| v.parse::<u32>().ok());
+    let Some(n) = number("LISTEN_FDS") else { return 0 };
+    if number("LISTEN_PID") == Some(std::process::id()) { n } else { 0 }
+}

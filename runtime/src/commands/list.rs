@@ -1,0 +1,101 @@
+//! `list`: the containers below --root, as a table or as JSON.
+
+use anyhow::Result;
+use libcontainer::container;
+use libcontainer::error::Error;
+use rustix::io::Errno;
+
+use super::state::State;
+use crate::call::Call;
+use crate::log::complain;
+
+pub(super) fn run(call: &Call<'_>) -> Result<u8> {
+    let format = call.args.text("format").unwrap_or("table");
+    if !matches!(format, "table" | "json") {
+        return Err(Error::invalid(format!("invalid format option: {format}")).into());
+    }
+    let found = match container::list(&call.root()?) {
+        // nothing was ever created; but a root that was named and is not there is a mistake
+        Err(e) if e.errno() == Some(Errno::NOENT) && !call.args.given("root") => Vec::new(),
+        result => result?,
+    };
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let mut states = Vec::new();
+    // one that is damaged must not hide the others
+    for container in &found {
+        let state = container.as_ref().map_err(ToString::to_string).and_then(|c| {
+            State::of(c, owner(&passwd, c.record().owner)).map_err(|e| format!("status of container {}: {e}", c.record().id))
+        });
+        match state {
+            Ok(state) => states.push(state),
+            Err(e) => complain(&e),
+        }
+    }
+    if call.args.on("quiet") {
+        let ids: String = states.iter().map(|s| format!("{}\n", s.id)).collect();
+        super::print(ids.as_bytes())?;
+    } else if format == "json" {
+        // Go's encoder writes null for a list that nothing was added to
+        super::print_json(&(!states.is_empty()).then_some(&states))?;
+    } else {
+        super::print(table(&states).as_bytes())?;
+    }
+    Ok(0)
+}
+
+fn table(states: &[State<'_>]) -> String {
+    let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_string)];
+    rows.extend(
+        states
+            .iter()
+            .map(|s| [s.id.to_string(), s.pid.to_string(), s.status.clone(), s.bundle.to_string(), s.created.to_string(), s.owner.clone()]),
+    );
+    // runc's columns: three blanks apart, at least twelve wide, the last as it is
+    let width = |i: usize| rows.iter().map(|r| r.get(i).map_or(0, |c| c.chars().count() + 3)).max().unwrap_or_default().max(12);
+    let widths: Vec<usize> = (0..5).map(width).collect();
+    let mut text = String::new();
+    for [id, pid, status, bundle, created, owner] in &rows {
+        for (cell, width) in [id, pid, status, bundle, created].into_iter().zip(&widths) {
+            text.push_str(&format!("{cell:width$}"));
+        }
+        text.push_str(owner);
+        text.push('\n');
+    }
+    text
+}
+
+/// The name of a user by passwd(5), or `#uid`.
+fn owner(passwd: &str, uid: u32) -> String {
+    let uid = uid.to_string();
+    let of = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid && !name.is_empty()).then(|| name.to_string())
+    };
+    passwd.lines().find_map(of).unwrap_or_else(|| format!("#{uid}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn owners() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\n:x:7:7::/:\n1000:x:5:5::/:\ndaemon:x:1:1::/:/bin/false\n";
+        assert_eq!(["root", "daemon", "1000", "#7", "#1000"].map(str::to_string), [0, 1, 5, 7, 1000].map(|uid| owner(passwd, uid)));
+    }
+
+    #[test]
+    fn columns_are_three_blanks_apart_and_twelve_wide() {
+        assert_eq!(table(&[]), "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n");
+        let none = BTreeMap::new();
+        let mut state = State::for_test("a-rather-long-id", &none);
+        state.owner = "root".into();
+        assert_eq!(
+            table(&[state]),
+            "ID                 PID         STATUS      BUNDLE      CREATED                          OWNER\n\
+             a-rather-long-id   7           running     /b          2026-11-24T04:46:55.123456789Z   root\n"
+        );
+    }
+}

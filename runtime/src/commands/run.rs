@@ -1,0 +1,51 @@
+//! `run`: create and start; without --detach also wait, delete, and return the program's exit code.
+
+use std::path::Path;
+
+use anyhow::Result;
+use libcontainer::container::{self, Container, CreateOptions, Process};
+use libcontainer::error;
+
+use super::create;
+use crate::call::Call;
+use crate::foreground::{self, Foreground, Signals};
+
+pub(super) fn run(call: &Call<'_>) -> Result<u8> {
+    let options = CreateOptions { detach: call.args.on("detach"), ..create::options(call.args)? };
+    let (root, id) = (call.root()?, call.id()?);
+    // from here on a signal is for the container, and kept until there is one
+    let signals = if options.detach { None } else { Some(Signals::hold()?) };
+    if signals.is_some() && !call.args.on("no-subreaper") {
+        foreground::adopt_orphans()?;
+    }
+    let (container, process) = container::create(&root, id, &options)?;
+    match go(container, process, signals.as_ref()) {
+        Ok(code) => {
+            if !options.detach && !call.args.on("keep") {
+                delete(&root, id);
+            }
+            Ok(code)
+        }
+        Err(e) => {
+            delete(&root, id);
+            // conmon takes a pid file for a sign of success
+            if let Some(path) = &options.pid_file {
+                let _ = std::fs::remove_file(path);
+            }
+            Err(e.into())
+        }
+    }
+}
+
+fn go(mut container: Container, process: Process, signals: Option<&Signals>) -> error::Result<u8> {
+    let foreground = signals.map(|signals| Foreground::over(process, signals)).transpose()?;
+    container.start()?;
+    foreground.map_or(Ok(0), Foreground::attend)
+}
+
+/// Neither the program's exit code nor the first error is to be lost because of what this meets.
+fn delete(root: &Path, id: &str) {
+    if let Err(e) = container::delete(root, id, true) {
+        log::warn!("delete container {id}: {e}");
+    }
+}

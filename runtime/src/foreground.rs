@@ -1,0 +1,244 @@
+//! `run` and `exec` without --detach: stand in for the container's process until it ends.
+//!
+//! One loop over file descriptors: signals come in by a signalfd and are passed on, the end of the process by its pidfd,
+//! what is typed and printed by the [`Relay`] when the process has a terminal. Without one the process has our standard
+//! streams and there is nothing to copy.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use libcontainer::container::Process;
+use libcontainer::error::{Doing, Error, Kind, Result};
+use libcontainer::sys::signal;
+use nix::libc;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitIdOptions, WaitOptions};
+use rustix::stdio;
+
+use crate::relay::{HostTerminal, Relay};
+
+/// The signals that are for the container, held back and readable.
+#[derive(Debug)]
+pub(crate) struct Signals(SignalFd);
+
+impl Signals {
+    /// Blocks them for this process, before there is a container to pass them to: none is lost, none kills us while
+    /// the container is half made.
+    pub(crate) fn hold() -> Result<Signals> {
+        let mut set = SigSet::all();
+        // faults of our own; the kernel does not hold them back anyway
+        for fault in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGTRAP, Signal::SIGSYS] {
+            set.remove(fault);
+        }
+        // ignored since our start: a reader of ours that goes away is no concern of the container
+        set.remove(Signal::SIGPIPE);
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&set), None).map_err(errno).doing(|| "block signals")?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        Ok(Signals(SignalFd::with_flags(&set, flags).map_err(errno).doing(|| "signalfd")?))
+    }
+
+    fn next(&self) -> Result<Option<i32>> {
+        let info = self.0.read_signal().map_err(errno).doing(|| "read a signal")?;
+        Ok(info.and_then(|i| i32::try_from(i.ssi_signo).ok()))
+    }
+}
+
+fn errno(e: nix::errno::Errno) -> Errno {
+    Errno::from_raw_os_error(e as i32)
+}
+
+/// Makes this process the parent of the container's orphans, which without a pid namespace would go to init.
+pub(crate) fn adopt_orphans() -> Result<()> {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).doing(|| "become a subreaper")
+}
+
+/// Who has something for us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    Signals,
+    Process,
+    Master,
+    Stdin,
+    Stdout,
+}
+
+/// What is waited for.
+pub(crate) type Wanted<'a> = Vec<(Source, BorrowedFd<'a>, PollFlags)>;
+
+/// The process that we stand in for.
+#[derive(Debug)]
+pub(crate) struct Foreground<'a> {
+    pid: i32,
+    pidfd: OwnedFd,
+    relay: Option<Relay<'static>>,
+    signals: &'a Signals,
+}
+
+impl Foreground<'_> {
+    /// Takes over the terminal, if the process has one. Best before its program runs, so that nothing is printed or
+    /// typed under other modes.
+    pub(crate) fn over(process: Process, signals: &Signals) -> Result<Foreground<'_>> {
+        let relay = |master| Relay::new(master, HostTerminal::raw()?, stdio::stdin(), stdio::stdout());
+        let Process { pid, pidfd, terminal } = process;
+        Ok(Foreground { pid, pidfd, relay: terminal.map(relay).transpose()?, signals })
+    }
+
+    /// Waits for the process and returns its exit code, 128+n when signal n ended it.
+    pub(crate) fn attend(self) -> Result<u8> {
+        let Foreground { pid, pidfd, mut relay, signals } = self;
+        let mut code = None;
+        loop {
+            if let Some(code) = code
+                && relay.as_ref().is_none_or(Relay::is_drained)
+            {
+                return Ok(code);
+            }
+            let mut wanted: Wanted<'_> = Vec::with_capacity(5);
+            if code.is_none() {
+                wanted.push((Source::Process, pidfd.as_fd(), PollFlags::IN));
+            }
+            wanted.push((Source::Signals, signals.0.as_fd(), PollFlags::IN));
+            if let Some(relay) = &relay {
+                relay.wants(&mut wanted);
+            }
+            for source in wait(&wanted)? {
+                match source {
+                    Source::Process if relay.is_none() => return exit_code(pidfd.as_fd()),
+                    Source::Process => code = Some(exit_code(pidfd.as_fd())?),
+                    Source::Signals => {
+                        while let Some(number) = signals.next()? {
+                            match (number, code) {
+                                (libc::SIGCHLD, None) => code = reap(pid)?,
+                                (libc::SIGCHLD | libc::SIGURG, _) => {}
+                                (libc::SIGWINCH, _) if relay.is_some() => relay.iter().for_each(Relay::resize),
+                                (number, None) => pass_on(pidfd.as_fd(), number),
+                                // nobody is left who could obey it: what is still to be printed goes nowhere
+                                (libc::SIGTERM | libc::SIGINT | libc::SIGQUIT | libc::SIGHUP, Some(code)) => return Ok(code),
+                                _ => {}
+                            }
+                        }
+                    }
+                    Source::Master | Source::Stdin | Source::Stdout => {
+                        if let Some(relay) = &mut relay {
+                            relay.ready(source)?;
+                        }
+                    }
+                }
+            }
+            if let Some(relay) = &mut relay {
+                if code.is_some() {
+                    relay.finish();
+                }
+                relay.turn();
+            }
+        }
+    }
+}
+
+/// Waits until one of them is ready, and says which are.
+pub(crate) fn wait(wanted: &Wanted<'_>) -> Result<Vec<Source>> {
+    let mut fds: Vec<_> = wanted.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
+    loop {
+        match poll(&mut fds, None) {
+            Ok(_) => break,
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e).doing(|| "wait for the process"),
+        }
+    }
+    Ok(wanted.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty()).map(|((source, ..), _)| *source).collect())
+}
+
+/// The process may be gone already; its end is seen soon.
+fn pass_on(pidfd: BorrowedFd<'_>, number: i32) {
+    let Some(signal) = signal::from_number(number) else { return };
+    if let Err(e) = rustix::process::pidfd_send_signal(pidfd, signal)
+        && e != Errno::SRCH
+    {
+        log::warn!("pass signal {number} on: {}", Error::from(e));
+    }
+}
+
+/// Collects every child that has ended, orphans of the container too, and with luck the process itself.
+fn reap(pid: i32) -> Result<Option<u8>> {
+    let mut code = None;
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((child, status))) if Some(child) == Pid::from_raw(pid) => {
+                code = Some(code_of(status.exit_status(), status.terminating_signal()));
+            }
+            Ok(Some(_)) => {}
+            Ok(None) | Err(Errno::CHILD) => return Ok(code),
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e).doing(|| "wait for children"),
+        }
+    }
+}
+
+fn exit_code(pidfd: BorrowedFd<'_>) -> Result<u8> {
+    loop {
+        match rustix::process::waitid(rustix::process::WaitId::PidFd(pidfd), WaitIdOptions::EXITED) {
+            Ok(Some(status)) => return Ok(code_of(status.exit_status(), status.terminating_signal())),
+            Ok(None) => return Err(Error::new(Kind::Internal, "wait for the process: it has not ended")),
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e).doing(|| "wait for the process"),
+        }
+    }
+}
+
+fn code_of(status: Option<i32>, signal: Option<i32>) -> u8 {
+    let code = match (status, signal) {
+        (Some(status), _) => status,
+        (None, Some(signal)) => 128 + signal,
+        (None, None) => 255,
+    };
+    u8::try_from(code).unwrap_or(255)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Child, Command};
+
+    /// `sh -c script` as a process of a container; the child is only there to be killed if the test fails.
+    fn process(script: &str) -> (Child, Process) {
+        let child = Command::new("sh").args(["-c", script]).spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+        (child, Process { pid: pid.as_raw_nonzero().get(), pidfd, terminal: None })
+    }
+
+    /// A signal that stays pending for this thread alone, as tests share a process.
+    fn signals(signal: Signal) -> Signals {
+        let mut set = SigSet::empty();
+        set.add(signal);
+        set.thread_block().unwrap();
+        Signals(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).unwrap())
+    }
+
+    #[test]
+    fn the_code_is_that_of_the_process() {
+        let signals = signals(Signal::SIGUSR2);
+        for (script, code) in
+            [("exit 0", 0), ("exit 7", 7), ("exit 255", 255), ("kill -9 $$", 137), ("kill -TERM $$", 143), ("kill -34 $$", 162)]
+        {
+            let (_child, process) = process(script);
+            assert_eq!(Foreground::over(process, &signals).unwrap().attend().unwrap(), code, "{script}");
+        }
+    }
+
+    #[test]
+    fn a_signal_is_passed_on() {
+        // started first: a blocked signal would stay blocked in it
+        let (_child, process) = process("trap 'exit 42' USR1; while :; do sleep 0.05; done");
+        let signals = signals(Signal::SIGUSR1);
+        // once it has a child, it has set its trap
+        let children = format!("/proc/{0}/task/{0}/children", process.pid);
+        while std::fs::read_to_string(&children).unwrap().is_empty() {
+            std::thread::yield_now();
+        }
+        nix::sys::signal::raise(Signal::SIGUSR1).unwrap();
+        assert_eq!(Foreground::over(process, &signals).unwrap().attend().unwrap(), 42);
+    }
+}

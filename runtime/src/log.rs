@@ -1,0 +1,168 @@
+//! Where errors and warnings go: the file of `--log`, as runc's text or JSON lines, else standard error.
+//!
+//! containerd reads the last JSON line whose level is `error`; podman reads the whole file as one JSON object. So at
+//! the default level a failing command writes one line, and a command that does not fail none.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use libcontainer::error::{Doing, Error, Result};
+use libcontainer::rfc3339;
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use rustix::fs::{Mode, OFlags};
+use serde_json::json;
+
+use crate::args::Args;
+
+/// The one sink of a process.
+#[derive(Debug)]
+pub(crate) struct Sink {
+    file: Option<File>,
+    json: bool,
+}
+
+impl Sink {
+    /// Opens what `--log`, `--log-format`, `--log-level` and `--debug` ask for, before the command does anything.
+    pub(crate) fn open(args: &Args) -> Result<&'static Sink> {
+        let json = match args.text("log-format") {
+            None | Some("text") => false,
+            Some("json") => true,
+            Some(other) => return Err(Error::invalid(format!("invalid log-format: {other}"))),
+        };
+        let file = args.text("log").map(open).transpose()?;
+        // in the file a warning next to the error would make it unreadable for podman
+        let level = match (args.on("debug"), args.text("log-level")) {
+            (true, _) | (_, Some("debug")) => LevelFilter::Debug,
+            (_, Some("info")) => LevelFilter::Info,
+            (_, Some("warning")) => LevelFilter::Warn,
+            (_, Some("error")) => LevelFilter::Error,
+            (_, None) if file.is_some() => LevelFilter::Error,
+            (_, None) => LevelFilter::Warn,
+            (_, Some(other)) => return Err(Error::invalid(format!("invalid log-level: {other}"))),
+        };
+        let sink: &'static Sink = Box::leak(Box::new(Sink { file, json }));
+        if log::set_logger(sink).is_ok() {
+            log::set_max_level(level);
+        }
+        Ok(sink)
+    }
+
+    /// Writes the error that ends the command: one line to the file, one to standard error.
+    pub(crate) fn failure(&self, line: &str, error: Option<&Error>) {
+        let entry = entry(self.json, Level::Error, line, error);
+        if let Some(mut file) = self.file.as_ref() {
+            // it goes to standard error too, so it is not lost when the disk is full
+            let _ = file.write_all(entry.as_bytes());
+        }
+        if self.file.is_none() && self.json {
+            complain(entry.trim_end());
+        } else {
+            // a hook's output may have more lines; callers take one
+            complain(&line.trim_end().replace('\n', " "));
+        }
+    }
+}
+
+impl Log for Sink {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let entry = entry(self.json, record.level(), &record.args().to_string(), None);
+        let _ = match self.file.as_ref() {
+            Some(mut file) => file.write_all(entry.as_bytes()),
+            None => io::stderr().write_all(entry.as_bytes()),
+        };
+    }
+
+    fn flush(&self) {}
+}
+
+/// One line to standard error; there is nowhere to report that it cannot be written.
+pub(crate) fn complain(line: &str) {
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+fn open(target: &str) -> Result<File> {
+    let path = match target.split_once(':') {
+        Some(("file", path)) => path,
+        Some((kind @ ("journald" | "syslog"), _)) => {
+            return Err(Error::unsupported(format!("log to {target}: {kind} is not supported, only files are")));
+        }
+        _ => target,
+    };
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOCTTY;
+    // a name below a directory that others write to must not lead elsewhere; /dev/stderr is a symlink by nature
+    let follow = path.starts_with("/dev/") || path.starts_with("/proc/self/fd/");
+    let flags = if follow { flags } else { flags | OFlags::NOFOLLOW };
+    let fd = rustix::fs::open(path, flags, Mode::from_raw_mode(0o644)).doing(|| format!("open log file {path}"))?;
+    Ok(File::from(fd))
+}
+
+/// One line with its newline.
+fn entry(json: bool, level: Level, text: &str, error: Option<&Error>) -> String {
+    // the last two are logrus' words, which callers compare
+    let level = match level {
+        Level::Error => "error",
+        Level::Warn => "warning",
+        Level::Info => "info",
+        Level::Debug | Level::Trace => "debug",
+    };
+    let time = rfc3339::format(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(), None);
+    // JSON's quoting of a text is Go's, but for characters that no terminal shows
+    let quoted = json!(text);
+    if !json {
+        return format!("time=\"{time}\" level={level} msg={quoted}\n");
+    }
+    let mut line = format!("{{\"level\":\"{level}\",\"msg\":{quoted},\"time\":\"{time}\"");
+    if let Some(error) = error {
+        line.push_str(&format!(",\"kind\":\"{}\"", error.kind().name()));
+        if let Some(errno) = error.errno() {
+            line.push_str(&format!(",\"errno\":{}", errno.raw_os_error()));
+        }
+        if let Some(step) = error.step() {
+            line.push_str(&format!(",\"step\":\"{step}\""));
+        }
+    }
+    line.push_str("}\n");
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libcontainer::error::Kind;
+
+    #[test]
+    fn a_json_line_is_one_object_with_the_keys_of_runc_and_ours() {
+        let error = Error::from(rustix::io::Errno::NOENT).context("open \"/x\"").in_step("rootfs");
+        let line = entry(true, Level::Error, "masu run failed: open \"/x\":\nno", Some(&error));
+        assert_eq!(line.matches('\n').count(), 1);
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["level"], "error");
+        assert_eq!(value["msg"], "masu run failed: open \"/x\":\nno");
+        assert_eq!(value["time"].as_str().unwrap().len(), 20);
+        assert_eq!((&value["kind"], &value["errno"], &value["step"]), (&json!("os"), &json!(2), &json!("rootfs")));
+        let line = entry(true, Level::Error, "x", Some(&Error::new(Kind::NotFound, "x")));
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert!(value["kind"] == "not-found" && value.get("errno").is_none() && value.get("step").is_none());
+    }
+
+    #[test]
+    fn a_text_line_is_that_of_logrus() {
+        let line = entry(false, Level::Warn, "say \"hi\"\n", None);
+        let (time, rest) = line.split_at(28);
+        assert!(time.starts_with("time=\"20") && time.ends_with("Z\" "), "{time}");
+        assert_eq!(rest, "level=warning msg=\"say \\\"hi\\\"\\n\"\n");
+    }
+
+    #[test]
+    fn only_files_are_written_to() {
+        assert!(open("journald:x").unwrap_err().text().contains("journald is not supported"));
+        assert!(open("syslog:x").unwrap_err().text().contains("syslog is not supported"));
+        assert_eq!(open("/nonexistent/x").unwrap_err().text(), "open log file /nonexistent/x: no such file or directory");
+        assert_eq!(open("file:/nonexistent/x").unwrap_err().text(), "open log file /nonexistent/x: no such file or directory");
+    }
+}

@@ -1,0 +1,34 @@
+//! `--version`: three lines that go-runc and dockerd take apart.
+
+use libcontainer::spec;
+
+/// Of the package.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit the binary is built from, where the build sets `MASU_COMMIT`.
+pub(crate) const COMMIT: &str = match option_env!("MASU_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
+/// go-runc wants the first line to begin with `runc version`, which it does under that name; dockerd takes any line
+/// with the word "version" for the version, so there is one.
+pub(crate) fn text(program: &str) -> String {
+    let name = if program == "runc" { "runc" } else { "masu" };
+    format!("{name} version {VERSION}\ncommit: {COMMIT}\nspec: {}\n", spec::VERSION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_is_the_version() {
+        assert_eq!(text("masu").lines().next(), Some(&*format!("masu version {VERSION}")));
+        assert_eq!(text("masu-0.1").lines().next(), Some(&*format!("masu version {VERSION}")));
+        let runc = text("runc");
+        assert!(runc.starts_with("runc version "));
+        assert_eq!(runc.matches("version").count(), 1);
+        assert!(runc.contains("\ncommit: ") && runc.ends_with("\nspec: 1.3.0\n"));
+    }
+}
