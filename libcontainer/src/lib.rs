@@ -22,6 +22,7 @@ pub mod lsm;
 pub mod namespaces;
 mod notify;
 mod pidfd;
+pub mod personality;
 pub mod plan;
 pub mod process;
 pub mod procfs;

@@ -10,6 +10,7 @@ use crate::cgroup::{CgroupPlan, Layout};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::hooks::Hooks;
 use crate::namespaces::Namespaces;
+use crate::personality;
 use crate::process::ProcessPlan;
 use crate::rootfs::RootfsPlan;
 use crate::seccomp;
@@ -77,6 +78,7 @@ impl Plan {
             hooks: Hooks::plan(&spec.hooks)?,
             process: ProcessPlan::plan(process, filter, choices.listen_fds, choices.preserve_fds, warnings)?,
         };
+        plan.process.personality = linux.personality.as_ref().map(|p| personality::plan(p, warnings)).transpose()?;
         if let Some(dir) = &choices.notify_dir {
             plan.add_notify(dir)?;
         }
@@ -141,7 +143,6 @@ fn refuse_unsupported(linux: &spec::Linux, warnings: &mut Vec<String>) -> Result
         |there: bool, what: &str| if there { Err(Error::unsupported(format!("linux.{what} is not supported yet"))) } else { Ok(()) };
     refuse(linux.intel_rdt.is_some(), "intelRdt")?;
     refuse(linux.memory_policy.is_some(), "memoryPolicy")?;
-    refuse(linux.personality.is_some(), "personality")?;
     refuse(!linux.net_devices.is_empty(), "netDevices")?;
     refuse(!linux.time_offsets.is_empty(), "timeOffsets")?;
     if !(linux.uid_mappings.is_empty() && linux.gid_mappings.is_empty()) {

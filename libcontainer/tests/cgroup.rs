@@ -539,7 +539,6 @@ fn running_out_of_memory_is_noticed() {
     let mut fds = [rustix::event::PollFd::new(&events, rustix::event::PollFlags::IN)];
     rustix::event::poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 })).unwrap();
     assert_eq!(events.read().unwrap(), OomNotice::Ended);
-    assert!(events.as_fd().as_fd() as *const _ as usize != 0);
 }
 
 #[test]

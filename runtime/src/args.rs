@@ -68,7 +68,7 @@ impl Args {
         self.values(long).map(str::to_string).collect()
     }
 
-    fn last(&self, long: &str) -> Option<&str> {
+    pub(crate) fn last(&self, long: &str) -> Option<&str> {
         self.values(long).last()
     }
 

@@ -223,7 +223,7 @@ impl HostTerminal {
             Some((fd, modes)) => (rustix::io::fcntl_dupfd_cloexec(fd, 3).doing(|| "duplicate the terminal")?, modes),
             None => {
                 let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
-                let Ok(fd) = rustix::fs::open("/dev/tty", flags, Mode::empty()) else { return Ok(None) };
+                let fd = rustix::fs::open("/dev/tty", flags, Mode::empty()).doing(|| "open /dev/tty")?;
                 let modes = tcgetattr(&fd).doing(|| "get the modes of /dev/tty")?;
                 (fd, modes)
             }

@@ -120,6 +120,8 @@ pub(super) fn value_of(text: &str, key: &str) -> Option<u64> {
 pub(super) fn children(dir: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut names = Vec::new();
+    // the descriptor may have been read to its end before
+    rustix::fs::seek(dir, rustix::fs::SeekFrom::Start(0))?;
     let mut entries = RawDir::new(dir, &mut buffer);
     while let Some(entry) = entries.next() {
         match entry {

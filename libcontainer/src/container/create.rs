@@ -7,6 +7,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Signal, WaitId, WaitIdOptions};
 
 use super::bundle::{Bundle, check_rootfs};
@@ -25,6 +26,7 @@ use crate::rfc3339;
 use crate::seccomp;
 use crate::spec::{self, Spec, State};
 use crate::sys::clone::{Side, clone3};
+use crate::sys::close_range::set_cloexec_from;
 use crate::sys::namespace::setns;
 use crate::terminal;
 
@@ -58,6 +60,8 @@ pub struct CreateOptions {
 pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Container, Process)> {
     check_id(id)?;
     check_preserved(options.listen_fds + options.preserve_fds)?;
+    // what the caller left open is neither the hooks' nor the container's
+    set_cloexec_from(3 + options.listen_fds + options.preserve_fds).doing(|| "mark descriptors close-on-exec")?;
     if options.systemd_cgroup {
         return Err(Error::unsupported("the systemd cgroup driver is not supported yet"));
     }
@@ -110,7 +114,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     // our copies of init's ends: else its death would not be the end of the stream
     drop(inherited);
 
-    let made = (|| {
+    let made = (|| -> Result<Option<OwnedFd>> {
         if let Some(score) = plan.process.oom_score_adj {
             proc.write(&format!("{}/oom_score_adj", child.pid), score.to_string().as_bytes())
                 .doing(|| format!("failed to update /proc/self/oom_score_adj to {score}"))?;
@@ -128,6 +132,8 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     let terminal = match made {
         Ok(terminal) => terminal,
         Err(error) => {
+            // a step of ours may fail only because init died: then its own words are the reason
+            let error = if error.errno() == Some(Errno::PIPE) || error.errno() == Some(Errno::SRCH) { ours.failure().unwrap_or(error) } else { error };
             let error = child.explain(error);
             child.kill();
             if plan.hooks.meet()
@@ -230,7 +236,7 @@ fn keep_defaults(dir: &StateDir, plan: &Plan, spec: &Spec) -> Result<()> {
     }
     let process = spec.process.clone().unwrap_or_default();
     let resources = spec.linux.as_ref().and_then(|l| l.resources.clone()).unwrap_or_default();
-    dir.write_defaults(&Defaults { process: spec::Process { args: Vec::new(), ..process }, resources })
+    dir.write_defaults(&Defaults { process: spec::Process { args: Vec::new(), ..process }, resources, personality: plan.process.personality })
 }
 
 /// The one clone. A pid namespace that is joined is joined by us before it, for our children only, and left after it.

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 
 use super::create::{Child, check_preserved, own_pid_namespace, send_listener};
@@ -18,6 +19,7 @@ use crate::procfs::Procfs;
 use crate::seccomp::{self, Filter};
 use crate::spec;
 use crate::sys::clone::{Side, clone3};
+use crate::sys::close_range::set_cloexec_from;
 use crate::sys::namespace::setns;
 use crate::terminal;
 
@@ -54,6 +56,7 @@ impl Container {
     /// have one thread.
     pub fn exec(&self, options: &ExecOptions) -> Result<Process> {
         check_preserved(options.preserve_fds)?;
+        set_cloexec_from(3 + options.preserve_fds).doing(|| "mark descriptors close-on-exec")?;
         let status = self.status()?;
         match status {
             Status::Created | Status::Running => {}
@@ -68,7 +71,8 @@ impl Container {
         let process = process_of(options, &defaults)?;
         let filter = self.dir.filter()?.map(|bytes| Filter::from_bytes(&bytes)).transpose()?;
         let mut warnings = Vec::new();
-        let plan = ProcessPlan::plan(&process, filter, 0, options.preserve_fds, &mut warnings)?;
+        let mut plan = ProcessPlan::plan(&process, filter, 0, options.preserve_fds, &mut warnings)?;
+        plan.personality = defaults.personality;
         check_terminal(&plan, options)?;
         for warning in &warnings {
             log::warn!("{warning}");
@@ -93,7 +97,7 @@ impl Container {
         };
         let child = self.spawn(&plan, &inherited, &cgroup).doing(|| "unable to start container process")?;
         drop(inherited);
-        let started = (|| {
+        let started = (|| -> Result<Option<OwnedFd>> {
             if let Some(score) = plan.oom_score_adj {
                 self.proc
                     .write(&format!("{}/oom_score_adj", child.pid), score.to_string().as_bytes())
@@ -107,7 +111,10 @@ impl Container {
         })();
         let terminal = match started {
             Ok(terminal) => terminal,
-            Err(error) => return Err(child.explain(error)).doing(|| "unable to start container process"),
+            Err(error) => {
+                let error = if error.errno() == Some(Errno::PIPE) || error.errno() == Some(Errno::SRCH) { ours.failure().unwrap_or(error) } else { error };
+                return Err(child.explain(error)).doing(|| "unable to start container process");
+            }
         };
         if let Some(socket) = &pidfd_socket {
             terminal::send_fd(socket, "pidfd", child.pidfd()?).doing(|| "send the pidfd over the pidfd socket")?;
@@ -131,7 +138,7 @@ impl Container {
             None
         };
         let mut cloned = clone_into(cgroup.clone_target(), plan, inherited);
-        if let Err(rustix::io::Errno::BUSY) = cloned
+        if let Err(Errno::BUSY) = cloned
             && let Some(deeper) = self.cgroup_of_init()?
         {
             // init moved into a cgroup below and gave controllers to it: processes may only be in leaves
@@ -188,7 +195,7 @@ impl Container {
     }
 }
 
-fn clone_into(cgroup: Option<BorrowedFd<'_>>, plan: &ProcessPlan, inherited: &exec_init::Inherited) -> Result<Side, rustix::io::Errno> {
+fn clone_into(cgroup: Option<BorrowedFd<'_>>, plan: &ProcessPlan, inherited: &exec_init::Inherited) -> Result<Side, Errno> {
     let cloned = clone3(0, cgroup);
     if let Ok(Side::Child) = cloned {
         exec_init::run(plan, inherited);

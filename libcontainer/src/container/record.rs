@@ -73,6 +73,8 @@ pub struct Record {
 pub(crate) struct Defaults {
     pub(crate) process: spec::Process,
     pub(crate) resources: spec::Resources,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) personality: Option<u64>,
 }
 
 /// The state directory of one container.

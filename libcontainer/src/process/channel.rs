@@ -109,8 +109,8 @@ impl Channel {
         let n = loop {
             match rustix::net::recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
                 Ok(received) => break received.bytes,
-                Err(Errno::INTR) => {}
-                Err(Errno::CONNRESET) => break 0,
+                // CONNRESET: the peer died with something of ours unread; what it said before is still there to be read
+                Err(Errno::INTR | Errno::CONNRESET) => {}
                 Err(e) => return Err(e).doing(|| "listen on the sync socket"),
             }
         };
@@ -138,6 +138,17 @@ impl Channel {
             }
             _ => return Err(broken()),
         }))
+    }
+
+    /// The failure that the peer told before it died, if it did.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        // the end of the stream comes soon: a peer that failed says so and exits
+        while let Ok(Some(message)) = self.receive() {
+            if let Message::Failed(error) = message {
+                return Some(error);
+            }
+        }
+        None
     }
 
     /// Waits for one particular message; anything else, or the peer's death, is an error.

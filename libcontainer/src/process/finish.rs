@@ -14,6 +14,7 @@ use rustix::process::{Gid, Uid};
 use super::channel::{Channel, Message};
 use super::plan::ProcessPlan;
 use crate::error::{Doing, Error, Kind, Result};
+use crate::personality;
 use crate::procfs::Procfs;
 use crate::sys;
 use crate::sys::close_range::{close_from, set_cloexec_from};
@@ -44,6 +45,9 @@ impl ProcessPlan {
         set_cloexec_from(3 + self.preserved_fds).doing(|| "mark descriptors close-on-exec")?;
         if self.uid != 0 && self.terminal.is_none() {
             self.give_stdio()?;
+        }
+        if let Some(domain) = self.personality {
+            personality::apply(domain)?;
         }
         if self.filter_early() {
             self.load_filter(channel)?;

@@ -33,6 +33,8 @@ pub struct ProcessPlan {
     pub rlimits: Rlimits,
     pub oom_score_adj: Option<i32>,
     pub labels: Labels,
+    /// Execution domain, by number.
+    pub personality: Option<u64>,
     pub filter: Option<Filter>,
     pub terminal: Option<Terminal>,
     /// Descriptors 3 to 3 + n - 1 stay open in the program.
@@ -78,16 +80,16 @@ impl ProcessPlan {
         if let Some(score) = process.oom_score_adj.filter(|s| !(-1000..=1000).contains(s)) {
             return Err(Error::invalid(format!("process.oomScoreAdj: {score} is not between -1000 and 1000: invalid argument")));
         }
-        let terminal = match (&process.console_size, process.terminal) {
-            (_, false) => None,
-            (None, true) => Some(Terminal { size: None }),
-            (Some(size), true) => {
+        let size = match &process.console_size {
+            None => None,
+            Some(size) => {
                 let (Ok(height), Ok(width)) = (u16::try_from(size.height), u16::try_from(size.width)) else {
                     return Err(Error::invalid(format!("process.consoleSize: {}x{} is larger than 65535", size.height, size.width)));
                 };
-                Some(Terminal { size: (height != 0 && width != 0).then_some((height, width)) })
+                (height != 0 && width != 0).then_some((height, width))
             }
         };
+        let terminal = process.terminal.then_some(Terminal { size });
         let environment = environment(&process.env, listen_fds)?;
         Ok(ProcessPlan {
             args,
@@ -104,6 +106,7 @@ impl ProcessPlan {
             rlimits: Rlimits::plan(&process.rlimits)?,
             oom_score_adj: process.oom_score_adj,
             labels: Labels::plan(&process.apparmor_profile, &process.selinux_label)?,
+            personality: None,
             filter,
             terminal,
             preserved_fds: listen_fds + preserve_fds,
@@ -120,11 +123,13 @@ impl ProcessPlan {
 
 /// What has an issue of its own is an error until then, never silence.
 fn refuse_unsupported(process: &spec::Process) -> Result<()> {
-    let refuse =
-        |there: bool, what: &str| if there { Err(Error::unsupported(format!("process.{what} is not supported yet"))) } else { Ok(()) };
-    refuse(process.scheduler.is_some(), "scheduler")?;
-    refuse(process.io_priority.is_some(), "ioPriority")?;
-    refuse(process.exec_cpu_affinity.is_some(), "execCPUAffinity")
+    let refuse = |what: &str, value: Option<&str>| match value {
+        Some(value) => Err(Error::unsupported(format!("process.{what} ({value}) is not supported yet"))),
+        None => Ok(()),
+    };
+    refuse("scheduler", process.scheduler.as_ref().map(|s| s.policy.as_str()))?;
+    refuse("ioPriority", process.io_priority.as_ref().map(|p| p.class.as_str()))?;
+    refuse("execCPUAffinity", process.exec_cpu_affinity.as_ref().map(|a| a.initial.as_str()))
 }
 
 fn check_sets(sets: Sets) -> Result<Sets> {
@@ -213,7 +218,7 @@ mod tests {
             (r#"{"args":["a"],"cwd":"/","user":{"uid":4294967295}}"#, "unmapped uid"),
             (r#"{"args":["a"],"cwd":"/","oomScoreAdj":5000}"#, "is not between"),
             (r#"{"args":["a"],"cwd":"/","terminal":true,"consoleSize":{"height":70000,"width":1}}"#, "larger than 65535"),
-            (r#"{"args":["a"],"cwd":"/","scheduler":{"policy":"SCHED_OTHER"}}"#, "process.scheduler is not supported yet"),
+            (r#"{"args":["a"],"cwd":"/","scheduler":{"policy":"SCHED_OTHER"}}"#, "process.scheduler (SCHED_OTHER) is not supported yet"),
             (r#"{"args":["a"],"cwd":"/","capabilities":{"effective":["CAP_KILL"]}}"#, "CAP_KILL is effective but not permitted"),
         ] {
             let e = plan(json).unwrap_err();

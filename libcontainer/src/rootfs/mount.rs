@@ -61,14 +61,15 @@ impl MountPlan {
     pub fn plan(mount: &spec::Mount, options: Options, bundle: &str, label: Option<&str>) -> Result<MountPlan> {
         let target = check_target(mount)?;
         if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-            return Err(Error::unsupported(format!("mount {target}: id-mapped mounts are not supported yet")));
+            return Err(Error::unsupported(format!("mount {target}: id-mapped mounts (idmap, uidMappings, gidMappings) are not supported yet")));
         }
         let fs_type = mount.fs_type.as_str();
         let mut change = options.change;
         let what = if options.bind {
-            if let Some((key, _)) = options.data.first() {
+            if let Some((key, value)) = options.data.first() {
+                let value = value.as_ref().map(|v| format!("={v}")).unwrap_or_default();
                 return Err(Error::invalid(format!(
-                    "invalid mount {target}: bind mounts cannot have any filesystem-specific options applied: {key:?}"
+                    "invalid mount {target}: bind mounts cannot have any filesystem-specific options applied: {key}{value}"
                 )));
             }
             if target.starts_with("/proc/") && !IN_PROC.contains(&target.as_str()) {
@@ -124,7 +125,12 @@ impl MountPlan {
                 if self.read_only_last() {
                     attributes &= !RDONLY;
                 }
-                filesystem(fs_type, source, data, attributes)?
+                let mut data = data.clone();
+                if fs_type == "tmpfs" && !data.iter().any(|(key, _)| key == "mode") {
+                    // as the image has it: /tmp keeps its sticky bit
+                    data.extend(mode_of(root, &self.target)?);
+                }
+                filesystem(fs_type, source, &data, attributes)?
             }
         };
         let target = self.open_target(root, mount.as_fd())?;
@@ -212,6 +218,15 @@ pub(super) fn check_target(mount: &spec::Mount) -> Result<String> {
         )));
     }
     Ok(target)
+}
+
+/// The mode of the folder that a tmpfs will cover, as its option.
+fn mode_of(root: BorrowedFd<'_>, target: &str) -> Result<Option<(String, Option<String>)>> {
+    match beneath::open(root, target, OFlags::PATH | OFlags::DIRECTORY) {
+        Ok(folder) => Ok(Some(("mode".to_owned(), Some(format!("{:o}", rustix::fs::fstat(&folder)?.st_mode & 0o7777))))),
+        Err(Errno::NOENT) => Ok(None),
+        Err(e) => Err(e).doing(|| "open mountpoint"),
+    }
 }
 
 fn plain_dir(root: BorrowedFd<'_>, target: &str) -> Result<OwnedFd> {

@@ -12,6 +12,7 @@ pub mod interface;
 pub mod keyctl;
 pub mod mount_attr;
 pub mod namespace;
+pub mod personality;
 pub mod seccomp;
 pub mod signal;
 

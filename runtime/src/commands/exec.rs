@@ -37,7 +37,7 @@ fn options(args: &Args) -> error::Result<ExecOptions> {
         cwd: args.text("cwd").map(str::to_string),
         env: args.each("env"),
         tty: args.on("tty"),
-        user: args.text("user").map(user).transpose()?,
+        user: args.last("user").map(user).transpose()?,
         additional_gids: args.each("additional-gids").iter().map(gid).collect::<error::Result<_>>()?,
         caps: args.each("cap"),
         no_new_privileges: args.choice("no-new-privs"),
