@@ -13,6 +13,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use crate::error::{Doing, Error, Result};
 use crate::pidfd::wait_for_end;
 use crate::spec;
+use crate::sys::signal::unblock_in;
 
 /// How much of what a hook printed goes into an error's text, in bytes of each stream.
 const MAX_OUTPUT: usize = 1024;
@@ -100,6 +101,7 @@ impl Hook {
             command.current_dir(cwd);
         }
         command.stdin(input).stdout(out.try_clone()?).stderr(err.try_clone()?).process_group(0);
+        unblock_in(&mut command);
         let mut child = command.spawn().map_err(Error::from).doing(|| format!("fork/exec {}", self.path))?;
         let status = match self.timeout {
             None => child.wait()?,

@@ -12,7 +12,9 @@ pub fn plan(personality: &spec::Personality, warnings: &mut Vec<String>) -> Resu
         warnings.push("linux.personality.flags are ignored".into());
     }
     let found = DOMAINS.iter().find(|(name, _)| *name == personality.domain);
-    found.map(|(_, number)| *number).ok_or_else(|| Error::invalid(format!("linux.personality: invalid personality domain {}", personality.domain)))
+    found
+        .map(|(_, number)| *number)
+        .ok_or_else(|| Error::invalid(format!("linux.personality: invalid personality domain {}", personality.domain)))
 }
 
 /// Takes it on. Before the filter, which may forbid the call.

@@ -39,6 +39,11 @@ pub(crate) fn make(plan: Terminal, uid: u32) -> Result<(OwnedFd, OwnedFd)> {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(&ours, size).doing(|| "set the size of the terminal")?;
     }
+    if plan.relayed {
+        let mut modes = rustix::termios::tcgetattr(&ours).doing(|| "get the modes of the terminal")?;
+        modes.output_modes.remove(rustix::termios::OutputModes::ONLCR);
+        rustix::termios::tcsetattr(&ours, rustix::termios::OptionalActions::Now, &modes).doing(|| "set the modes of the terminal")?;
+    }
     if uid != 0 {
         // the group stays: it is devpts's own business, and may not be mapped
         rustix::fs::fchown(&theirs, Some(rustix::fs::Uid::from_raw(uid)), None).doing(|| "give the terminal to the user")?;

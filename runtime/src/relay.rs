@@ -36,13 +36,15 @@ pub(crate) struct Relay<'a> {
     drained: bool,
 }
 
+/// Rows and columns of the terminal that we stand in, if we do.
+pub(crate) fn size_of_ours() -> Option<(u16, u16)> {
+    let size = [stdio::stdout(), stdio::stderr(), stdio::stdin()].into_iter().find_map(|fd| tcgetwinsize(fd).ok())?;
+    (size.ws_row != 0 && size.ws_col != 0).then_some((size.ws_row, size.ws_col))
+}
+
 impl<'a> Relay<'a> {
     /// Between the container's terminal and two of our streams; `host` is our terminal, if we have one.
     pub(crate) fn new(master: OwnedFd, host: Option<HostTerminal>, stdin: BorrowedFd<'a>, stdout: BorrowedFd<'a>) -> Result<Relay<'a>> {
-        // the caller's terminal makes a carriage return of each newline; where there is none, a file is spared them
-        let mut modes = tcgetattr(&master).doing(|| "get the modes of the container's terminal")?;
-        modes.output_modes.remove(OutputModes::ONLCR);
-        tcsetattr(&master, OptionalActions::Now, &modes).doing(|| "set the modes of the container's terminal")?;
         let flags = rustix::fs::fcntl_getfl(&master).doing(|| "get the flags of the container's terminal")?;
         rustix::fs::fcntl_setfl(&master, flags | OFlags::NONBLOCK).doing(|| "set the flags of the container's terminal")?;
 

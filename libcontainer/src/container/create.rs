@@ -78,8 +78,11 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
         preserve_fds: options.preserve_fds,
         notify_dir,
     };
-    let plan = Plan::for_create(id, &bundle.dir, &bundle.spec, &layout, &choices, &mut warnings)?;
+    let mut plan = Plan::for_create(id, &bundle.dir, &bundle.spec, &layout, &choices, &mut warnings)?;
     check_terminal(&plan, options)?;
+    if let Some(terminal) = &mut plan.process.terminal {
+        terminal.relayed = options.console_socket.is_none();
+    }
     check_rootfs(&plan.rootfs.path)?;
     for warning in &warnings {
         log::warn!("{warning}");
@@ -133,7 +136,11 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
         Ok(terminal) => terminal,
         Err(error) => {
             // a step of ours may fail only because init died: then its own words are the reason
-            let error = if error.errno() == Some(Errno::PIPE) || error.errno() == Some(Errno::SRCH) { ours.failure().unwrap_or(error) } else { error };
+            let error = if error.errno() == Some(Errno::PIPE) || error.errno() == Some(Errno::SRCH) {
+                ours.failure().unwrap_or(error)
+            } else {
+                error
+            };
             let error = child.explain(error);
             child.kill();
             if plan.hooks.meet()
@@ -236,7 +243,11 @@ fn keep_defaults(dir: &StateDir, plan: &Plan, spec: &Spec) -> Result<()> {
     }
     let process = spec.process.clone().unwrap_or_default();
     let resources = spec.linux.as_ref().and_then(|l| l.resources.clone()).unwrap_or_default();
-    dir.write_defaults(&Defaults { process: spec::Process { args: Vec::new(), ..process }, resources, personality: plan.process.personality })
+    dir.write_defaults(&Defaults {
+        process: spec::Process { args: Vec::new(), ..process },
+        resources,
+        personality: plan.process.personality,
+    })
 }
 
 /// The one clone. A pid namespace that is joined is joined by us before it, for our children only, and left after it.

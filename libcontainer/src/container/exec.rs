@@ -46,6 +46,8 @@ pub struct ExecOptions {
     pub ignore_paused: bool,
     pub preserve_fds: u32,
     pub console_socket: Option<PathBuf>,
+    /// Rows and columns of the terminal, where the process document does not say.
+    pub console_size: Option<(u16, u16)>,
     pub pidfd_socket: Option<PathBuf>,
     pub pid_file: Option<PathBuf>,
     pub detach: bool,
@@ -74,6 +76,10 @@ impl Container {
         let mut plan = ProcessPlan::plan(&process, filter, 0, options.preserve_fds, &mut warnings)?;
         plan.personality = defaults.personality;
         check_terminal(&plan, options)?;
+        if let Some(terminal) = &mut plan.terminal {
+            terminal.relayed = options.console_socket.is_none();
+            terminal.size = terminal.size.or(options.console_size);
+        }
         for warning in &warnings {
             log::warn!("{warning}");
         }
@@ -112,7 +118,11 @@ impl Container {
         let terminal = match started {
             Ok(terminal) => terminal,
             Err(error) => {
-                let error = if error.errno() == Some(Errno::PIPE) || error.errno() == Some(Errno::SRCH) { ours.failure().unwrap_or(error) } else { error };
+                let error = if error.errno() == Some(Errno::PIPE) || error.errno() == Some(Errno::SRCH) {
+                    ours.failure().unwrap_or(error)
+                } else {
+                    error
+                };
                 return Err(child.explain(error)).doing(|| "unable to start container process");
             }
         };

@@ -13,7 +13,7 @@ use rustix::process::{Gid, Uid};
 
 use super::channel::{Channel, Message};
 use super::plan::ProcessPlan;
-use crate::error::{Doing, Error, Kind, Result};
+use crate::error::{Doing, Error, Kind, Result, errno_text};
 use crate::personality;
 use crate::procfs::Procfs;
 use crate::sys;
@@ -165,7 +165,11 @@ impl ProcessPlan {
         {
             return e;
         }
-        Error::from(execve(&program.path, &args, &env)).context(format!("exec {}", program.path.to_string_lossy()))
+        let errno = execve(&program.path, &args, &env);
+        let refused = self.filter.is_some() && matches!(errno, Errno::PERM | Errno::NOSYS);
+        let hint = if refused { " (does the seccomp profile allow execve?)" } else { "" };
+        let text = format!("exec {}: {}{hint}", program.path.to_string_lossy(), errno_text(errno.raw_os_error()));
+        Error::reported(Kind::Os, Some(errno.raw_os_error()), text)
     }
 }
 

@@ -152,8 +152,6 @@ fn start_hooks(plan: &Plan, pid: i32) -> Result<(), Error> {
     if plan.hooks.start_container.is_empty() {
         return Ok(());
     }
-    // blocked signals would stay blocked in the hook
-    super::gate::unblock_signals()?;
     let state = plan.state_json(pid, "created")?;
     let env = pairs(&plan.process.env);
     hooks::run("startContainer", &plan.hooks.start_container, &state, None, Some(&env)).map_err(|e| match e.kind() {

@@ -45,6 +45,8 @@ pub struct ProcessPlan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terminal {
     pub size: Option<(u16, u16)>,
+    /// Whether a terminal of the caller stands before it, which makes a carriage return of each newline itself.
+    pub relayed: bool,
 }
 
 impl ProcessPlan {
@@ -89,7 +91,7 @@ impl ProcessPlan {
                 (height != 0 && width != 0).then_some((height, width))
             }
         };
-        let terminal = process.terminal.then_some(Terminal { size });
+        let terminal = process.terminal.then_some(Terminal { size, relayed: false });
         let environment = environment(&process.env, listen_fds)?;
         Ok(ProcessPlan {
             args,

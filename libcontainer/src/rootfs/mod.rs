@@ -69,10 +69,13 @@ impl RootfsPlan {
         pivot: bool,
         warnings: &mut Vec<String>,
     ) -> Result<RootfsPlan> {
-        let linux =
-            spec.linux.as_ref().ok_or_else(|| Error::invalid("linux: unable to restrict sys entries without a private MNT namespace: add a mount namespace"))?;
+        let linux = spec.linux.as_ref().ok_or_else(|| {
+            Error::invalid("linux: unable to restrict sys entries without a private MNT namespace: add a mount namespace")
+        })?;
         if !namespaces.has(libc::CLONE_NEWNS) {
-            return Err(Error::invalid("linux.namespaces: unable to restrict sys entries without a private MNT namespace: add a mount namespace"));
+            return Err(Error::invalid(
+                "linux.namespaces: unable to restrict sys entries without a private MNT namespace: add a mount namespace",
+            ));
         }
         let label = crate::lsm::plan_mount_label(&linux.mount_label)?;
         let fresh_cgroup = namespaces.is_fresh(libc::CLONE_NEWCGROUP);

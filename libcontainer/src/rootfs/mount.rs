@@ -61,7 +61,9 @@ impl MountPlan {
     pub fn plan(mount: &spec::Mount, options: Options, bundle: &str, label: Option<&str>) -> Result<MountPlan> {
         let target = check_target(mount)?;
         if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-            return Err(Error::unsupported(format!("mount {target}: id-mapped mounts (idmap, uidMappings, gidMappings) are not supported yet")));
+            return Err(Error::unsupported(format!(
+                "mount {target}: id-mapped mounts (idmap, uidMappings, gidMappings) are not supported yet"
+            )));
         }
         let fs_type = mount.fs_type.as_str();
         let mut change = options.change;

@@ -150,7 +150,9 @@ impl Options {
             let Some((_, effect)) = OPTIONS.iter().find(|(name, _)| name == word) else {
                 let (key, value) = word.split_once('=').map_or((word.as_str(), None), |(k, v)| (k, Some(v.to_owned())));
                 if key == "idmap" || key == "ridmap" {
-                    return Err(Error::unsupported(format!("mount {destination}: id-mapped mounts (idmap, uidMappings, gidMappings) are not supported yet")));
+                    return Err(Error::unsupported(format!(
+                        "mount {destination}: id-mapped mounts (idmap, uidMappings, gidMappings) are not supported yet"
+                    )));
                 }
                 options.data.push((key.to_owned(), value));
                 continue;
@@ -169,7 +171,11 @@ impl Options {
                 Bind => options.bind = true,
                 BindAll => (options.bind, options.recursive_bind) = (true, true),
                 CopyUp => options.copy_up = true,
-                IdMap => return Err(Error::unsupported(format!("mount {destination}: id-mapped mounts (idmap, uidMappings, gidMappings) are not supported yet"))),
+                IdMap => {
+                    return Err(Error::unsupported(format!(
+                        "mount {destination}: id-mapped mounts (idmap, uidMappings, gidMappings) are not supported yet"
+                    )));
+                }
             }
         }
         Ok(options)

@@ -43,6 +43,16 @@ pub fn from_number(number: i32) -> Option<rustix::process::Signal> {
     Some(unsafe { rustix::process::Signal::from_raw_unchecked(number) })
 }
 
+/// Makes a program that `command` starts begin with no signal blocked: it would inherit what its starter blocks.
+pub(crate) fn unblock_in(command: &mut std::process::Command) {
+    let unblock = || {
+        nix::sys::signal::sigprocmask(nix::sys::signal::SigmaskHow::SIG_SETMASK, Some(&nix::sys::signal::SigSet::empty()), None)
+            .map_err(std::io::Error::from)
+    };
+    // SAFETY: the closure runs between fork and exec and makes one system call: it allocates nothing and takes no lock.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, unblock) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -47,6 +47,7 @@ fn options(args: &Args) -> error::Result<ExecOptions> {
         ignore_paused: args.on("ignore-paused"),
         preserve_fds: preserve_fds(args)?,
         console_socket: path(args, "console-socket"),
+        console_size: crate::relay::size_of_ours(),
         pidfd_socket: path(args, "pidfd-socket"),
         pid_file: pid_file(args)?,
         detach: args.on("detach"),

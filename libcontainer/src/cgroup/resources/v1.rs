@@ -50,7 +50,9 @@ fn memory(memory: &spec::Memory, out: &mut Vec<Setting>) -> Result<()> {
     match (limit, given(memory.swap)) {
         // unlimited memory means unlimited swap, where the kernel counts swap
         (Some(-1), None) => out.push(Setting::new("memory", "memory.memsw.limit_in_bytes", -1).optional()),
-        (Some(limit), Some(swap)) if limit > 0 && swap >= 0 && swap < limit => return Err(Error::invalid("memory+swap limit should be >= memory limit")),
+        (Some(limit), Some(swap)) if limit > 0 && swap >= 0 && swap < limit => {
+            return Err(Error::invalid("memory+swap limit should be >= memory limit"));
+        }
         (_, Some(swap)) => out.push(Setting::new("memory", "memory.memsw.limit_in_bytes", swap)),
         (_, None) => {}
     }
