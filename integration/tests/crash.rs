@@ -2,11 +2,10 @@
 //! ends well and leaves nothing. How many kills, `$CRASHES` says (default 200).
 
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use integration::host::{Host, processes_with};
+use integration::host::{Host, processes_with, remove_empty_cgroups};
 use integration::runtime::ended_within;
 use integration::{Test, check};
 use rustix::process::{Pid, WaitOptions, waitpid};
@@ -76,10 +75,7 @@ fn clean(t: &Test, id: &str, before: &Host) -> Result<()> {
     gone(id)?;
     if t.runtime.is("runc") || t.runtime.is("crun") {
         let _ = fs::remove_dir_all(t.root().join(id));
-        let _ = fs::remove_dir(Path::new("/sys/fs/cgroup").join(id));
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            let _ = fs::remove_dir(hierarchy.path().join(id));
-        }
+        remove_empty_cgroups(id);
     }
     ensure!(!t.root().join(id).exists(), "the state directory of {id} is left");
     Host::look(t.token())?.same_as(before)?;

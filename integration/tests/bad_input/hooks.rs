@@ -12,8 +12,12 @@ const ROWS: [Row; 11] = [
     fails(247, "a file that is no program", "/etc/hostname", |b| {
         _ = b.set("/hooks", json!({"createRuntime": [{"path": "/etc/hostname"}]}))
     }),
-    fails(254, "a timeout of 0", "timeout", |b| _ = b.set("/hooks", json!({"createRuntime": [{"path": "/bin/true", "timeout": 0}]}))),
-    fails(255, "a timeout of -1", "timeout", |b| _ = b.set("/hooks", json!({"createRuntime": [{"path": "/bin/true", "timeout": -1}]}))),
+    fails(254, "a timeout of 0", "timeout", |b| {
+        _ = b.set("/hooks", json!({"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "1"], "timeout": 0}]}))
+    }),
+    fails(255, "a timeout of -1", "timeout", |b| {
+        _ = b.set("/hooks", json!({"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "1"], "timeout": -1}]}))
+    }),
     runs(257, "a kind that is none", |b| _ = b.set("/hooks", json!({"bogus": [{"path": "/bin/false"}]}))),
     fails(258, "hooks of a kind an object", "createRuntime", |b| _ = b.set("/hooks", json!({"createRuntime": {"path": "/bin/true"}}))),
     fails(259, "env a string", "env", |b| _ = b.set("/hooks", json!({"createRuntime": [{"path": "/bin/true", "env": "A=1"}]}))),

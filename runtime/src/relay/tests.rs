@@ -15,6 +15,10 @@ fn terminal() -> (OwnedFd, OwnedFd) {
     rustix::pty::unlockpt(&master).unwrap();
     let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
     let slave = rustix::fs::open(&*name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+    // as libcontainer makes one that is relayed
+    let mut modes = tcgetattr(&master).unwrap();
+    modes.output_modes.remove(OutputModes::ONLCR);
+    tcsetattr(&master, OptionalActions::Now, &modes).unwrap();
     (master, slave)
 }
 
