@@ -5,8 +5,6 @@
 //! procfs, and everything is opened below it with openat2(2) so that no symbolic link, magic link or other mount is
 //! followed. This is the only file that opens anything under /proc.
 
-use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags};
@@ -51,6 +49,11 @@ impl Procfs {
         mount().map(Procfs).or_else(|_| Procfs::open())
     }
 
+    /// Another handle of the same procfs.
+    pub fn try_clone(&self) -> Result<Procfs> {
+        Ok(Procfs(rustix::io::fcntl_dupfd_cloexec(&self.0, 3).doing(|| "duplicate the handle of /proc")?))
+    }
+
     /// Opens `path` (relative to /proc), following nothing.
     pub fn open_file(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
@@ -63,7 +66,15 @@ impl Procfs {
         rustix::io::write(&fd, value).map(drop)
     }
 
-    /// Reads the small file `path`.
+    /// Reads the file `path`, which the kernel makes as a whole and which is smaller than a page: one call reads it.
+    fn read_small(&self, path: &str) -> Result<Vec<u8>, Errno> {
+        let fd = self.open_file(path, OFlags::RDONLY)?;
+        let mut text = Vec::with_capacity(4096);
+        rustix::io::read(&fd, rustix::buffer::spare_capacity(&mut text))?;
+        Ok(text)
+    }
+
+    /// Reads the file `path`.
     pub fn read(&self, path: &str) -> Result<Vec<u8>, Errno> {
         let fd = self.open_file(path, OFlags::RDONLY)?;
         let mut text = Vec::with_capacity(1024);
@@ -86,7 +97,7 @@ impl Procfs {
     /// What identifies the process `pid` for as long as the machine runs: its state and start time. `None` when there is
     /// no such process.
     pub fn process(&self, pid: i32) -> Result<Option<ProcessStat>> {
-        let text = match self.read(&format!("{pid}/stat")) {
+        let text = match self.read_small(&format!("{pid}/stat")) {
             Ok(text) => text,
             Err(Errno::NOENT | Errno::SRCH) => return Ok(None),
             Err(e) => return Err(e).doing(|| format!("read /proc/{pid}/stat")),
@@ -96,7 +107,7 @@ impl Procfs {
 
     /// The id of this boot of the kernel (random(4)).
     pub fn boot_id(&self) -> Result<String> {
-        let text = self.read("sys/kernel/random/boot_id").doing(|| "read /proc/sys/kernel/random/boot_id")?;
+        let text = self.read_small("sys/kernel/random/boot_id").doing(|| "read /proc/sys/kernel/random/boot_id")?;
         Ok(String::from_utf8_lossy(text.trim_ascii()).into_owned())
     }
 
@@ -104,7 +115,7 @@ impl Procfs {
     pub fn ignored_signals(&self) -> Result<u64> {
         // the caller's entry is found by pid: "self" is a symbolic link
         let pid = rustix::process::getpid().as_raw_nonzero();
-        let text = self.read(&format!("{pid}/status")).doing(|| "read /proc/self/status")?;
+        let text = self.read_small(&format!("{pid}/status")).doing(|| "read /proc/self/status")?;
         let line = text.split(|&b| b == b'\n').find_map(|l| l.strip_prefix(b"SigIgn:"));
         let mask = line.and_then(|l| std::str::from_utf8(l.trim_ascii()).ok()).and_then(|l| u64::from_str_radix(l, 16).ok());
         mask.ok_or_else(|| Error::new(Kind::Internal, "/proc/self/status has no SigIgn"))
@@ -161,8 +172,18 @@ pub(crate) fn read_regular(fd: OwnedFd, max: u64) -> Result<Vec<u8>> {
     if size > max {
         return Err(Error::invalid(format!("larger than {max} bytes")));
     }
-    let mut bytes = Vec::with_capacity(size as usize + 1);
-    File::from(fd).take(max).read_to_end(&mut bytes)?;
+    // the size is known: no call is spent on finding the end
+    let mut bytes = vec![0; size as usize];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match rustix::io::read(&fd, &mut bytes[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    bytes.truncate(filled);
     Ok(bytes)
 }
 

@@ -36,7 +36,7 @@ pub fn seal() -> Result<()> {
         return Err(Error::new(Kind::Internal, "the runtime's executable is not sealed although it was started as a sealed copy"));
     }
     let sealed = overlay().or_else(|_| memory_copy()).doing(|| "seal the runtime's own executable")?;
-    let args: Vec<CString> = std::env::args_os().filter_map(|a| CString::new(a.into_vec()).ok()).collect();
+    let args: Vec<CString> = crate::sys::start::args().into_iter().filter_map(|a| CString::new(a.into_vec()).ok()).collect();
     let env: Vec<CString> =
         std::env::vars_os().filter_map(|(k, v)| CString::new([k.as_bytes(), b"=", v.as_bytes()].concat()).ok()).collect();
     let errno = execve_fd(sealed.as_fd(), &Strings::new(&args), &Strings::new(&env));

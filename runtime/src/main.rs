@@ -3,8 +3,10 @@
 //! Reads the flags, opens the log, runs one command and turns its error into one line and an exit code: 1, for `exec`
 //! 255, for `run` and `exec` in the foreground the code of the program, 128+n when signal n ended it.
 //!
-//! Standard library's start opens /dev/null on closed standard streams before `main`, so no file of ours can land on
-//! 0, 1 or 2.
+//! It begins in [`libcontainer::program!`], which opens /dev/null on closed standard streams, so no file of ours can land
+//! on 0, 1 or 2.
+#![cfg_attr(not(test), no_main)]
+#![cfg_attr(test, allow(dead_code, reason = "the tests have a main of their own"))]
 
 mod args;
 mod call;
@@ -16,7 +18,6 @@ mod version;
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::process::ExitCode;
 
 use libcontainer::error::{Error, Kind};
 use libcontainer::sealed_exe;
@@ -31,12 +32,20 @@ use log::Sink;
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
-fn main() -> ExitCode {
+// the tests' own main is the standard library's
+#[cfg(not(test))]
+libcontainer::program!(crate::start);
+
+fn start() -> u8 {
+    // a reader of ours that goes away is an error of a write, not our end
+    if let Err(e) = signal::ignore(rustix::process::Signal::PIPE.as_raw()) {
+        log::complain(&format!("ignore SIGPIPE: {e}"));
+    }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let mut words = std::env::args_os();
+    let mut words = libcontainer::sys::start::args().into_iter();
     let program = words.next().as_deref().and_then(base_name).unwrap_or_else(|| "masu".into());
     let args = Args::parse(words);
-    ExitCode::from(run(&program, &args))
+    run(&program, &args)
 }
 
 fn base_name(path: &OsStr) -> Option<String> {

@@ -59,7 +59,7 @@ pub struct CreateOptions {
 /// must have one thread.
 pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Container, Process)> {
     check_id(id)?;
-    check_preserved(options.listen_fds + options.preserve_fds)?;
+    let open_files = check_preserved(options.listen_fds + options.preserve_fds)?;
     // what the caller left open is neither the hooks' nor the container's
     set_cloexec_from(3 + options.listen_fds + options.preserve_fds).doing(|| "mark descriptors close-on-exec")?;
     if options.systemd_cgroup {
@@ -91,16 +91,15 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     // what is opened on the host: still nothing is made
     let joined = plan.namespaces.open()?;
     let sockets = Sockets::connect(&plan, options)?;
-    let proc = Procfs::open()?;
-    let ignored = proc.ignored_signals()?;
     let needs_proc = !plan.sysctls.is_empty() || !plan.process.labels.is_empty();
-    let detached = if needs_proc { Some(Procfs::detached()?) } else { None };
+    let proc = if needs_proc { Procfs::detached()? } else { Procfs::open()? };
+    let ignored = proc.ignored_signals()?;
 
     // the first side effect is the claim of the id, the second its undo on disk
     let dir = Claim::new(root, id)?;
     let lock = lock::exclusive(dir.dir()?.fd())?;
     let mut record = intent(&plan, &proc, options)?;
-    dir.dir()?.write_record(&mut record)?;
+    dir.dir()?.write_intent(&mut record)?;
     keep_defaults(dir.dir()?, &plan, &bundle.spec)?;
     if options.notify_socket.is_some() {
         crate::notify::make(&root.join(id))?;
@@ -112,7 +111,15 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     let into = cgroup.clone_target();
     // born in its v2 cgroup; a v1 hierarchy can only be joined
     let joins_cgroups = !plan.cgroup.paths().v1.is_empty();
-    let inherited = init::Inherited { channel: theirs, gate, namespaces: joined, proc: detached, ignored, joins_cgroups };
+    let inherited = init::Inherited {
+        channel: theirs,
+        gate,
+        namespaces: joined,
+        proc: if needs_proc { Some(proc.try_clone()?) } else { None },
+        ignored,
+        open_files,
+        joins_cgroups,
+    };
     let mut child = spawn(&plan, &inherited, into).doing(|| "unable to start container process")?;
     // our copies of init's ends: else its death would not be the end of the stream
     drop(inherited);
@@ -166,12 +173,12 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     cgroup.keep();
     let (pid, pidfd) = child.keep()?;
     drop(lock);
-    let container = Container { root: root.to_owned(), dir: dir.keep()?, record, proc };
+    let container = Container { root: root.to_owned(), dir: dir.keep()?, record, proc, this_boot: std::cell::OnceCell::from(true) };
     Ok((container, Process { pid, pidfd, terminal }))
 }
 
-/// Each preserved descriptor must be there: the program counts on their numbers.
-pub(super) fn check_preserved(n: u32) -> Result<()> {
+/// Each preserved descriptor must be there: the program counts on their numbers. Returns how many files may be open.
+pub(super) fn check_preserved(n: u32) -> Result<u64> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     if u64::from(n) > limit {
         return Err(Error::invalid(format!("{n} descriptors cannot be preserved: the limit of open files is {limit}")));
@@ -180,7 +187,7 @@ pub(super) fn check_preserved(n: u32) -> Result<()> {
         rustix::fs::access(format!("/proc/self/fd/{fd}"), rustix::fs::Access::EXISTS)
             .doing(|| format!("unable to stat preserved-fd {} (of {n}): descriptor {fd}", fd - 3))?;
     }
-    Ok(())
+    Ok(limit)
 }
 
 /// A terminal that nobody holds would hang up at once, and one that nobody asked for is a mistake of the caller's.
@@ -243,7 +250,7 @@ fn keep_defaults(dir: &StateDir, plan: &Plan, spec: &Spec) -> Result<()> {
     }
     let process = spec.process.clone().unwrap_or_default();
     let resources = spec.linux.as_ref().and_then(|l| l.resources.clone()).unwrap_or_default();
-    dir.write_defaults(&Defaults {
+    dir.write_first_defaults(&Defaults {
         process: spec::Process { args: Vec::new(), ..process },
         resources,
         personality: plan.process.personality,

@@ -1,5 +1,7 @@
 //! delete: what create made is taken back, the record last.
 
+use std::cell::OnceCell;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,41 +25,61 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
         Err(e) if force && e.kind() == Kind::NotFound => return Ok(()),
         result => result?,
     };
-    let lock = lock::exclusive(dir.fd())?;
     let record = match dir.record() {
         Ok(record) => record,
-        // nothing was made on the host before the record: there is only the directory
-        Err(_) if force => return dir.remove(root, id),
-        Err(e) => return Err(e),
-    };
-    drop(lock);
-    let container = Container { root: root.to_owned(), dir, record, proc: Procfs::open()? };
-    let lock = lock::exclusive(container.dir.fd())?;
-    let status = container.status()?;
-    match status {
-        Status::Stopped | Status::Created => {}
-        _ if force => {}
-        _ => return Err(Error::wrong_status(format!("cannot delete container {id} that is not stopped: {status}"))),
-    }
-    container.end()?;
-    if !container.record.poststop.is_empty() {
-        let state = container.state_json(Status::Stopped)?;
-        // each runs, whatever the others do (runtime.md, "Lifecycle", 13)
-        for hook in &container.record.poststop {
-            if let Err(e) = hooks::run("poststop", std::slice::from_ref(hook), &state, Some(&container.record.bundle), None) {
-                log::warn!("{e}");
+        Err(e) if !force => return Err(e),
+        Err(_) => {
+            // whoever makes it right now holds the lock until the intent is written
+            let lock = lock::exclusive(dir.fd())?;
+            match dir.record() {
+                Ok(record) => {
+                    drop(lock);
+                    record
+                }
+                // nothing was made on the host before the record: there is only the directory
+                Err(_) => return dir.remove(root, id),
             }
         }
-    }
-    container.dir.remove(root, id)?;
-    drop(lock);
-    Ok(())
+    };
+    Container { root: root.to_owned(), dir, record, proc: Procfs::open()?, this_boot: OnceCell::new() }.delete(force)
 }
 
 impl Container {
-    /// Kills what runs, and removes the cgroup.
-    fn end(&self) -> Result<()> {
+    /// [`delete`], of a container that is open already.
+    pub fn delete(mut self, force: bool) -> Result<()> {
+        let lock = lock::exclusive(self.dir.fd())?;
+        if self.record.pid == 0 {
+            // it was being created when it was opened; it may be whole by now
+            match self.dir.record() {
+                Ok(record) => self.record = record,
+                Err(e) if !force => return Err(e),
+                Err(_) => {}
+            }
+        }
         let init = self.init()?;
+        let status = if self.record.pid == 0 { self.status()? } else { self.status_of(init.is_some())? };
+        match status {
+            Status::Stopped | Status::Created => {}
+            _ if force => {}
+            _ => return Err(Error::wrong_status(format!("cannot delete container {} that is not stopped: {status}", self.record.id))),
+        }
+        self.end(init)?;
+        if !self.record.poststop.is_empty() {
+            let state = self.state_json(Status::Stopped)?;
+            // each runs, whatever the others do (runtime.md, "Lifecycle", 13)
+            for hook in &self.record.poststop {
+                if let Err(e) = hooks::run("poststop", std::slice::from_ref(hook), &state, Some(&self.record.bundle), None) {
+                    log::warn!("{e}");
+                }
+            }
+        }
+        self.dir.remove(&self.root, &self.record.id)?;
+        drop(lock);
+        Ok(())
+    }
+
+    /// Kills what runs, and removes the cgroup.
+    fn end(&self, init: Option<OwnedFd>) -> Result<()> {
         let cgroup = self.cgroup()?;
         if let Some(init) = init {
             // init first: with a pid namespace of its own the kernel ends the others along with it
@@ -71,8 +93,9 @@ impl Container {
             }
             // ours to reap, if this process made it
             let _ = rustix::process::waitid(WaitId::PidFd(std::os::fd::AsFd::as_fd(&init)), WaitIdOptions::EXITED);
-        } else {
-            // a shared pid namespace, or a create that was killed, leaves processes without an init
+        } else if self.record.pid == 0 || self.record.fresh_namespaces & libc::CLONE_NEWPID == 0 {
+            // a create that was killed, or a shared pid namespace, leaves processes without an init; in one of its own
+            // the kernel has ended them all
             cgroup.kill()?;
         }
         cgroup.remove(PATIENCE).doing(|| format!("remove the cgroup of container {}", self.record.id))

@@ -11,6 +11,7 @@ mod record;
 mod start;
 mod update;
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -62,6 +63,7 @@ pub struct Container {
     dir: StateDir,
     record: Record,
     proc: Procfs,
+    this_boot: OnceCell<bool>,
 }
 
 /// A process that was started in a container.
@@ -96,7 +98,7 @@ impl Container {
         check_id(id)?;
         let dir = StateDir::open(root, id)?;
         let record = dir.record()?;
-        Ok(Container { root: root.to_owned(), dir, record, proc: Procfs::open()? })
+        Ok(Container { root: root.to_owned(), dir, record, proc: Procfs::open()?, this_boot: OnceCell::new() })
     }
 
     /// What was recorded at create.
@@ -111,7 +113,13 @@ impl Container {
             let making = self.is_process(record.maker, record.maker_start_time)?;
             return Ok(if making { Status::Creating } else { Status::Stopped });
         }
-        if !self.is_process(record.pid, record.start_time)? {
+        let alive = self.is_process(record.pid, record.start_time)?;
+        self.status_of(alive)
+    }
+
+    /// The status of a container that was created, by whether its init is there.
+    fn status_of(&self, alive: bool) -> Result<Status> {
+        if !alive {
             return Ok(Status::Stopped);
         }
         if gate::is_closed(self.dir.fd()) {
@@ -169,8 +177,16 @@ impl Container {
             return Ok(false);
         }
         let same = self.proc.process(pid)?.is_some_and(|p| p.start_time == start_time && p.is_alive());
-        // after a reboot the same numbers may be anybody's
-        Ok(same && self.proc.boot_id()? == self.record.boot_id)
+        Ok(same && self.is_this_boot()?)
+    }
+
+    /// After a reboot the same numbers may be anybody's. It is found out once.
+    fn is_this_boot(&self) -> Result<bool> {
+        if let Some(same) = self.this_boot.get() {
+            return Ok(*same);
+        }
+        let same = self.proc.boot_id()? == self.record.boot_id;
+        Ok(*self.this_boot.get_or_init(|| same))
     }
 
     /// A pidfd of init, or `None` when it is gone. Opened before the check, so that the number cannot be another's.

@@ -131,6 +131,13 @@ impl StateDir {
         Ok(record)
     }
 
+    /// The intent, before there is anything that it could be confused with: a write that is cut short leaves a directory
+    /// and nothing else on the host, which is what `delete --force` then clears.
+    pub(crate) fn write_intent(&self, record: &mut Record) -> Result<()> {
+        record.version = VERSION;
+        self.write_new(RECORD, &json(record)?)
+    }
+
     pub(crate) fn write_record(&self, record: &mut Record) -> Result<()> {
         record.version = VERSION;
         self.write_json(RECORD, record)
@@ -145,19 +152,27 @@ impl StateDir {
         self.write_json(DEFAULTS, defaults)
     }
 
+    /// For the first time: nobody reads it before the record is whole.
+    pub(crate) fn write_first_defaults(&self, defaults: &Defaults) -> Result<()> {
+        self.write_new(DEFAULTS, &json(defaults)?)
+    }
+
     pub(crate) fn filter(&self) -> Result<Option<Vec<u8>>> {
         self.read(FILTER)
     }
 
     /// The compiled filter. Written once, before the record that makes the container known.
     pub(crate) fn write_filter(&self, filter: &[u8]) -> Result<()> {
-        write_new(self.fd(), FILTER, filter).doing(|| format!("write {}/{FILTER}", self.name))
+        self.write_new(FILTER, filter)
+    }
+
+    fn write_new(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        write_new(self.fd(), name, bytes).doing(|| format!("write {}/{name}", self.name))
     }
 
     fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
-        let doing = || format!("write {}/{name}", self.name);
-        let bytes = serde_json::to_vec(value).map_err(|e| Error::new(Kind::Internal, e.to_string())).doing(doing)?;
-        write_atomically(self.fd(), name, &bytes, Mode::from_raw_mode(0o600)).doing(doing)
+        let bytes = json(value)?;
+        write_atomically(self.fd(), name, &bytes, Mode::from_raw_mode(0o600)).doing(|| format!("write {}/{name}", self.name))
     }
 
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
@@ -189,6 +204,10 @@ impl StateDir {
             Err(e) => Err(e).doing(doing),
         }
     }
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|e| Error::new(Kind::Internal, e.to_string()))
 }
 
 /// Writes `name` in `dir` so that it is there whole or not at all.

@@ -15,12 +15,10 @@ impl Container {
             Some(_) => Some(notify::listen(&self.root.join(&self.record.id))?),
             None => None,
         };
-        let init = match self.status()? {
-            Status::Created => self.init()?,
-            Status::Stopped => None,
-            Status::Creating => return Err(Error::wrong_status("cannot start a container that is being created")),
-            Status::Running | Status::Paused => return Err(Error::wrong_status("cannot start an already running container")),
-        };
+        let init = self.init()?;
+        if self.record.pid == 0 && self.status()? == Status::Creating {
+            return Err(Error::wrong_status("cannot start a container that is being created"));
+        }
         let Some(init) = init else { return Err(Error::wrong_status("cannot start a container that has stopped")) };
         gate::open(self.dir.fd())?;
         if !self.record.poststart.is_empty() {

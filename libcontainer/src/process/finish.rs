@@ -18,7 +18,7 @@ use crate::error::{Doing, Error, Kind, Result, errno_text};
 use crate::personality;
 use crate::procfs::Procfs;
 use crate::sys;
-use crate::sys::close_range::{close_from, set_cloexec_from};
+use crate::sys::close_range::set_cloexec_from;
 use crate::sys::exec::{Strings, execve, exit};
 
 /// What execve is given.
@@ -192,15 +192,6 @@ pub(crate) fn fail_after_ready(error: &Error) -> ! {
     let line = format!("{error}\n");
     let _ = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
     exit(255)
-}
-
-/// Closes every descriptor from `first` on but those that are still needed for reporting.
-pub(crate) fn close_all_from(first: u32) -> Result<()> {
-    match close_from(first) {
-        // an old filter may not know the call; all descriptors are close-on-exec anyway
-        Ok(()) | Err(Errno::NOSYS | Errno::PERM) => Ok(()),
-        Err(e) => Err(e).doing(|| "close descriptors"),
-    }
 }
 
 fn executable(path: &[u8]) -> Result<(), Errno> {

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::os::fd::AsRawFd;
 
 use super::channel::{Channel, Message};
-use super::finish::{close_all_from, fail_after_ready, pairs, reopen_null};
+use super::finish::{fail_after_ready, pairs, reopen_null};
 use super::gate::Gate;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::hooks;
@@ -15,7 +15,7 @@ use crate::keyring;
 use crate::namespaces::Opened;
 use crate::plan::Plan;
 use crate::procfs::Procfs;
-use crate::sys::close_range::close_all_but;
+use crate::sys::close_range::{allow_leaving, close_all_but};
 use crate::sys::exec::exit;
 use crate::sys::namespace::unshare;
 use crate::sys::{interface, signal};
@@ -31,6 +31,8 @@ pub(crate) struct Inherited {
     pub(crate) proc: Option<Procfs>,
     /// The signals that the caller ignores.
     pub(crate) ignored: u64,
+    /// How many files it may have open.
+    pub(crate) open_files: u64,
     /// Whether init must wait until the runtime has put it into its cgroups.
     pub(crate) joins_cgroups: bool,
 }
@@ -51,6 +53,7 @@ fn steps(plan: &Plan, inherited: &Inherited) -> Result<Infallible> {
 
     // nothing of the runtime's may be seen in the container, least of all a folder of the host (CVE-2024-21626)
     close_all_but(&kept(plan, inherited)).doing(|| "close descriptors")?;
+    allow_leaving(inherited.open_files);
     // ignored signals would stay ignored in the program
     signal::reset(inherited.ignored).doing(|| "reset signals")?;
     rustix::process::setsid().doing(|| "start a session")?;
@@ -107,6 +110,8 @@ fn steps(plan: &Plan, inherited: &Inherited) -> Result<Infallible> {
     // what hooks, the terminal and the working directory still wrote to
     plan.rootfs.lock_down(&mut rootfs).map_err(|e| e.in_step("masks"))?;
     drop(rootfs);
+    // all that was left open on the way: whoever looks at a created container's init finds no folder of the host
+    close_all_but(&kept(plan, inherited)).doing(|| "close descriptors")?;
 
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(plan.process.umask.unwrap_or(0o022)));
     let program = plan.process.become_user(inherited.proc.as_ref(), channel).map_err(|e| e.in_step("process"))?;
@@ -118,9 +123,6 @@ fn steps(plan: &Plan, inherited: &Inherited) -> Result<Infallible> {
 
     // from here on nobody waits for our word
     if let Err(error) = start_hooks(plan, pid) {
-        fail_after_ready(&error);
-    }
-    if let Err(error) = close_all_from(3 + plan.process.preserved_fds) {
         fail_after_ready(&error);
     }
     fail_after_ready(&plan.process.execute(&program, channel))

@@ -11,6 +11,7 @@ use super::options::Options;
 use crate::cgroup::Paths;
 use crate::error::{Doing, Error, Result};
 use crate::spec;
+use crate::sys::close_range::leave;
 use crate::sys::mount_attr::{Change, RDONLY, mount_setattr};
 
 /// What to put at the target.
@@ -60,7 +61,11 @@ impl CgroupMount {
         };
         if self.namespace {
             match filesystem("cgroup2", "cgroup2", &[], self.attributes) {
-                Ok(mount) => return Ok(move_to(mount.as_fd(), target)?),
+                Ok(mount) => {
+                    move_to(mount.as_fd(), target)?;
+                    leave(mount);
+                    return Ok(());
+                }
                 Err(e) if matches!(e.errno(), Some(Errno::PERM | Errno::BUSY)) => {}
                 Err(e) => return Err(e),
             }

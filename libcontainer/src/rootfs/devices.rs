@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use super::beneath;
 use crate::error::{Doing, Error, Result};
 use crate::spec;
+use crate::sys::close_range::leave;
 
 /// A node to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,7 +138,9 @@ pub(super) fn apply(plans: &[DevicePlan], root: BorrowedFd<'_>) -> Result<()> {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(e) => return Err(e).doing(|| "replace /dev/ptmx"),
     }
-    link(&dev, "ptmx", "pts/ptmx")
+    link(&dev, "ptmx", "pts/ptmx")?;
+    leave(dev);
+    Ok(())
 }
 
 fn link(dev: &OwnedFd, name: &str, target: &str) -> Result<()> {

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use super::beneath;
 use super::mount::{filesystem, make_read_only, move_to, open_tree};
 use crate::error::{Doing, Error, Kind, Result};
+use crate::sys::close_range::leave;
 use crate::sys::mount_attr::{NODEV, NOEXEC, NOSUID, RDONLY};
 
 /// Paths in the root, absolute and clean, none twice.
@@ -64,11 +65,20 @@ struct Covers {
 
 impl Covers {
     fn mask(&mut self, root: BorrowedFd<'_>, path: &str) -> Result<()> {
-        let target = match beneath::open(root, path, OFlags::PATH) {
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
-            result => result?,
+        let folder = match beneath::open(root, path, OFlags::PATH | OFlags::DIRECTORY) {
+            Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOTDIR) => None,
+            result => Some(result?),
         };
-        let cover = if FileType::from_raw_mode(rustix::fs::fstat(&target)?.st_mode) == FileType::Directory {
+        let is_folder = folder.is_some();
+        let target = match folder {
+            Some(folder) => folder,
+            None => match beneath::open(root, path, OFlags::PATH) {
+                Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+                result => result?,
+            },
+        };
+        let cover = if is_folder {
             if self.empty.is_none() {
                 let data = ["nr_blocks", "nr_inodes"].map(|key| (key.to_owned(), Some("1".to_owned())));
                 self.empty = Some(Cover::new(filesystem("tmpfs", "tmpfs", &data, RDONLY | NOSUID | NODEV | NOEXEC)?));
@@ -78,7 +88,11 @@ impl Covers {
             &mut self.null
         };
         match cover {
-            Some(cover) => Ok(cover.put(target.as_fd())?),
+            Some(cover) => {
+                cover.put(target.as_fd())?;
+                leave(target);
+                Ok(())
+            }
             None => Err(Error::new(Kind::Internal, "there is nothing to cover it with")),
         }
     }
@@ -99,7 +113,10 @@ impl Cover {
 
     fn put(&mut self, target: BorrowedFd<'_>) -> Result<(), Errno> {
         if self.attached {
-            return move_to(open_tree(self.mount.as_fd(), "", false)?.as_fd(), target);
+            let copy = open_tree(self.mount.as_fd(), "", false)?;
+            move_to(copy.as_fd(), target)?;
+            leave(copy);
+            return Ok(());
         }
         self.attached = true;
         move_to(self.mount.as_fd(), target)

@@ -30,6 +30,7 @@ use crate::cgroup::Paths;
 use crate::error::{Doing, Error, Result};
 use crate::namespaces::Namespaces;
 use crate::spec::Spec;
+use crate::sys::close_range::leave;
 use crate::sys::mount_attr::{Change, RDONLY, mount_setattr};
 use options::Options;
 
@@ -162,6 +163,8 @@ impl RootfsPlan {
                     let mount = plan.apply(root.as_fd())?;
                     if plan.read_only_last() {
                         read_only_last.push(mount);
+                    } else {
+                        leave(mount);
                     }
                 }
                 Operation::EnterCgroup => enter_cgroup()?,
@@ -171,6 +174,8 @@ impl RootfsPlan {
         if let Some(devices) = &self.devices {
             devices::apply(devices, root.as_fd())?;
         }
+        leave(host);
+        leave(below);
         Ok(Rootfs { root, null, read_only_last })
     }
 

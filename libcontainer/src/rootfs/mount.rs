@@ -14,6 +14,7 @@ use super::beneath;
 use super::options::Options;
 use crate::error::{Doing, Error, Result};
 use crate::spec;
+use crate::sys::close_range::leave;
 use crate::sys::mount_attr::{Change, RDONLY, mount_setattr};
 
 /// Below /proc only these may be mounted upon: lxcfs and crypto policies do (runc's list).
@@ -146,6 +147,7 @@ impl MountPlan {
             super::copy_up::copy(target.as_fd(), mount.as_fd()).doing(|| "tmpcopyup")?;
         }
         move_to(mount.as_fd(), target.as_fd())?;
+        leave(target);
         // only now: a detached mount has no peers to propagate from or to
         for (propagation, recursive) in &self.propagation {
             mount_setattr(mount.as_fd(), *recursive, Change { propagation: *propagation, ..Change::default() })
@@ -165,7 +167,11 @@ impl MountPlan {
                     _ => e,
                 })?
             }
-            What::Filesystem { .. } => beneath::mkdir_all(root, &self.target).doing(|| "create mountpoint")?,
+            What::Filesystem { .. } => match beneath::open_plain_dir(root, &self.target) {
+                // no symbolic link on the way: it is where its name says
+                Ok(folder) => return Ok(folder),
+                Err(_) => beneath::mkdir_all(root, &self.target).doing(|| "create mountpoint")?,
+            },
             What::Bind { .. } => match FileType::from_raw_mode(rustix::fs::fstat(mount)?.st_mode) {
                 FileType::Directory => beneath::mkdir_all(root, &self.target).doing(|| "create mountpoint")?,
                 _ => beneath::create_file(root, &self.target).doing(|| "create mountpoint")?,
@@ -278,7 +284,9 @@ pub(crate) fn filesystem(fs_type: &str, source: &str, data: &[(String, Option<St
     }
     rustix::mount::fsconfig_create(fs.as_fd()).map_err(|e| explain(&fs, e))?;
     let attributes = MountAttrFlags::from_bits_retain(attributes as u32);
-    Ok(rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+    let mount = rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    leave(fs);
+    Ok(mount)
 }
 
 /// The errno, and what the file system says about it (fsopen(2): messages are read from the descriptor).
@@ -305,5 +313,8 @@ pub(crate) fn make_read_only(root: BorrowedFd<'_>, path: &str) -> Result<(), Err
     };
     let tree = open_tree(target.as_fd(), "", true)?;
     mount_setattr(tree.as_fd(), true, Change { set: RDONLY, ..Change::default() })?;
-    move_to(tree.as_fd(), target.as_fd())
+    move_to(tree.as_fd(), target.as_fd())?;
+    leave(tree);
+    leave(target);
+    Ok(())
 }

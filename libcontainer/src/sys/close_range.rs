@@ -1,5 +1,8 @@
 //! close_range(2).
 
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use rustix::io::Errno;
 
 /// Closes every descriptor from `first` to `last`.
@@ -15,11 +18,22 @@ unsafe fn close(first: u32, last: u32) -> Result<(), Errno> {
     }
 }
 
-/// Closes every descriptor from `first` on. Only for a process that is about to execve or exit: owned descriptors of
-/// that range are dead afterwards, and are not to be used or dropped.
-pub(crate) fn close_from(first: u32) -> Result<(), Errno> {
-    // SAFETY: callers are the last lines before execve; what follows is execve or _exit, which run no destructor.
-    unsafe { close(first, u32::MAX) }
+/// Up to which number [`leave`] leaves descriptors open; 0 in every process but a child of ours.
+static LEAVE_BELOW: AtomicU32 = AtomicU32::new(0);
+
+/// Lets [`leave`] leave descriptors open in the children that are cloned next: `limit` is the number of open files they may
+/// have.
+pub(crate) fn allow_leaving(limit: u64) {
+    // up to 64 the kernel's table of them need not grow
+    LEAVE_BELOW.store(u32::try_from(limit / 2).unwrap_or(u32::MAX).min(60), Ordering::Relaxed);
+}
+
+/// Is done with a descriptor: init leaves the first of them open, for it closes all at once before it waits, which is one
+/// call instead of one each.
+pub(crate) fn leave(fd: OwnedFd) {
+    if (fd.as_raw_fd() as u32) < LEAVE_BELOW.load(Ordering::Relaxed) {
+        std::mem::forget(fd);
+    }
 }
 
 /// Closes every descriptor above stderr but those of `keep` (sorted). Only for a fresh child, which uses none but

@@ -15,6 +15,7 @@ pub mod namespace;
 pub mod personality;
 pub mod seccomp;
 pub mod signal;
+pub mod start;
 
 use rustix::io::Errno;
 

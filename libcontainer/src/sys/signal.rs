@@ -11,6 +11,12 @@ pub fn default_action(signal: i32) -> Result<(), Errno> {
     if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR { Err(super::last_errno()) } else { Ok(()) }
 }
 
+/// Ignores a signal in this process (sigaction(2)).
+pub fn ignore(signal: i32) -> Result<(), Errno> {
+    // SAFETY: SIG_IGN installs no handler, so no code of ours runs in signal context.
+    if unsafe { libc::signal(signal, libc::SIG_IGN) } == libc::SIG_ERR { Err(super::last_errno()) } else { Ok(()) }
+}
+
 /// Sends a signal to the process of a pidfd; 0 only asks whether it is there (ESRCH: gone, or a zombie no more).
 pub fn send(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
     let info = std::ptr::null::<libc::siginfo_t>();

@@ -1,7 +1,5 @@
 //! `run`: create and start; without --detach also wait, delete, and return the program's exit code.
 
-use std::path::Path;
-
 use anyhow::Result;
 use libcontainer::container::{self, Container, CreateOptions, Process};
 use libcontainer::error;
@@ -18,16 +16,16 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     if signals.is_some() && !call.args.on("no-subreaper") {
         foreground::adopt_orphans()?;
     }
-    let (container, process) = container::create(&root, id, &options)?;
-    match go(container, process, signals.as_ref()) {
+    let (mut container, process) = container::create(&root, &id, &options)?;
+    match go(&mut container, process, signals.as_ref()) {
         Ok(code) => {
             if !options.detach && !call.args.on("keep") {
-                delete(&root, id);
+                delete(container);
             }
             Ok(code)
         }
         Err(e) => {
-            delete(&root, id);
+            delete(container);
             // conmon takes a pid file for a sign of success
             if let Some(path) = &options.pid_file {
                 let _ = std::fs::remove_file(path);
@@ -37,15 +35,16 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     }
 }
 
-fn go(mut container: Container, process: Process, signals: Option<&Signals>) -> error::Result<u8> {
+fn go(container: &mut Container, process: Process, signals: Option<&Signals>) -> error::Result<u8> {
     let foreground = signals.map(|signals| Foreground::over(process, signals)).transpose()?;
     container.start()?;
     foreground.map_or(Ok(0), Foreground::attend)
 }
 
 /// Neither the program's exit code nor the first error is to be lost because of what this meets.
-fn delete(root: &Path, id: &str) {
-    if let Err(e) = container::delete(root, id, true) {
+fn delete(container: Container) {
+    let id = container.record().id.clone();
+    if let Err(e) = container.delete(true) {
         log::warn!("delete container {id}: {e}");
     }
 }
