@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use crate::error::{Doing, Error, Kind, Result};
+use crate::sys::close_range::leave;
 
 /// The inode number of the root directory of every procfs (PROC_ROOT_INO).
 const ROOT_INODE: u64 = 1;
@@ -63,7 +64,9 @@ impl Procfs {
     /// Writes `value` to the file `path` in one call.
     pub fn write(&self, path: &str, value: &[u8]) -> Result<(), Errno> {
         let fd = self.open_file(path, OFlags::WRONLY)?;
-        rustix::io::write(&fd, value).map(drop)
+        rustix::io::write(&fd, value)?;
+        leave(fd);
+        Ok(())
     }
 
     /// Reads the file `path`, which the kernel makes as a whole and which is smaller than a page: one call reads it.

@@ -62,8 +62,6 @@ fn overlay() -> Result<OwnedFd> {
     // an overlay without an upper layer wants two lower ones; the second is only looked at where the first has no entry
     let lower = [dir, "/sys"].map(|d| d.replace('\\', "\\\\").replace(':', "\\:")).join(":");
     rustix::mount::fsconfig_set_string(fs.as_fd(), "lowerdir", lower)?;
-    // inode numbers are of no interest, and xino would complain about file systems without room for them
-    rustix::mount::fsconfig_set_string(fs.as_fd(), "xino", "off")?;
     rustix::mount::fsconfig_create(fs.as_fd())?;
     let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
     let mount = rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;

@@ -9,7 +9,7 @@ use super::plan::ProcessPlan;
 use crate::error::{Doing, Result};
 use crate::keyring;
 use crate::procfs::Procfs;
-use crate::sys::close_range::close_all_but;
+use crate::sys::close_range::{close_all_but, set_cloexec_from};
 use crate::sys::exec::exit;
 use crate::sys::namespace::setns;
 use crate::sys::signal;
@@ -68,6 +68,8 @@ fn steps(plan: &ProcessPlan, inherited: &Inherited) -> Result<Infallible> {
         terminal::take(&theirs)?;
         channel.send(&Message::Terminal(ours))?;
     }
+    // all are close-on-exec from birth; a filter may forbid the call that makes sure of it later
+    set_cloexec_from(3 + plan.preserved_fds).doing(|| "mark descriptors close-on-exec")?;
     let program = plan.become_user(inherited.proc.as_ref(), channel)?;
     channel.send(&Message::Ready)?;
     // the channel stays open until execve closes it, so its end tells the runtime that the program runs

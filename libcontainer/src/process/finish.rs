@@ -18,7 +18,6 @@ use crate::error::{Doing, Error, Kind, Result, errno_text};
 use crate::personality;
 use crate::procfs::Procfs;
 use crate::sys;
-use crate::sys::close_range::set_cloexec_from;
 use crate::sys::exec::{Strings, execve, exit};
 
 /// What execve is given.
@@ -43,8 +42,6 @@ impl ProcessPlan {
         let entered = rustix::process::chdir(self.cwd.as_str());
         let home = self.home_is_missing.then(|| crate::user::home(self.uid));
         self.rlimits.apply()?;
-        // all are close-on-exec already; a filter may forbid the call that makes sure of it later
-        set_cloexec_from(3 + self.preserved_fds).doing(|| "mark descriptors close-on-exec")?;
         if self.uid != 0 && self.terminal.is_none() {
             self.give_stdio()?;
         }

@@ -96,7 +96,9 @@ fn steps(plan: &Plan, inherited: &Inherited) -> Result<Infallible> {
     if plan.rootfs.devices.is_some() {
         reopen_null()?;
     }
-    crate::rootfs::mkdir_all(rootfs.root(), &plan.process.cwd).doing(|| format!("mkdir {}", plan.process.cwd))?;
+    if plan.process.cwd != "/" {
+        crate::rootfs::mkdir_all(rootfs.root(), &plan.process.cwd).doing(|| format!("mkdir {}", plan.process.cwd))?;
+    }
     if let Some(terminal) = plan.process.terminal {
         let (ours, theirs) = terminal::make(terminal, plan.process.uid)?;
         terminal::bind_console(rootfs.root(), &theirs)?;
@@ -109,7 +111,7 @@ fn steps(plan: &Plan, inherited: &Inherited) -> Result<Infallible> {
     }
     // what hooks, the terminal and the working directory still wrote to
     plan.rootfs.lock_down(&mut rootfs).map_err(|e| e.in_step("masks"))?;
-    drop(rootfs);
+    rootfs.leave();
     // all that was left open on the way: whoever looks at a created container's init finds no folder of the host
     close_all_but(&kept(plan, inherited)).doing(|| "close descriptors")?;
 

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::procfs::openat2_retry;
+use crate::sys::close_range::leave;
 
 const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 /// As many symbolic links as the kernel follows (path_resolution(7)).
@@ -34,6 +35,22 @@ pub(crate) fn mkdir_all(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
     match open(root, path, OFlags::PATH | OFlags::DIRECTORY) {
         Err(Errno::NOENT) => make(root, path, FileType::Directory),
         result => Ok(result?),
+    }
+}
+
+/// Opens the directory `path` without following any symbolic link, making its last part where only that is missing. `None`
+/// when it is not as simple as that.
+pub(crate) fn mkdir_plain(root: BorrowedFd<'_>, path: &str) -> Option<OwnedFd> {
+    match open_plain_dir(root, path) {
+        Err(Errno::NOENT) => {
+            let (dir, name) = path.rsplit_once('/')?;
+            let dir = open_plain_dir(root, dir).ok()?;
+            rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)).ok()?;
+            let made = rustix::fs::openat(&dir, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+            leave(dir);
+            made.ok()
+        }
+        result => result.ok(),
     }
 }
 

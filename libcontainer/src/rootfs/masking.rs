@@ -52,6 +52,7 @@ impl Masking {
         for path in &self.masked {
             covers.mask(root, path).doing(|| format!("mask {path}"))?;
         }
+        [covers.null, covers.empty].into_iter().flatten().for_each(|cover| leave(cover.mount));
         Ok(())
     }
 }

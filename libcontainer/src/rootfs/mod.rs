@@ -216,6 +216,12 @@ pub(crate) struct Rootfs {
 }
 
 impl Rootfs {
+    /// Is done with it.
+    pub(crate) fn leave(self) {
+        leave(self.root);
+        self.read_only_last.into_iter().for_each(leave);
+    }
+
     /// The root directory.
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()

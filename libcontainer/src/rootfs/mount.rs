@@ -167,10 +167,10 @@ impl MountPlan {
                     _ => e,
                 })?
             }
-            What::Filesystem { .. } => match beneath::open_plain_dir(root, &self.target) {
+            What::Filesystem { .. } => match beneath::mkdir_plain(root, &self.target) {
                 // no symbolic link on the way: it is where its name says
-                Ok(folder) => return Ok(folder),
-                Err(_) => beneath::mkdir_all(root, &self.target).doing(|| "create mountpoint")?,
+                Some(folder) => return Ok(folder),
+                None => beneath::mkdir_all(root, &self.target).doing(|| "create mountpoint")?,
             },
             What::Bind { .. } => match FileType::from_raw_mode(rustix::fs::fstat(mount)?.st_mode) {
                 FileType::Directory => beneath::mkdir_all(root, &self.target).doing(|| "create mountpoint")?,

@@ -16,7 +16,10 @@ pub fn loopback_up() -> Result<(), Errno> {
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: SIOCSIFFLAGS reads an ifreq, which `request` is, with a name that ends in NUL.
     match unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) } {
-        0 => Ok(()),
+        0 => {
+            super::close_range::leave(socket);
+            Ok(())
+        }
         _ => Err(super::last_errno()),
     }
 }
