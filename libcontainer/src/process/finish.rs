@@ -10,6 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use rustix::fs::{Access, AtFlags, CWD, FileType};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
+use rustix::thread::CpuSet;
 
 use super::channel::{Channel, Message};
 use super::plan::ProcessPlan;
@@ -34,6 +35,7 @@ impl ProcessPlan {
         if let Some(proc) = proc.filter(|_| !self.labels.is_empty()) {
             self.labels.apply(proc)?;
         }
+        reset_affinity()?;
         if self.no_new_privileges {
             rustix::thread::set_no_new_privs(true).doing(|| "set no_new_privs")?;
         }
@@ -170,6 +172,18 @@ impl ProcessPlan {
         let hint = if refused { " (does the seccomp profile allow execve?)" } else { "" };
         let text = format!("exec {}: {}{hint}", program.path.to_string_lossy(), errno_text(errno.raw_os_error()));
         Error::reported(Kind::Os, Some(errno.raw_os_error()), text)
+    }
+}
+
+/// Allows all CPUs of the container's cpuset: the mask of whoever called us (a kubelet pinned to two CPUs) is not the
+/// container's. The kernel takes of it what the cpuset allows.
+fn reset_affinity() -> Result<()> {
+    let mut all = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+    match rustix::thread::sched_setaffinity(None, &all) {
+        // a cpuset without CPUs of ours, or a sandbox around us: then it stays as it was
+        Ok(()) | Err(Errno::INVAL | Errno::PERM | Errno::NOSYS) => Ok(()),
+        Err(e) => Err(e).doing(|| "reset the CPU affinity"),
     }
 }
 
