@@ -124,7 +124,7 @@ impl StateDir {
         let damaged = |why: &dyn std::fmt::Display| {
             Error::new(Kind::Internal, format!("{}/{RECORD} is damaged: {why}; delete --force removes it", self.name))
         };
-        let record: Record = serde_json::from_slice(&bytes).map_err(|e| damaged(&e))?;
+        let record: Record = spec::first_value(&bytes).map_err(|e| damaged(&e))?;
         if record.version != VERSION {
             return Err(damaged(&format!("version {} is not {VERSION}", record.version)));
         }
@@ -145,7 +145,7 @@ impl StateDir {
 
     pub(crate) fn defaults(&self) -> Result<Defaults> {
         let bytes = self.read(DEFAULTS)?.unwrap_or_else(|| b"{}".to_vec());
-        serde_json::from_slice(&bytes).map_err(|e| Error::new(Kind::Internal, format!("{}/{DEFAULTS} is damaged: {e}", self.name)))
+        spec::first_value(&bytes).map_err(|e| Error::new(Kind::Internal, format!("{}/{DEFAULTS} is damaged: {e}", self.name)))
     }
 
     pub(crate) fn write_defaults(&self, defaults: &Defaults) -> Result<()> {

@@ -73,8 +73,23 @@ impl Spec {
     }
 }
 
+// Each is one function of this crate: a generic one would put a second copy of the readers into every program.
+impl Process {
+    /// Reads a process document, as [`Spec::from_slice`] reads a config.
+    pub fn from_slice(bytes: &[u8]) -> Result<Process> {
+        first_value(bytes)
+    }
+}
+
+impl Resources {
+    /// Reads resources, as [`Spec::from_slice`] reads a config.
+    pub fn from_slice(bytes: &[u8]) -> Result<Resources> {
+        first_value(bytes)
+    }
+}
+
 /// The first JSON value in `bytes`.
-pub fn first_value<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+pub(crate) fn first_value<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let lossy;
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use libcontainer::container::ExecOptions;
-use libcontainer::error::{self, Error};
+use libcontainer::error::{self, Doing, Error};
 use libcontainer::spec;
 
 use super::create::{path, pid_file, preserve_fds};
@@ -26,7 +26,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
 fn options(args: &Args) -> error::Result<ExecOptions> {
     let words = args.operands.get(1..).unwrap_or_default();
     let process = match args.text("process") {
-        Some(file) => Some(document::<spec::Process>(file)?),
+        Some(file) => Some(spec::Process::from_slice(&document(file)?).doing(|| format!("read {file}"))?),
         None if words.is_empty() => return Err(Error::invalid("exec args cannot be empty")),
         None => None,
     };

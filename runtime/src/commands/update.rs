@@ -20,7 +20,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
 }
 
 /// A JSON document from a file, `-` for standard input; no larger than a config.json may be.
-pub(super) fn document<T: serde::de::DeserializeOwned>(name: &str) -> error::Result<T> {
+pub(super) fn document(name: &str) -> error::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let read = |source: &mut dyn Read, bytes: &mut Vec<u8>| source.take(spec::MAX_CONFIG + 1).read_to_end(bytes);
     let done = match name {
@@ -31,7 +31,7 @@ pub(super) fn document<T: serde::de::DeserializeOwned>(name: &str) -> error::Res
     if bytes.len() as u64 > spec::MAX_CONFIG {
         return Err(Error::invalid(format!("read {name}: larger than {} bytes", spec::MAX_CONFIG)));
     }
-    spec::first_value(&bytes).doing(|| format!("read {name}"))
+    Ok(bytes)
 }
 
 fn resources(args: &Args) -> error::Result<Resources> {
@@ -41,7 +41,7 @@ fn resources(args: &Args) -> error::Result<Resources> {
         }
     }
     if let Some(file) = args.text("resources") {
-        return document(file);
+        return Resources::from_slice(&document(file)?).doing(|| format!("read {file}"));
     }
     let mut r = Resources::default();
     if let Some(weight) = args.number("blkio-weight").filter(|w| *w != 0) {
