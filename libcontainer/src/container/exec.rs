@@ -15,6 +15,7 @@ use crate::plan;
 use crate::process::ProcessPlan;
 use crate::process::channel::{Channel, Message};
 use crate::process::exec_init;
+use crate::process::gate;
 use crate::procfs::Procfs;
 use crate::seccomp::{self, Filter};
 use crate::spec;
@@ -59,14 +60,12 @@ impl Container {
     pub fn exec(&self, options: &ExecOptions) -> Result<Process> {
         check_preserved(options.preserve_fds)?;
         set_cloexec_from(3 + options.preserve_fds).doing(|| "mark descriptors close-on-exec")?;
-        let status = self.status()?;
-        match status {
-            Status::Created | Status::Running => {}
-            Status::Paused if options.ignore_paused => {}
-            Status::Paused => return Err(Error::wrong_status("cannot exec in a paused container (use --ignore-paused to override)")),
-            Status::Stopped | Status::Creating => return Err(Error::wrong_status(format!("cannot exec in a {status} container"))),
+        let Some(init) = self.init()? else { return Err(Error::wrong_status(format!("cannot exec in a {} container", self.status()?))) };
+        // opened once: for the question whether it is frozen, and for the process to go into
+        let own = self.cgroup()?;
+        if !options.ignore_paused && !gate::is_closed(self.dir.fd()) && own.is_frozen()? {
+            return Err(Error::wrong_status("cannot exec in a paused container (use --ignore-paused to override)"));
         }
-        let init = self.init()?.ok_or_else(|| Error::wrong_status("cannot exec in a stopped container"))?;
 
         // plan
         let defaults = self.dir.defaults()?;
@@ -87,7 +86,7 @@ impl Container {
         let pidfd_socket = options.pidfd_socket.as_deref().map(terminal::connect).transpose()?;
         let listener = plan.filter.as_ref().and_then(|f| f.listener.as_ref()).map(|l| seccomp::listener::connect(&l.path)).transpose()?;
         let proc = if plan.labels.is_empty() { None } else { Some(Procfs::detached()?) };
-        let cgroup = self.cgroup()?.exec_target(&options.cgroups)?;
+        let cgroup = if options.cgroups.is_empty() { own } else { own.exec_target(&options.cgroups)? };
 
         // the process itself
         let (ours, theirs) = Channel::pair()?;
