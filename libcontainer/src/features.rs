@@ -158,8 +158,7 @@ mod tests {
     fn nothing_is_listed_that_is_refused() {
         let features = Features::of_this_library("0.1.0", "abc");
         for kind in features.linux.namespaces {
-            let mut namespace = spec::Namespace::default();
-            namespace.kind = kind.to_string();
+            let namespace: spec::Namespace = serde_json::from_value(serde_json::json!({ "type": kind })).unwrap();
             namespaces::Namespaces::plan(&[namespace]).unwrap();
         }
         for option in features.mount_options {

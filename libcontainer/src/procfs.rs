@@ -164,8 +164,8 @@ pub(crate) fn openat2_retry(dir: BorrowedFd<'_>, path: &str, flags: OFlags, reso
 
 /// Reads a file of at most `max` bytes that is expected to be a regular one; a FIFO or device is an error and never a
 /// hang.
-pub(crate) fn read_regular(fd: OwnedFd, max: u64) -> Result<Vec<u8>> {
-    let stat = rustix::fs::fstat(&fd)?;
+pub(crate) fn read_regular(fd: BorrowedFd<'_>, max: u64) -> Result<Vec<u8>> {
+    let stat = rustix::fs::fstat(fd)?;
     match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
         rustix::fs::FileType::RegularFile => {}
         rustix::fs::FileType::Directory => return Err(Errno::ISDIR.into()),
@@ -179,7 +179,7 @@ pub(crate) fn read_regular(fd: OwnedFd, max: u64) -> Result<Vec<u8>> {
     let mut bytes = vec![0; size as usize];
     let mut filled = 0;
     while filled < bytes.len() {
-        match rustix::io::read(&fd, &mut bytes[filled..]) {
+        match rustix::io::read(fd, &mut bytes[filled..]) {
             Ok(0) => break,
             Ok(n) => filled += n,
             Err(Errno::INTR) => {}

@@ -1,5 +1,7 @@
 //! What the container's passwd(5) says of a user: only the home directory, and only by number (CVE-2016-3697).
 
+use std::os::fd::AsFd;
+
 use rustix::fs::{Mode, OFlags};
 
 use crate::procfs::read_regular;
@@ -12,7 +14,7 @@ const MAX: u64 = 8 << 20;
 pub(crate) fn home(uid: u32) -> String {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = rustix::fs::open("/etc/passwd", flags, Mode::empty());
-    let text = file.ok().and_then(|fd| read_regular(fd, MAX).ok()).unwrap_or_default();
+    let text = file.ok().and_then(|fd| read_regular(fd.as_fd(), MAX).ok()).unwrap_or_default();
     find_home(&text, uid).unwrap_or_else(|| "/".to_owned())
 }
 

@@ -1,4 +1,5 @@
 //! Our types of config.json against those of the crate oci-spec, which others wrote: both read the same from the bundles.
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "all of this is a test")]
 
 use std::fmt::Debug;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! A bundle: a folder with a config.json and a root file system (bundle.md).
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
@@ -29,7 +29,7 @@ impl Bundle {
             Err(Errno::NOENT) => return Err(Error::invalid(format!("JSON specification file {} not found", name.display()))),
             result => result.doing(|| format!("open {}", name.display()))?,
         };
-        let bytes = read_regular(file, MAX_CONFIG).doing(|| format!("read {}", name.display()))?;
+        let bytes = read_regular(file.as_fd(), MAX_CONFIG).doing(|| format!("read {}", name.display()))?;
         let spec = Spec::from_slice(&bytes).doing(|| name.display())?;
         Ok(Bundle { dir: path_of(&fd).doing(doing)?, spec })
     }

@@ -178,7 +178,7 @@ impl StateDir {
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
-            Ok(fd) => read_regular(fd, MAX).map(Some).doing(|| format!("read {}/{name}", self.name)),
+            Ok(fd) => read_regular(fd.as_fd(), MAX).map(Some).doing(|| format!("read {}/{name}", self.name)),
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(e).doing(|| format!("open {}/{name}", self.name)),
         }

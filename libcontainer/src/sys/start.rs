@@ -38,7 +38,10 @@ pub fn open_standard_streams() {
         Ok(_) => fds.iter().any(|fd| fd.revents().contains(PollFlags::NVAL)),
         Err(_) => true,
     };
-    while closed {
+    if !closed {
+        return;
+    }
+    loop {
         // the lowest free number is taken: the first above 2 ends it
         let Ok(null) = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty()) else { return };
         if std::os::fd::AsRawFd::as_raw_fd(&null) > 2 {

@@ -16,7 +16,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     if signals.is_some() && !call.args.on("no-subreaper") {
         foreground::adopt_orphans()?;
     }
-    let (mut container, process) = container::create(&root, &id, &options)?;
+    let (mut container, process) = container::create(&root, id, &options)?;
     match go(&mut container, process, signals.as_ref()) {
         Ok(code) => {
             if !options.detach && !call.args.on("keep") {
