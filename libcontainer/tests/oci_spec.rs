@@ -94,7 +94,9 @@ fn linux(bundle: &str, ours: &Spec, theirs: &Theirs) {
     same(bundle, "readonlyPaths", ours.readonly_paths.clone(), list(theirs.readonly_paths()));
     let namespaces = list(theirs.namespaces());
     let path = |path: &Option<std::path::PathBuf>| path.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
-    let namespaces: Vec<_> = namespaces.iter().map(|n| (n.typ().to_string(), path(n.path()))).collect();
+    // as JSON: its Display has names of its own
+    let kind = |n: &oci_spec::runtime::LinuxNamespace| serde_json::to_value(n.typ()).unwrap().as_str().unwrap().to_owned();
+    let namespaces: Vec<_> = namespaces.iter().map(|n| (kind(n), path(n.path()))).collect();
     same(bundle, "namespaces", ours.namespaces.iter().map(|n| (n.kind.clone(), n.path.clone())).collect(), namespaces);
     let Some(seccomp) = &ours.seccomp else { return assert!(theirs.seccomp().is_none()) };
     let other = theirs.seccomp().as_ref().unwrap();

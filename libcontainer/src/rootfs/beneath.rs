@@ -180,6 +180,9 @@ mod tests {
 
     #[test]
     fn links_stay_inside_also_when_dangling() {
+        if crate::sys::is_emulated("links_stay_inside_also_when_dangling") {
+            return;
+        }
         let (dir, fd) = root();
         let at = |p: &str| dir.path().join("root").join(p);
         symlink("../../host", at("relative")).unwrap();
@@ -197,6 +200,9 @@ mod tests {
 
     #[test]
     fn loops_and_files_on_the_way_are_errors() {
+        if crate::sys::is_emulated("loops_and_files_on_the_way_are_errors") {
+            return;
+        }
         let (dir, fd) = root();
         symlink("loop", dir.path().join("root/loop")).unwrap();
         assert_eq!(mkdir_all(fd.as_fd(), "loop/x").unwrap_err().errno(), Some(Errno::LOOP));
@@ -206,6 +212,9 @@ mod tests {
 
     #[test]
     fn dots_stop_at_the_root() {
+        if crate::sys::is_emulated("dots_stop_at_the_root") {
+            return;
+        }
         let (dir, fd) = root();
         mkdir_all(fd.as_fd(), "../../x/../y").unwrap();
         assert!(dir.path().join("root/y").is_dir() && !dir.path().join("y").exists());
