@@ -2,7 +2,7 @@
 //! and nothing may hang.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -343,6 +343,22 @@ fn sec_user_2_the_uid_seen_is_the_uid_asked_for() {
                 ensure!(known || !first.is_empty() && uids.contains(&format!("{first} {first}")), "--user {given:?} ran as {uids}");
             }
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn sec_mask_4_a_mask_is_not_the_hosts_dev_null() {
+    check(|t| {
+        let before = fs::metadata("/dev/null")?.mode();
+        let mut bundle = t.bundle()?;
+        // the root of the container owns what masks a file, and CAP_FOWNER is among its capabilities
+        bundle.args(["/bin/payload", "try-chmod", "602", "/proc/keys", "then", "stat", "/proc/keys"]);
+        let output = t.run(&bundle)?.ok()?;
+        let after = fs::metadata("/dev/null")?.mode();
+        fs::set_permissions("/dev/null", fs::Permissions::from_mode(before & 0o7777))?;
+        ensure!(output.stdout.contains("/proc/keys c 1:3"), "not masked: {}", output.stdout);
+        ensure!(after == before, "the host's /dev/null has now mode {after:o}; inside: {}", output.stdout);
         Ok(())
     });
 }

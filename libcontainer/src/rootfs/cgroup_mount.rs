@@ -93,7 +93,9 @@ impl CgroupMount {
                 } else {
                     name.split(',').map(|controller| (controller.to_owned(), None)).collect()
                 };
-                filesystem("cgroup", "cgroup", &data, self.attributes).and_then(|mount| Ok(move_to(mount.as_fd(), folder.as_fd())?))
+                // the names that runc gives it
+                let source = if name == "systemd" { name } else { "cgroup" };
+                filesystem("cgroup", source, &data, self.attributes).and_then(|mount| Ok(move_to(mount.as_fd(), folder.as_fd())?))
             } else {
                 self.bind(&hierarchy.dir, folder.as_fd())
             };

@@ -27,13 +27,10 @@ const DEFAULTS: [(&str, u32, u32); 6] =
     [("/dev/null", 1, 3), ("/dev/zero", 1, 5), ("/dev/full", 1, 7), ("/dev/random", 1, 8), ("/dev/urandom", 1, 9), ("/dev/tty", 5, 0)];
 
 /// Links that every container has: name below /dev, target.
-const LINKS: [(&str, &str); 5] = [
-    ("fd", "/proc/self/fd"),
-    ("stdin", "/proc/self/fd/0"),
-    ("stdout", "/proc/self/fd/1"),
-    ("stderr", "/proc/self/fd/2"),
-    ("core", "/proc/kcore"),
-];
+const LINKS: [(&str, &str); 4] =
+    [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")];
+/// And this one where the kernel has the file (CONFIG_PROC_KCORE), as under runc.
+pub(super) const CORE: (&str, &str) = ("core", "/proc/kcore");
 
 impl DevicePlan {
     /// The default nodes and those of the config; one of the config stands in for a default of the same path.
@@ -125,13 +122,16 @@ impl DevicePlan {
 
 /// Makes the nodes and links. The rootfs's /dev may be a symbolic link to a folder of the host (CVE-2026-41579): it is
 /// resolved inside the root like everything else.
-pub(super) fn apply(plans: &[DevicePlan], root: BorrowedFd<'_>) -> Result<()> {
+pub(super) fn apply(plans: &[DevicePlan], root: BorrowedFd<'_>, core: bool) -> Result<()> {
     let dev = beneath::mkdir_all(root, "/dev").doing(|| "create /dev")?;
     for plan in plans {
         plan.apply(root, &dev)?;
     }
     for (name, target) in LINKS {
         link(&dev, name, target)?;
+    }
+    if core {
+        link(&dev, CORE.0, CORE.1)?;
     }
     // the container's own devpts, not the host's: an old node or link is replaced
     match rustix::fs::unlinkat(&dev, "ptmx", AtFlags::empty()) {

@@ -9,7 +9,7 @@ use super::beneath;
 use super::mount::{filesystem, make_read_only, move_to, open_tree};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::sys::close_range::leave;
-use crate::sys::mount_attr::{NODEV, NOEXEC, NOSUID, RDONLY};
+use crate::sys::mount_attr::{Change, NODEV, NOEXEC, NOSUID, RDONLY, mount_setattr};
 
 /// Paths in the root, absolute and clean, none twice.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -124,16 +124,27 @@ impl Cover {
     }
 }
 
-/// The host's /dev/null, checked: files are masked with it, and not with the container's, which an image may have
-/// replaced by a link to a file worth writing to (CVE-2025-31133). Taken before the pivot, which lets go of the host's tree.
-pub(crate) fn open_null() -> Result<Cover> {
+/// What files are masked with: the container's own /dev/null, checked, since an image may have put there a link to a file
+/// worth writing to (CVE-2025-31133). The host's would be the same inode as on the host, whose mode and owner the
+/// container's root could change through the mask; it stands in, read-only, where the container has none. Taken before
+/// the pivot, which lets go of the host's tree.
+pub(crate) fn open_null(root: BorrowedFd<'_>) -> Result<Cover> {
     let doing = || "open /dev/null";
+    if let Some(null) = beneath::open(root, "/dev/null", OFlags::PATH | OFlags::NOFOLLOW).ok().filter(|fd| is_null(fd.as_fd())) {
+        return Ok(Cover::new(open_tree(null.as_fd(), "", false).doing(doing)?));
+    }
     let null = rustix::fs::openat(CWD, "/dev/null", OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).doing(doing)?;
-    let stat = rustix::fs::fstat(&null).doing(doing)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice || stat.st_rdev != rustix::fs::makedev(1, 3) {
+    if !is_null(null.as_fd()) {
         return Err(Error::invalid("the host's /dev/null is invalid: it is not the character device 1:3"));
     }
-    Ok(Cover::new(open_tree(null.as_fd(), "", false).doing(doing)?))
+    let copy = open_tree(null.as_fd(), "", false).doing(doing)?;
+    mount_setattr(copy.as_fd(), false, Change { set: RDONLY, ..Change::default() }).doing(doing)?;
+    Ok(Cover::new(copy))
+}
+
+fn is_null(fd: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstat(fd)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == rustix::fs::makedev(1, 3))
 }
 
 #[cfg(test)]

@@ -52,6 +52,8 @@ pub struct RootfsPlan {
     pub operations: Vec<Operation>,
     /// None when /dev is a bind of something that is ready as it is.
     pub devices: Option<Vec<DevicePlan>>,
+    /// Whether /dev/core is to lead to /proc/kcore.
+    pub core: bool,
     pub masking: Masking,
     pub read_only: bool,
     /// `rootfsPropagation` as MS_* flags with MS_REC, if given.
@@ -120,6 +122,7 @@ impl RootfsPlan {
             path: path.to_owned(),
             operations,
             devices: if dev_is_bound { None } else { Some(devices) },
+            core: rustix::fs::access(devices::CORE.1, rustix::fs::Access::EXISTS).is_ok(),
             masking: Masking::plan(&linux.masked_paths, &linux.readonly_paths, warnings)?,
             read_only,
             propagation,
@@ -154,8 +157,6 @@ impl RootfsPlan {
         let root = open_tree(below.as_fd(), "", true).doing(doing)?;
         move_to(root.as_fd(), below.as_fd()).doing(doing)?;
 
-        // opened now: only the host's own is known to be what it seems
-        let null = if self.masking.masked.is_empty() { None } else { Some(masking::open_null()?) };
         let mut read_only_last = Vec::new();
         for operation in &self.operations {
             match operation {
@@ -172,8 +173,9 @@ impl RootfsPlan {
             }
         }
         if let Some(devices) = &self.devices {
-            devices::apply(devices, root.as_fd())?;
+            devices::apply(devices, root.as_fd(), self.core)?;
         }
+        let null = if self.masking.masked.is_empty() { None } else { Some(masking::open_null(root.as_fd())?) };
         leave(host);
         leave(below);
         Ok(Rootfs { root, null, read_only_last })

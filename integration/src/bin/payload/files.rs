@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Result, bail};
@@ -28,6 +28,10 @@ pub(crate) fn run(word: &str, operands: &[&str]) -> Result<()> {
         }
         ("try-open", paths) => paths.iter().for_each(|path| answer(path, &open_quietly(path))),
         ("try-mkdir", [path]) => answer(path, &fs::create_dir(path)),
+        ("try-chmod", [mode, path]) => {
+            let mode = fs::Permissions::from_mode(u32::from_str_radix(mode, 8)?);
+            answer(path, &fs::set_permissions(path, mode));
+        }
         ("mknod", [kind, major, minor, path]) => {
             let device = makedev(major.parse()?, minor.parse()?);
             answer(path, &node(kind, device, path));
