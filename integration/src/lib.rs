@@ -3,8 +3,7 @@
 //!
 //! In reading order: [`check`] frames one test; a [`Bundle`] is what it runs; a [`Container`] is one that runs and that
 //! removes itself; [`host`] proves afterwards that nothing stayed behind; [`terminal`] and [`cgroups`] are what some tests
-//! look at; [`artifacts`] finds the programs; [`payload`](../payload/index.html) is the program inside.
-
+//! look at; [`Surroundings`] are what callers prepare around the bundles of `bundles/`; [`artifacts`] finds the programs; [`payload`](../payload/index.html) is the program inside.
 //!
 //! | variable | what it does |
 //! |---|---|
@@ -22,6 +21,7 @@ pub mod cgroups;
 mod container;
 pub mod host;
 pub mod runtime;
+mod surroundings;
 pub mod sys;
 pub mod terminal;
 mod test;
@@ -29,4 +29,5 @@ mod test;
 pub use bundle::Bundle;
 pub use container::Container;
 pub use runtime::{Output, Runtime};
+pub use surroundings::Surroundings;
 pub use test::{Test, check};
