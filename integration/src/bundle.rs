@@ -165,7 +165,7 @@ impl Bundle {
 fn default_config() -> Value {
     let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": source, "options": options});
     json!({
-        "ociVersion": "1.2.0",
+        "ociVersion": "1.0.2",
         "process": {
             "user": {"uid": 0, "gid": 0},
             "args": ["/bin/true"],

@@ -252,3 +252,31 @@ fn a_hook_that_does_not_read_its_input_is_no_error() {
         Ok(())
     });
 }
+
+#[test]
+fn a_start_container_hook_has_the_environment_and_the_filter_of_the_program() {
+    check(|t| {
+        let mut bundle = t.bundle()?;
+        bundle.set("/process/env", json!(["PATH=/bin", "ONE=two"]));
+        let args = ["/bin/payload", "hook", "/tmp/log", "name", "start"];
+        bundle.push("/hooks/startContainer", json!({"path": "/bin/payload", "args": args}));
+        t.run(&bundle)?.ok()?;
+        let line: Value = serde_json::from_str(&fs::read_to_string(bundle.rootfs("tmp/log"))?)?;
+        let mut env: Vec<_> = line["env"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        env.sort_unstable();
+        let crun = t.differs("crun", "gives startContainer hooks an environment without HOME");
+        ensure!(crun || env == ["HOME=/root", "ONE=two", "PATH=/bin"], "{env:?}");
+
+        // it is a program of the image
+        let deadly = json!({"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS"});
+        bundle.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [deadly]}));
+        bundle.set("/hooks/startContainer", json!([{"path": "/bin/payload", "args": ["/bin/payload", "try-mkdir", "/tmp/made"]}]));
+        let output = t.run(&bundle)?;
+        if t.differs("crun", "runs startContainer hooks before the filter") {
+            return Ok(());
+        }
+        output.fails_with("signal: bad system call")?;
+        ensure!(!bundle.rootfs("tmp/made").exists(), "the filter did not hold for the hook");
+        Ok(())
+    });
+}

@@ -136,16 +136,47 @@ fn memory(name: &str) -> Result<OwnedFd> {
     rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC).doing(|| format!("make {name}"))
 }
 
-/// As Go words it.
+/// As Go's os/exec words it: callers' tests read it.
 fn words(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => {
-            format!("signal: {}", nix::sys::signal::Signal::try_from(signal).map_or_else(|_| signal.to_string(), |s| s.as_str().to_owned()))
+        (None, Some(number)) => {
+            let core = if status.core_dumped() { " (core dumped)" } else { "" };
+            match SIGNALS.iter().find(|(signal, _)| *signal == number) {
+                Some((_, name)) => format!("signal: {name}{core}"),
+                None => format!("signal: signal {number}{core}"),
+            }
         }
         (None, None) => "it ended".to_owned(),
     }
 }
+
+/// Go's words for the signals that end a program (its package syscall).
+const SIGNALS: [(i32, &str); 23] = [
+    (libc::SIGHUP, "hangup"),
+    (libc::SIGINT, "interrupt"),
+    (libc::SIGQUIT, "quit"),
+    (libc::SIGILL, "illegal instruction"),
+    (libc::SIGTRAP, "trace/breakpoint trap"),
+    (libc::SIGABRT, "aborted"),
+    (libc::SIGBUS, "bus error"),
+    (libc::SIGFPE, "floating point exception"),
+    (libc::SIGKILL, "killed"),
+    (libc::SIGUSR1, "user defined signal 1"),
+    (libc::SIGSEGV, "segmentation fault"),
+    (libc::SIGUSR2, "user defined signal 2"),
+    (libc::SIGPIPE, "broken pipe"),
+    (libc::SIGALRM, "alarm clock"),
+    (libc::SIGTERM, "terminated"),
+    (libc::SIGSTKFLT, "stack fault"),
+    (libc::SIGXCPU, "CPU time limit exceeded"),
+    (libc::SIGXFSZ, "file size limit exceeded"),
+    (libc::SIGVTALRM, "virtual timer expired"),
+    (libc::SIGPROF, "profiling timer expired"),
+    (libc::SIGIO, "I/O possible"),
+    (libc::SIGPWR, "power failure"),
+    (libc::SIGSYS, "bad system call"),
+];
 
 fn head(file: &mut File) -> String {
     let mut text = Vec::new();
@@ -187,6 +218,8 @@ mod tests {
         run("x", &[sh("test \"$(cat)\" = state")], b"state", None, None).unwrap();
         let e = run("createRuntime", &[sh("true"), sh("echo out; echo err >&2; exit 3")], b"", None, None).unwrap_err();
         assert_eq!(e.to_string(), "error running createRuntime hook #1: exit status 3, stdout: out, stderr: err");
+        let e = run("x", &[sh("kill -KILL $$")], b"", None, None).unwrap_err();
+        assert_eq!(e.to_string(), "error running x hook #0: signal: killed, stdout: , stderr: ");
         let e = run("x", &[hook(r#"{"path":"/no/such/hook"}"#).unwrap()], b"", None, None).unwrap_err();
         assert_eq!(e.to_string(), "error running x hook #0: fork/exec /no/such/hook: no such file or directory");
     }

@@ -191,7 +191,7 @@ impl Args {
             self.help = true;
         } else {
             let found = COMMANDS.iter().find(|c| c.name == word);
-            self.command = Some(found.ok_or_else(|| format!("unknown command \"{word}\""))?);
+            self.command = Some(found.ok_or_else(|| format!("No help topic for '{word}'"))?);
         }
         Ok(())
     }

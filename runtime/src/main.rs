@@ -73,6 +73,7 @@ fn run(program: &str, args: &Args) -> u8 {
         log::complain(&format!("See '{program}{space}{command} --help'."));
         return 1;
     }
+    ::log::debug!("{program} {} with the process id {}: {command}", env!("CARGO_PKG_VERSION"), std::process::id());
     let result = match sealed {
         Err(e) => Err(e.into()),
         // a caller that ignores SIGCHLD would have the kernel throw away the exit codes we wait for

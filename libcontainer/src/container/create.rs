@@ -121,6 +121,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
         joins_cgroups,
     };
     let mut child = spawn(&plan, &inherited, into).doing(|| "unable to start container process")?;
+    log::debug!("init of container {id} is process {}", child.pid);
     // our copies of init's ends: else its death would not be the end of the stream
     drop(inherited);
 

@@ -17,17 +17,14 @@ impl Container {
         if self.record.pid == 0 && self.status()? == Status::Creating {
             return Err(Error::wrong_status("container not running: it is being created"));
         }
-        let Some(init) = self.init()? else {
-            return match all {
-                // callers pass the flag to clean up what init left behind (containerd's KillAll)
-                true => self.signal_all(signal),
-                false => Err(Error::wrong_status("container not running")),
-            };
-        };
-        let shared = self.record.fresh_namespaces & libc::CLONE_NEWPID == 0;
-        if all || (signal == libc::SIGKILL && shared) {
+        let init = self.init()?;
+        // without a pid namespace of its own what init left behind lives on
+        let rest = signal == libc::SIGKILL && self.record.fresh_namespaces & libc::CLONE_NEWPID == 0;
+        // callers pass the flag to clean up (containerd's KillAll)
+        if all || (rest && (init.is_some() || !self.cgroup()?.processes()?.is_empty())) {
             return self.signal_all(signal);
         }
+        let Some(init) = init else { return Err(Error::wrong_status("container not running")) };
         match crate::sys::signal::send(init.as_fd(), signal) {
             Ok(()) => {}
             Err(Errno::SRCH) => return Err(Error::wrong_status("container not running")),

@@ -73,5 +73,5 @@ fn steps(plan: &ProcessPlan, inherited: &Inherited) -> Result<Infallible> {
     let program = plan.become_user(inherited.proc.as_ref(), channel)?;
     channel.send(&Message::Ready)?;
     // the channel stays open until execve closes it, so its end tells the runtime that the program runs
-    Err(plan.execute(&program, channel))
+    Err(plan.execute(&program, channel, || Ok(())))
 }

@@ -24,7 +24,7 @@ use crate::sys::exec::{Strings, execve, exit};
 #[derive(Debug)]
 pub(crate) struct Program {
     path: CString,
-    env: Vec<CString>,
+    pub(super) env: Vec<CString>,
 }
 
 impl ProcessPlan {
@@ -151,8 +151,8 @@ impl ProcessPlan {
         }
     }
 
-    /// Closes what the program must not have, loads the filter if it comes last, and executes. Only returns on failure.
-    pub(crate) fn execute(&self, program: &Program, channel: &Channel) -> Error {
+    /// Loads the filter if it comes last, runs `hooks` under it, and executes. Only returns on failure.
+    pub(crate) fn execute(&self, program: &Program, channel: &Channel, hooks: impl FnOnce() -> Result<()>) -> Error {
         if let Err(e) = super::gate::unblock_signals() {
             return e;
         }
@@ -162,6 +162,9 @@ impl ProcessPlan {
             && !self.filter_early()
             && let Err(e) = self.load_filter(channel)
         {
+            return e;
+        }
+        if let Err(e) = hooks() {
             return e;
         }
         let errno = execve(&program.path, &args, &env);

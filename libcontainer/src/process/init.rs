@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::os::fd::AsRawFd;
 
 use super::channel::{Channel, Message};
-use super::finish::{fail_after_ready, pairs, reopen_null};
+use super::finish::{Program, fail_after_ready, pairs, reopen_null};
 use super::gate::Gate;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::hooks;
@@ -123,11 +123,8 @@ fn steps(plan: &Plan, inherited: &Inherited) -> Result<Infallible> {
     channel.expect("recorded", |m| if let Message::Recorded = m { Some(()) } else { None })?;
     inherited.gate.wait()?;
 
-    // from here on nobody waits for our word
-    if let Err(error) = start_hooks(plan, pid) {
-        fail_after_ready(&error);
-    }
-    fail_after_ready(&plan.process.execute(&program, channel))
+    // from here on nobody waits for our word; the hooks are the image's programs, so the filter holds for them too
+    fail_after_ready(&plan.process.execute(&program, channel, || start_hooks(plan, pid, &program)))
 }
 
 /// Descriptors that init needs, sorted.
@@ -152,12 +149,12 @@ fn enter_cgroup(plan: &Plan, inherited: &Inherited) -> Result<()> {
     Ok(())
 }
 
-fn start_hooks(plan: &Plan, pid: i32) -> Result<(), Error> {
+fn start_hooks(plan: &Plan, pid: i32, program: &Program) -> Result<(), Error> {
     if plan.hooks.start_container.is_empty() {
         return Ok(());
     }
     let state = plan.state_json(pid, "created")?;
-    let env = pairs(&plan.process.env);
+    let env = pairs(&program.env);
     hooks::run("startContainer", &plan.hooks.start_container, &state, None, Some(&env)).map_err(|e| match e.kind() {
         Kind::Os => e,
         _ => e.in_step("hooks"),

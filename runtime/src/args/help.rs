@@ -25,7 +25,7 @@ fn of_command(program: &str, command: &Command) -> String {
 
 fn of_program(program: &str) -> String {
     let mut text = format!(
-        "NAME:\n   {program} - run containers as the Open Container Initiative's runtime specification describes them\n\n\
+        "NAME:\n   {program} - Open Container Initiative runtime: runs containers as its specification describes them\n\n\
          USAGE:\n   {program} [global options] command [command options] [arguments...]\n\nCOMMANDS:\n"
     );
     table(&mut text, COMMANDS.iter().map(|c| (c.name.to_string(), c.summary)));

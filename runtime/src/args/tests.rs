@@ -108,7 +108,7 @@ fn what_is_wrong_is_said_in_the_words_of_go() {
         ("run -bundle", "flag needs an argument: -bundle"),
         ("run -b", "flag needs an argument: --bundle"),
         ("run --preserve-fds x id", "invalid value \"x\" for flag -preserve-fds: not a number"),
-        ("frobnicate", "unknown command \"frobnicate\""),
+        ("frobnicate", "No help topic for 'frobnicate'"),
         ("state", "\"state\" requires exactly 1 argument(s)"),
         ("state a b", "\"state\" requires exactly 1 argument(s)"),
         ("kill", "\"kill\" requires a minimum of 1 argument(s)"),

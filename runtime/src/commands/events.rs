@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use libcontainer::cgroup::OomNotice;
 use libcontainer::container::{Container, Status};
-use libcontainer::error::{self, Doing, Error};
+use libcontainer::error::{self, Doing, Error, Kind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
@@ -38,17 +38,24 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
 
 /// Until the container stops.
 fn watch(container: &Container, interval: Duration) -> Result<()> {
-    let mut oom = container.oom_events()?;
+    let mut oom = match container.oom_events() {
+        Err(e) if e.kind() == Kind::Unsupported => {
+            log::warn!("no notices of memory running out: {e}");
+            None
+        }
+        result => Some(result?),
+    };
     let mut due = now() + interval;
     loop {
         let left = due.saturating_sub(now());
         let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-        let ready = match poll(&mut [PollFd::new(&oom, PollFlags::IN | PollFlags::PRI)], Some(&timeout)) {
+        let mut fds: Vec<_> = oom.iter().map(|oom| PollFd::new(oom, PollFlags::IN | PollFlags::PRI)).collect();
+        let ready = match poll(&mut fds, Some(&timeout)) {
             Ok(n) => n > 0,
             Err(Errno::INTR) => continue,
             Err(e) => return Ok(Err(e).doing(|| "wait for events")?),
         };
-        if ready {
+        if let Some(oom) = oom.as_mut().filter(|_| ready) {
             match oom.read()? {
                 OomNotice::Oom => super::print_json(&Event::<()> { kind: "oom", id: &container.record().id, data: None })?,
                 OomNotice::Ended => return Ok(()),
