@@ -39,20 +39,26 @@ pub fn seal() -> Result<()> {
     let args: Vec<CString> = crate::sys::start::args().into_iter().filter_map(|a| CString::new(a.into_vec()).ok()).collect();
     let env: Vec<CString> =
         std::env::vars_os().filter_map(|(k, v)| CString::new([k.as_bytes(), b"=", v.as_bytes()].concat()).ok()).collect();
-    let errno = execve_fd(sealed.as_fd(), &Strings::new(&args), &Strings::new(&env));
+    let errno = execve_fd(sealed.exe.as_fd(), &Strings::new(&args), &Strings::new(&env));
     Err(errno).doing(|| "execute the sealed copy of the runtime")
 }
 
 fn is_sealed() -> Result<bool> {
-    let exe = rustix::fs::open(OWN, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).doing(|| "open the runtime's own executable")?;
-    if let Ok(seals) = rustix::fs::fcntl_get_seals(&exe) {
-        return Ok(seals.contains(SEALS));
+    let fs = rustix::fs::statfs(OWN).doing(|| "statfs the runtime's own executable")?;
+    if fs.f_type as i64 == OVERLAYFS_MAGIC {
+        return Ok(fs.f_flags as u64 & u64::from(libc::ST_RDONLY as u32) != 0);
     }
-    let fs = rustix::fs::fstatfs(&exe).doing(|| "statfs the runtime's own executable")?;
-    Ok(fs.f_type as i64 == OVERLAYFS_MAGIC && fs.f_flags as u64 & u64::from(libc::ST_RDONLY as u32) != 0)
+    let exe = rustix::fs::open(OWN, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).doing(|| "open the runtime's own executable")?;
+    Ok(rustix::fs::fcntl_get_seals(&exe).is_ok_and(|seals| seals.contains(SEALS)))
 }
 
-fn overlay() -> Result<OwnedFd> {
+/// An executable that cannot be written. What else it was made with is closed by the execve.
+struct Sealed {
+    exe: OwnedFd,
+    _overlay: Option<[OwnedFd; 2]>,
+}
+
+fn overlay() -> Result<Sealed> {
     let exe = rustix::fs::readlink(OWN, Vec::new())?;
     let exe = Path::new(OsStr::from_bytes(exe.as_bytes()));
     let (Some(dir), Some(name)) = (exe.parent().and_then(Path::to_str), exe.file_name()) else {
@@ -71,10 +77,10 @@ fn overlay() -> Result<OwnedFd> {
     if (ours.st_size, ours.st_mtime, ours.st_mtime_nsec) != (theirs.st_size, theirs.st_mtime, theirs.st_mtime_nsec) {
         return Err(Error::new(Kind::Internal, "the executable was replaced"));
     }
-    Ok(copy)
+    Ok(Sealed { exe: copy, _overlay: Some([fs, mount]) })
 }
 
-fn memory_copy() -> Result<OwnedFd> {
+fn memory_copy() -> Result<Sealed> {
     let open = |flags| rustix::fs::memfd_create("masu", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | flags);
     // kernels before 6.3 know no MFD_EXEC, and make every memfd executable
     let copy = open(MemfdFlags::EXEC).or_else(|_| open(MemfdFlags::empty()))?;
@@ -83,5 +89,5 @@ fn memory_copy() -> Result<OwnedFd> {
     std::io::copy(&mut from, &mut to)?;
     rustix::fs::fchmod(&to, Mode::from_raw_mode(0o511))?;
     rustix::fs::fcntl_add_seals(&to, SEALS)?;
-    Ok(to.into())
+    Ok(Sealed { exe: to.into(), _overlay: None })
 }

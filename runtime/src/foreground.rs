@@ -51,7 +51,8 @@ fn errno(e: nix::errno::Errno) -> Errno {
 
 /// Makes this process the parent of the container's orphans, which without a pid namespace would go to init.
 pub(crate) fn adopt_orphans() -> Result<()> {
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).doing(|| "become a subreaper")
+    // any number but 0 turns it on
+    rustix::process::set_child_subreaper(Some(rustix::process::Pid::INIT)).doing(|| "become a subreaper")
 }
 
 /// Who has something for us.

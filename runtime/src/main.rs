@@ -37,11 +37,6 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 libcontainer::program!(crate::start);
 
 fn start() -> u8 {
-    // a reader of ours that goes away is an error of a write, not our end
-    if let Err(e) = signal::ignore(rustix::process::Signal::PIPE.as_raw()) {
-        log::complain(&format!("ignore SIGPIPE: {e}"));
-    }
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let mut words = libcontainer::sys::start::args().into_iter();
     let program = words.next().as_deref().and_then(base_name).unwrap_or_else(|| "masu".into());
     let args = Args::parse(words);
@@ -59,6 +54,11 @@ fn run(program: &str, args: &Args) -> u8 {
         "create" | "run" | "exec" if args.problem.is_none() && !args.help => sealed_exe::seal(),
         _ => Ok(()),
     };
+    // a reader of ours that goes away is an error of a write, not our end
+    if let Err(e) = signal::ignore(rustix::process::Signal::PIPE.as_raw()) {
+        log::complain(&format!("ignore SIGPIPE: {e}"));
+    }
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let sink = match Sink::open(args) {
         Ok(sink) => sink,
         Err(e) => {

@@ -32,7 +32,11 @@ impl Container {
         }
         // a frozen process of v1 does not even die; v2 ends it frozen
         if signal == libc::SIGKILL && !self.record.cgroup.v1.is_empty() {
-            self.cgroup()?.thaw()?;
+            let thawed = self.cgroup().and_then(|cgroup| cgroup.thaw());
+            // once it is dead whoever waits for it may have removed the cgroup
+            if thawed.is_err() && self.init()?.is_some() {
+                return thawed;
+            }
         }
         Ok(())
     }

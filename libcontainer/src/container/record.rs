@@ -172,7 +172,9 @@ impl StateDir {
 
     fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
         let bytes = json(value)?;
-        write_atomically(self.fd(), name, &bytes, Mode::from_raw_mode(0o600)).doing(|| format!("write {}/{name}", self.name))
+        // whoever writes here has the container's lock
+        write_atomically(self.fd(), name, &format!(".{name}"), &bytes, Mode::from_raw_mode(0o600))
+            .doing(|| format!("write {}/{name}", self.name))
     }
 
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
@@ -210,15 +212,14 @@ fn json(value: &impl Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(|e| Error::new(Kind::Internal, e.to_string()))
 }
 
-/// Writes `name` in `dir` so that it is there whole or not at all.
-pub(crate) fn write_atomically(dir: BorrowedFd<'_>, name: &str, bytes: &[u8], mode: Mode) -> Result<(), Errno> {
-    let temporary = format!(".{name}.{}", rustix::process::getpid().as_raw_nonzero());
+/// Writes `name` in `dir` so that it is there whole or not at all, by way of the file `temporary`.
+fn write_atomically(dir: BorrowedFd<'_>, name: &str, temporary: &str, bytes: &[u8], mode: Mode) -> Result<(), Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let written = rustix::fs::openat(dir, temporary.as_str(), flags, mode)
+    let written = rustix::fs::openat(dir, temporary, flags, mode)
         .and_then(|fd| write_all(fd.as_fd(), bytes))
-        .and_then(|()| rustix::fs::renameat(dir, temporary.as_str(), dir, name));
+        .and_then(|()| rustix::fs::renameat(dir, temporary, dir, name));
     if written.is_err() {
-        let _ = rustix::fs::unlinkat(dir, temporary.as_str(), AtFlags::empty());
+        let _ = rustix::fs::unlinkat(dir, temporary, AtFlags::empty());
     }
     written
 }
@@ -248,7 +249,8 @@ pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
     };
     let parent = parent.filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let dir = rustix::fs::openat(CWD, parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).doing(doing)?;
-    write_atomically(dir.as_fd(), name, pid.to_string().as_bytes(), Mode::from_raw_mode(0o666)).doing(doing)
+    let temporary = format!(".{name}.{}", rustix::process::getpid().as_raw_nonzero());
+    write_atomically(dir.as_fd(), name, &temporary, pid.to_string().as_bytes(), Mode::from_raw_mode(0o666)).doing(doing)
 }
 
 #[cfg(test)]

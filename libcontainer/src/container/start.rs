@@ -15,12 +15,15 @@ impl Container {
             Some(_) => Some(notify::listen(&self.root.join(&self.record.id))?),
             None => None,
         };
-        let init = self.init()?;
         if self.record.pid == 0 && self.status()? == Status::Creating {
             return Err(Error::wrong_status("cannot start a container that is being created"));
         }
-        let Some(init) = init else { return Err(Error::wrong_status("cannot start a container that has stopped")) };
-        gate::open(self.dir.fd())?;
+        // before the gate opens: afterwards it may be gone
+        let init = if listener.is_some() { self.init()? } else { None };
+        // the gate itself tells whether init still waits at it
+        if let Err(e) = gate::open(self.dir.fd()) {
+            return Err(if self.init()?.is_none() { Error::wrong_status("cannot start a container that has stopped") } else { e });
+        }
         if !self.record.poststart.is_empty() {
             let state = self.state_json(Status::Running)?;
             if let Err(e) = hooks::run("poststart", &self.record.poststart, &state, Some(&self.record.bundle), None) {
@@ -29,8 +32,8 @@ impl Container {
                 return Err(e);
             }
         }
-        match (listener, &self.record.notify_socket) {
-            (Some(listener), Some(host)) => listener.forward(host, self.record.pid, &init),
+        match (listener, &self.record.notify_socket, init) {
+            (Some(listener), Some(host), Some(init)) => listener.forward(host, self.record.pid, &init),
             _ => Ok(()),
         }
     }

@@ -42,22 +42,38 @@ pub(crate) fn mkdir_all(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
 /// when it is not as simple as that.
 pub(crate) fn mkdir_plain(root: BorrowedFd<'_>, path: &str) -> Option<OwnedFd> {
     match open_plain_dir(root, path) {
-        Err(Errno::NOENT) => {
-            let (dir, name) = path.rsplit_once('/')?;
-            let dir = open_plain_dir(root, dir).ok()?;
-            rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)).ok()?;
-            let made = rustix::fs::openat(&dir, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
-            leave(dir);
-            made.ok()
-        }
+        Err(Errno::NOENT) => make_plain(root, path, FileType::Directory),
         result => result.ok(),
     }
+}
+
+/// Makes the last part of `path`, where no more than that is missing. `None` when it is not as simple as that.
+fn make_plain(root: BorrowedFd<'_>, path: &str, kind: FileType) -> Option<OwnedFd> {
+    let (dir, name) = path.rsplit_once('/').filter(|(_, name)| !["", ".", ".."].contains(name))?;
+    let dir = open_plain_dir(root, dir).ok()?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = match kind {
+        FileType::Directory => {
+            rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)).ok()?;
+            flags | OFlags::DIRECTORY
+        }
+        _ => {
+            rustix::fs::mknodat(&dir, name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0).ok()?;
+            flags
+        }
+    };
+    let made = rustix::fs::openat(&dir, name, flags, Mode::empty());
+    leave(dir);
+    made.ok()
 }
 
 /// Opens the file `path`, making it (empty, 0644) and its directories where missing. What exists is taken as it is.
 pub(crate) fn create_file(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
     match open(root, path, OFlags::PATH) {
-        Err(Errno::NOENT) => make(root, path, FileType::RegularFile),
+        Err(Errno::NOENT) => match make_plain(root, path, FileType::RegularFile) {
+            Some(file) => Ok(file),
+            None => make(root, path, FileType::RegularFile),
+        },
         result => Ok(result?),
     }
 }

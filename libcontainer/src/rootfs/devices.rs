@@ -134,11 +134,12 @@ pub(super) fn apply(plans: &[DevicePlan], root: BorrowedFd<'_>, core: bool) -> R
         link(&dev, CORE.0, CORE.1)?;
     }
     // the container's own devpts, not the host's: an old node or link is replaced
-    match rustix::fs::unlinkat(&dev, "ptmx", AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(e) => return Err(e).doing(|| "replace /dev/ptmx"),
+    let ptmx = || rustix::fs::symlinkat("pts/ptmx", &dev, "ptmx");
+    match ptmx() {
+        Err(Errno::EXIST) => rustix::fs::unlinkat(&dev, "ptmx", AtFlags::empty()).and_then(|()| ptmx()),
+        result => result,
     }
-    link(&dev, "ptmx", "pts/ptmx")?;
+    .doing(|| "create symlink /dev/ptmx")?;
     leave(dev);
     Ok(())
 }

@@ -131,7 +131,9 @@ impl Cover {
 pub(crate) fn open_null(root: BorrowedFd<'_>) -> Result<Cover> {
     let doing = || "open /dev/null";
     if let Some(null) = beneath::open(root, "/dev/null", OFlags::PATH | OFlags::NOFOLLOW).ok().filter(|fd| is_null(fd.as_fd())) {
-        return Ok(Cover::new(open_tree(null.as_fd(), "", false).doing(doing)?));
+        let copy = open_tree(null.as_fd(), "", false).doing(doing)?;
+        leave(null);
+        return Ok(Cover::new(copy));
     }
     let null = rustix::fs::openat(CWD, "/dev/null", OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).doing(doing)?;
     if !is_null(null.as_fd()) {
