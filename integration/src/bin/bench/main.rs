@@ -64,8 +64,9 @@ fn bench() -> Result<bool> {
             print!("{}", syscalls::table(&counts));
             good &= baseline::calls(&options, &prepared.name, &counts)?;
         } else {
-            let results = steps::measure(&options, &scratch, &prepared)?;
-            print!("{}", table::table(&options.runtimes, &results));
+            let (names, results) = steps::measure(&options, &scratch, &prepared)?;
+            print!("{}", table::table(&names, &results));
+            good &= results.iter().all(|part| part.samples.first().is_some_and(|own| own.iter().all(|sample| !sample.failed)));
             good &= baseline::faults(&options, &prepared.name, &results)?;
         }
     }

@@ -185,12 +185,26 @@ impl Contender {
     }
 }
 
-/// Measures all steps of the options on `bundle`.
-pub(crate) fn measure(options: &Options, scratch: &Scratch, bundle: &Prepared) -> Result<Vec<Results>> {
-    let mut contenders = Vec::new();
+/// Those of the options that run `bundle` here at all; the others are named and left out, but for the first.
+pub(crate) fn contenders(options: &Options, scratch: &Scratch, bundle: &Prepared) -> Result<Vec<(String, Contender)>> {
+    let mut able = Vec::new();
     for (name, path) in &options.runtimes {
-        contenders.push(Contender::new(scratch, name, path)?);
+        let mut contender = Contender::new(scratch, name, path)?;
+        if contender.once(Step::Run, bundle)?.iter().all(|(_, sample)| !sample.failed) {
+            able.push((name.clone(), contender));
+            continue;
+        }
+        let why = contender.last_message();
+        contender.timed(&["delete", "--force", &contender.id.clone()])?;
+        ensure!(!able.is_empty(), "{name} does not run {}: {why}", bundle.name);
+        println!("skip {name} of {}: it does not run here: {why}", bundle.name);
     }
+    Ok(able)
+}
+
+/// Measures all steps of the options on `bundle`, with the contenders' names in their order.
+pub(crate) fn measure(options: &Options, scratch: &Scratch, bundle: &Prepared) -> Result<(Vec<String>, Vec<Results>)> {
+    let (names, mut contenders): (Vec<_>, Vec<_>) = contenders(options, scratch, bundle)?.into_iter().unzip();
     let mut all = Vec::new();
     for step in &options.steps {
         // exec and state look at a container that runs all the time
@@ -212,7 +226,7 @@ pub(crate) fn measure(options: &Options, scratch: &Scratch, bundle: &Prepared) -
                     continue;
                 }
                 for (name, sample) in samples {
-                    record(&mut parts, name, number, options.runtimes.len(), sample);
+                    record(&mut parts, name, number, names.len(), sample);
                 }
             }
         }
@@ -223,7 +237,7 @@ pub(crate) fn measure(options: &Options, scratch: &Scratch, bundle: &Prepared) -
         }
         all.append(&mut parts);
     }
-    Ok(all)
+    Ok((names, all))
 }
 
 fn record(parts: &mut Vec<Results>, step: &str, runtime: usize, runtimes: usize, sample: Sample) {

@@ -12,7 +12,7 @@ use integration::sys;
 
 use crate::options::Options;
 use crate::prepare::{Prepared, Scratch};
-use crate::steps::Contender;
+use crate::steps::{self, Contender};
 
 /// What one step of one runtime needs.
 #[derive(Debug)]
@@ -28,8 +28,7 @@ pub(crate) struct Count {
 /// Counts the steps of all runtimes of the options.
 pub(crate) fn count(options: &Options, scratch: &Scratch, bundle: &Prepared) -> Result<Vec<Count>> {
     let mut all = Vec::new();
-    for (name, path) in &options.runtimes {
-        let contender = Contender::new(scratch, name, path)?;
+    for (name, contender) in steps::contenders(options, scratch, bundle)? {
         let id = contender.id();
         let (short, long) = (bundle.short.to_string_lossy(), bundle.long.to_string_lossy());
         let mut traces: Vec<(&'static str, PathBuf)> = Vec::new();
@@ -51,7 +50,7 @@ pub(crate) fn count(options: &Options, scratch: &Scratch, bundle: &Prepared) -> 
             sys::wait4(-1)?;
         }
         for (step, trace) in traces {
-            all.push(parse(name, step, &fs::read_to_string(&trace)?));
+            all.push(parse(&name, step, &fs::read_to_string(&trace)?));
             if let Some(keep) = &options.keep {
                 fs::create_dir_all(keep)?;
                 fs::copy(&trace, keep.join(trace.file_name().unwrap_or_default()))?;

@@ -1,7 +1,6 @@
 //! The table of times.
 
 use std::fmt::Write;
-use std::path::PathBuf;
 
 use crate::steps::{Results, Sample};
 
@@ -19,7 +18,7 @@ pub(crate) fn faults(samples: &[Sample]) -> i64 {
 }
 
 /// One line for each step and runtime.
-pub(crate) fn table(runtimes: &[(String, PathBuf)], results: &[Results]) -> String {
+pub(crate) fn table(runtimes: &[String], results: &[Results]) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
@@ -28,7 +27,7 @@ pub(crate) fn table(runtimes: &[(String, PathBuf)], results: &[Results]) -> Stri
     );
     for part in results {
         let base = part.samples.first().map_or(f64::NAN, |samples| percentile(samples, 50, |sample| sample.wall));
-        for ((name, _), samples) in runtimes.iter().zip(&part.samples) {
+        for (name, samples) in runtimes.iter().zip(&part.samples) {
             let median = percentile(samples, 50, |sample| sample.wall);
             let tenth = percentile(samples, 10, |sample| sample.wall);
             let cpu = percentile(samples, 50, |sample| sample.cpu);
