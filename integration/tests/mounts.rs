@@ -183,6 +183,24 @@ fn binds_of_files_folders_and_relative_sources() {
 }
 
 #[test]
+fn a_destination_may_carry_the_path_of_the_rootfs() {
+    check(|t| {
+        if t.differs("runc<1.2", "takes it for a path inside, after it has made it where it is") {
+            return Ok(());
+        }
+        let mut bundle = report_bundle(t)?;
+        let there = bundle.rootfs("tmp/there").to_string_lossy().into_owned();
+        bundle.mount(&there, "tmpfs", "mine", &[]);
+        let report = t.report(&mut bundle)?;
+        if t.differs("crun", "takes it for a path inside") {
+            return Ok(());
+        }
+        assert_eq!(at(&report, "/tmp/there")?["source"], "mine");
+        Ok(())
+    });
+}
+
+#[test]
 fn recursive_and_plain_binds_of_a_tree_of_mounts() {
     check(|t| {
         let source = t.path().join("source");

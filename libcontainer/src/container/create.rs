@@ -84,6 +84,9 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
         terminal.relayed = options.console_socket.is_none();
     }
     check_rootfs(&plan.rootfs.path)?;
+    if let Some(filter) = &plan.process.filter {
+        log::debug!("seccomp filter flags: {}", filter.flags);
+    }
     for warning in &warnings {
         log::warn!("{warning}");
     }

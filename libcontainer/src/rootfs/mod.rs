@@ -12,6 +12,7 @@ mod mount;
 pub mod options;
 mod pivot;
 
+use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -29,7 +30,7 @@ pub(crate) use mount::{move_to, open_tree};
 use crate::cgroup::Paths;
 use crate::error::{Doing, Error, Result};
 use crate::namespaces::Namespaces;
-use crate::spec::Spec;
+use crate::spec::{self, Spec};
 use crate::sys::close_range::leave;
 use crate::sys::mount_attr::{Change, RDONLY, mount_setattr};
 use options::Options;
@@ -85,6 +86,7 @@ impl RootfsPlan {
         let mut operations = Vec::with_capacity(spec.mounts.len() + 1);
         let mut dev_is_bound = false;
         for mount in &spec.mounts {
+            let mount = &inside(mount, path);
             if !mount.destination.starts_with('/') && !mount.destination.is_empty() {
                 warnings.push(format!(
                     "mount destination {} is not absolute. Support for non-absolute mount destinations will be removed in a future release.",
@@ -227,6 +229,17 @@ impl Rootfs {
     /// The root directory.
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
+    }
+}
+
+/// The mount with its destination inside the root, also where it is written with the path of the rootfs on the host, as
+/// callers of runc may.
+fn inside<'a>(mount: &'a spec::Mount, rootfs: &str) -> Cow<'a, spec::Mount> {
+    match mount.destination.strip_prefix(rootfs) {
+        Some(destination) if rootfs != "/" && destination.starts_with('/') => {
+            Cow::Owned(spec::Mount { destination: destination.to_owned(), ..mount.clone() })
+        }
+        _ => Cow::Borrowed(mount),
     }
 }
 
