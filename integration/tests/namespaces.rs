@@ -142,7 +142,9 @@ fn what_init_left_in_the_callers_pid_namespace_is_killed() {
             ensure!(ended_within(child, DEADLINE)?, "{child:?} is still there");
             waitpid(Some(child), WaitOptions::empty())?;
         }
-        container.kill("KILL")?.fails_with("not running")?;
+        if !t.differs("runc", "does not say that nothing was left to kill") {
+            container.kill("KILL")?.fails_with("not running")?;
+        }
         Ok(())
     });
 }

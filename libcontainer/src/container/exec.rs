@@ -98,8 +98,9 @@ impl Container {
             keyring: if self.record.keyring { Some(plan::keyring(&self.record.id)?) } else { None },
             proc,
             ignored: self.proc.ignored_signals()?,
-            joins_cgroups,
+            waits: joins_cgroups || plan.oom_score_adj.is_some(),
         };
+        let waits = inherited.waits;
         let child = self.spawn(&plan, &inherited, &cgroup).doing(|| "unable to start container process")?;
         drop(inherited);
         let started = (|| -> Result<Option<OwnedFd>> {
@@ -110,6 +111,8 @@ impl Container {
             }
             if joins_cgroups {
                 cgroup.join(child.pid, cgroup.clone_target().is_some())?;
+            }
+            if waits {
                 ours.send(&Message::Released)?;
             }
             self.serve(&plan, &ours, child.pid, console.as_ref(), listener.as_ref())

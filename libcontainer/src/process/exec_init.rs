@@ -26,8 +26,8 @@ pub(crate) struct Inherited {
     pub(crate) keyring: Option<CString>,
     pub(crate) proc: Option<Procfs>,
     pub(crate) ignored: u64,
-    /// Whether to wait until the runtime has put us into the container's cgroups.
-    pub(crate) joins_cgroups: bool,
+    /// Whether to wait until the runtime has put us into the container's cgroups and has written our OOM score.
+    pub(crate) waits: bool,
 }
 
 /// Runs in the child of the clone; never returns.
@@ -51,8 +51,9 @@ fn steps(plan: &ProcessPlan, inherited: &Inherited) -> Result<Infallible> {
     signal::reset(inherited.ignored).doing(|| "reset signals")?;
     rustix::process::setsid().doing(|| "start a session")?;
 
-    // in the container's cgroups before anything of the container can be met
-    if inherited.joins_cgroups {
+    // in the container's cgroups before anything of the container can be met, and with the score before the program runs:
+    // nothing else makes us wait for the runtime
+    if inherited.waits {
         channel.expect("released", |m| if let Message::Released = m { Some(()) } else { None })?;
     }
     // by the pidfd of init: all at once, and of that process or of none

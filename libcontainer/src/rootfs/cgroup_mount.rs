@@ -60,7 +60,7 @@ impl CgroupMount {
             return Err(Error::unsupported("the container has no cgroup"));
         };
         if self.namespace {
-            match filesystem("cgroup2", "cgroup2", &[], self.attributes) {
+            match filesystem("cgroup2", "cgroup", &[], self.attributes) {
                 Ok(mount) => {
                     move_to(mount.as_fd(), target)?;
                     leave(mount);
