@@ -1,4 +1,4 @@
-//! Times OCI runtimes side by side: every round runs each of them once, in an order that turns, and is reversed, from round to round, so that
+//! Times OCI runtimes side by side: every round runs each of them once, in an order that turns and is reversed, so that
 //! what else the machine does hits all alike. Prints for each step median and tenth percentile, the ratio to the first
 //! runtime, peak memory and page faults; with `--syscalls` the system calls instead.
 //!

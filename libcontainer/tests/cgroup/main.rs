@@ -1,0 +1,134 @@
+//! Cgroups for real: needs root and a cgroup tree that may be written. Each test works below a directory of its own and
+//! leaves nothing. What the host does not have (a controller, v1, v2) is skipped, with the reason printed.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "all of this is a test")]
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::FileTypeExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use libcontainer::cgroup::{Cgroup, CgroupPlan, Layout, OomNotice, Paths, Stats, merge};
+use libcontainer::error::Kind;
+use libcontainer::spec::Resources;
+use rustix::process::Signal;
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// A cgroup path of a test's own, and a host to test on.
+struct Host {
+    layout: Layout,
+    base: String,
+}
+
+impl Host {
+    fn find(test: &str) -> Option<Host> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        if !rustix::process::geteuid().is_root() {
+            println!("skip {test}: not root");
+            return None;
+        }
+        let layout = match Layout::detect() {
+            Ok(layout) => layout,
+            Err(e) => {
+                println!("skip {test}: {e}");
+                return None;
+            }
+        };
+        let base = format!("/masu-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let host = Host { layout, base };
+        match Cgroup::create(&host.plan("probe", "{}")) {
+            Err(e) => {
+                println!("skip {test}: no writable cgroup: {e}");
+                None
+            }
+            Ok(_) => Some(host),
+        }
+    }
+
+    fn plan(&self, name: &str, resources: &str) -> CgroupPlan {
+        self.try_plan(name, resources).unwrap()
+    }
+
+    fn try_plan(&self, name: &str, resources: &str) -> libcontainer::error::Result<CgroupPlan> {
+        let resources: Resources = serde_json::from_str(resources).unwrap();
+        CgroupPlan::new(&self.layout, "id", &format!("{}/{name}", self.base), Some(&resources))
+    }
+
+    fn is_v2(&self) -> bool {
+        self.layout.is_v2()
+    }
+
+    /// Whether a controller can be limited.
+    fn has(&self, controller: &str) -> bool {
+        let probe = self.plan("has", "{}");
+        match &probe.paths().v2 {
+            Some(dir) if self.is_v2() => {
+                let cgroup = Cgroup::create(&probe).unwrap();
+                let list = fs::read_to_string(format!("{dir}/cgroup.controllers")).unwrap();
+                drop(cgroup);
+                list.split_whitespace().any(|c| c == controller)
+            }
+            _ => probe.paths().v1.iter().any(|(c, _)| c.split(',').any(|c| c == controller)),
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let plan = self.plan("x", "{}");
+        for dir in dirs(plan.paths()) {
+            let base = dir.strip_suffix("/x").unwrap();
+            assert!(!fs::exists(base).unwrap(), "{base} was left behind");
+        }
+    }
+}
+
+fn dirs(paths: &Paths) -> Vec<String> {
+    paths.v1.iter().map(|(_, d)| d.clone()).chain(paths.v2.clone()).collect()
+}
+
+/// The directory of a controller, or of v2.
+fn dir(paths: &Paths, controller: &str) -> String {
+    paths.v1.iter().find(|(c, _)| c.split(',').any(|c| c == controller)).map(|(_, d)| d.clone()).or(paths.v2.clone()).unwrap()
+}
+
+fn read(dir: &str, file: &str) -> String {
+    fs::read_to_string(format!("{dir}/{file}")).unwrap().trim().to_owned()
+}
+
+/// A shell command that is put into a cgroup before it runs: it waits for a line on its standard input.
+fn inside(cgroup: &Cgroup, script: &str) -> Child {
+    let mut child = Command::new("sh")
+        .args(["-c", &format!("read go; {script}")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    cgroup.join(child.id() as i32, false).unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"\n").unwrap();
+    child
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < SOON, "{what}: not in time");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+macro_rules! host {
+    ($test:literal) => {
+        match Host::find($test) {
+            Some(host) => host,
+            None => return,
+        }
+    };
+}
+
+// below the macro, which they use
+mod lifecycle;
+mod limits;
