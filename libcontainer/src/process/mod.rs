@@ -13,7 +13,9 @@ pub(crate) mod channel;
 pub(crate) mod exec_init;
 pub(crate) mod finish;
 pub(crate) mod gate;
+mod id_maps;
 pub(crate) mod init;
 mod plan;
 
+pub use id_maps::{IdMap, IdMaps};
 pub use plan::{ProcessPlan, Terminal};

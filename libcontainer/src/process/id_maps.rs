@@ -1,0 +1,128 @@
+//! Id mappings of a user namespace, checked as the kernel checks them, which says no more than "invalid argument"
+//! (user_namespaces(7)).
+
+use std::fmt::Write as _;
+
+use crate::error::{Error, Result};
+use crate::spec::IdMapping;
+
+/// The most ranges of one map (`UID_GID_MAP_MAX_EXTENTS`).
+const MAX_RANGES: usize = 340;
+/// A map is written in one call, which must be shorter than a page.
+const MAX_TEXT: usize = 4095;
+
+/// The maps of users and groups.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IdMaps {
+    pub uids: IdMap,
+    pub gids: IdMap,
+}
+
+/// One map: ranges in the order of the ids inside, none overlapping another on either side.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IdMap(Vec<Range>);
+
+/// `size` ids from `inside` on are those from `outside` on in the parent namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Range {
+    inside: u32,
+    outside: u32,
+    size: u32,
+}
+
+impl IdMap {
+    /// Checks the ranges; `path` is where they are in the config.
+    pub fn plan(list: &[IdMapping], path: &str) -> Result<IdMap> {
+        let invalid = |why: &str| Err(Error::invalid(format!("{path}: {why}")));
+        if list.len() > MAX_RANGES {
+            return invalid(&format!("{} ranges are more than the kernel's {MAX_RANGES}", list.len()));
+        }
+        let mut ranges: Vec<_> =
+            list.iter().map(|range| Range { inside: range.container_id, outside: range.host_id, size: range.size }).collect();
+        for range in &ranges {
+            if range.size == 0 {
+                return invalid(&format!("the range {range} is empty"));
+            }
+            if range.inside.checked_add(range.size).is_none() || range.outside.checked_add(range.size).is_none() {
+                return invalid(&format!("the range {range} goes beyond the highest id"));
+            }
+        }
+        for side in [|range: &Range| range.outside, |range: &Range| range.inside] {
+            ranges.sort_unstable_by_key(side);
+            if let Some(two) = ranges.windows(2).find(|two| side(&two[0]) + two[0].size > side(&two[1])) {
+                return invalid(&format!("the ranges {} and {} overlap", two[0], two[1]));
+            }
+        }
+        let map = IdMap(ranges);
+        if map.text().len() > MAX_TEXT {
+            return invalid(&format!("the map is longer than the {MAX_TEXT} bytes that the kernel takes"));
+        }
+        Ok(map)
+    }
+
+    /// Whether it maps nothing.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What `/proc/PID/uid_map` or `gid_map` is told.
+    pub fn text(&self) -> String {
+        self.0.iter().fold(String::new(), |mut text, Range { inside, outside, size }| {
+            // writing to a string does not fail
+            let _ = writeln!(text, "{inside} {outside} {size}");
+            text
+        })
+    }
+
+    /// What `id` inside is outside, if it is mapped.
+    pub fn outside(&self, id: u32) -> Option<u32> {
+        self.0.iter().find(|range| id >= range.inside && id - range.inside < range.size).map(|range| range.outside + (id - range.inside))
+    }
+}
+
+impl std::fmt::Display for Range {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}:{}", self.inside, self.outside, self.size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(json: &str) -> Result<IdMap> {
+        IdMap::plan(&serde_json::from_str::<Vec<IdMapping>>(json).unwrap(), "x")
+    }
+
+    #[test]
+    fn the_order_of_ranges_does_not_matter() {
+        let a = r#"{"containerID":0,"hostID":1000,"size":1}"#;
+        let b = r#"{"containerID":1,"hostID":5,"size":10}"#;
+        let map = plan(&format!("[{b},{a}]")).unwrap();
+        assert_eq!(map, plan(&format!("[{a},{b}]")).unwrap());
+        assert_eq!(map.text(), "0 1000 1\n1 5 10\n");
+        assert_eq!([0, 1, 10, 11].map(|id| map.outside(id)), [Some(1000), Some(5), Some(14), None]);
+        assert!(plan("[]").unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_the_kernel_would_refuse_is_refused_in_words() {
+        for (json, text) in [
+            (r#"[{"containerID":0,"hostID":1,"size":0}]"#, "x: the range 0:1:0 is empty"),
+            (r#"[{"containerID":4294967295,"hostID":0,"size":1}]"#, "beyond the highest id"),
+            (r#"[{"containerID":0,"hostID":4294967290,"size":6}]"#, "beyond the highest id"),
+            (r#"[{"containerID":0,"hostID":0,"size":10},{"containerID":9,"hostID":100,"size":1}]"#, "0:0:10 and 9:100:1 overlap"),
+            (r#"[{"containerID":0,"hostID":0,"size":10},{"containerID":10,"hostID":9,"size":1}]"#, "overlap"),
+        ] {
+            let e = plan(json).unwrap_err();
+            assert!(e.to_string().contains(text), "{json}: {e}");
+        }
+        let many = |n: u32, at: u32| {
+            let list: Vec<_> = (0..n).map(|i| format!(r#"{{"containerID":{},"hostID":{},"size":1}}"#, at + 2 * i, at + 2 * i)).collect();
+            plan(&format!("[{}]", list.join(",")))
+        };
+        assert!(many(340, 0).is_ok());
+        assert!(many(341, 0).unwrap_err().to_string().contains("341 ranges"));
+        assert!(many(340, 4_000_000_000).unwrap_err().to_string().contains("longer than the 4095 bytes"));
+    }
+}
