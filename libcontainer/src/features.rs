@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::{capabilities, namespaces, rootfs, seccomp, spec};
+use crate::{capabilities, memory_policy, namespaces, rootfs, seccomp, spec};
 
 /// The whole document. Absent means "unknown" in this format, so every list and switch is there.
 #[derive(Debug, Clone, Serialize)]
@@ -35,6 +35,7 @@ pub struct Linux {
     pub apparmor: Switch,
     pub selinux: Switch,
     pub intel_rdt: Switch,
+    pub memory_policy: MemoryPolicy,
     pub mount_extensions: MountExtensions,
     pub net_devices: Switch,
 }
@@ -63,6 +64,14 @@ pub struct Seccomp {
     pub known_flags: Vec<&'static str>,
     /// The one list that depends on the kernel.
     pub supported_flags: Vec<&'static str>,
+}
+
+/// The words of `linux.memoryPolicy`.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct MemoryPolicy {
+    pub modes: &'static [&'static str],
+    pub flags: &'static [&'static str],
 }
 
 /// `mountExtensions`.
@@ -103,6 +112,7 @@ impl Features {
                 apparmor: Switch { enabled: true },
                 selinux: Switch { enabled: true },
                 intel_rdt: Switch { enabled: false },
+                memory_policy: MemoryPolicy { modes: &memory_policy::MODES, flags: &memory_policy::FLAGS },
                 mount_extensions: MountExtensions { idmap: Switch { enabled: false } },
                 net_devices: Switch { enabled: false },
             },
@@ -134,6 +144,7 @@ mod tests {
         assert_eq!(d["linux"]["cgroup"]["systemdUser"], false);
         assert_eq!(d["linux"]["intelRdt"]["enabled"], false);
         assert_eq!(d["linux"]["netDevices"]["enabled"], false);
+        assert_eq!(d["linux"]["memoryPolicy"]["modes"].as_array().unwrap().len(), 7);
         assert_eq!(d["linux"]["capabilities"].as_array().unwrap().len(), 41);
         assert!(d["potentiallyUnsafeConfigAnnotations"].as_array().unwrap().is_empty());
     }

@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 
 use crate::cgroup::{CgroupPlan, Layout};
+use crate::cpu_affinity::CpuAffinity;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::hooks::Hooks;
+use crate::memory_policy;
 use crate::namespaces::Namespaces;
 use crate::personality;
 use crate::process::ProcessPlan;
@@ -79,6 +81,10 @@ impl Plan {
             process: ProcessPlan::plan(process, filter, choices.listen_fds, choices.preserve_fds, warnings)?,
         };
         plan.process.personality = linux.personality.as_ref().map(|p| personality::plan(p, warnings)).transpose()?;
+        plan.process.memory_policy = linux.memory_policy.as_ref().map(memory_policy::plan).transpose()?;
+        // the one in the document is for what is executed later
+        plan.process.cpu_affinity = CpuAffinity::default();
+        plan.process.note_cpuset(linux.resources.as_ref());
         if let Some(dir) = &choices.notify_dir {
             plan.add_notify(dir)?;
         }
@@ -142,7 +148,6 @@ fn refuse_unsupported(linux: &spec::Linux, warnings: &mut Vec<String>) -> Result
     let refuse =
         |there: bool, what: &str| if there { Err(Error::unsupported(format!("linux.{what} is not supported yet"))) } else { Ok(()) };
     refuse(linux.intel_rdt.is_some(), "intelRdt")?;
-    refuse(linux.memory_policy.is_some(), "memoryPolicy")?;
     refuse(!linux.net_devices.is_empty(), "netDevices")?;
     refuse(!linux.time_offsets.is_empty(), "timeOffsets")?;
     if !(linux.uid_mappings.is_empty() && linux.gid_mappings.is_empty()) {

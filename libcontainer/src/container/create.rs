@@ -258,6 +258,7 @@ fn keep_defaults(dir: &StateDir, plan: &Plan, spec: &Spec) -> Result<()> {
         process: spec::Process { args: Vec::new(), ..process },
         resources,
         personality: plan.process.personality,
+        memory_policy: spec.linux.as_ref().and_then(|l| l.memory_policy.clone()),
     })
 }
 

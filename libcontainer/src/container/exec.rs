@@ -10,7 +10,9 @@ use super::create::{Child, check_preserved, own_pid_namespace, send_listener};
 use super::record::{Defaults, write_pid_file};
 use super::{Container, Process, Status};
 use crate::cgroup::{Cgroup, Layout};
+use crate::cpu_affinity::Bound;
 use crate::error::{Doing, Error, Kind, Result};
+use crate::memory_policy;
 use crate::plan;
 use crate::process::ProcessPlan;
 use crate::process::channel::{Channel, Message};
@@ -74,6 +76,8 @@ impl Container {
         let mut warnings = Vec::new();
         let mut plan = ProcessPlan::plan(&process, filter, 0, options.preserve_fds, &mut warnings)?;
         plan.personality = defaults.personality;
+        plan.memory_policy = defaults.memory_policy.as_ref().map(memory_policy::plan).transpose()?;
+        plan.note_cpuset(Some(&defaults.resources));
         check_terminal(&plan, options)?;
         if let Some(terminal) = &mut plan.terminal {
             terminal.relayed = options.console_socket.is_none();
@@ -90,7 +94,9 @@ impl Container {
 
         // the process itself
         let (ours, theirs) = Channel::pair()?;
-        let joins_cgroups = !self.record.cgroup.v1.is_empty();
+        // with an initial affinity it is moved into the cgroup, not born in it: so that it is on those CPUs until then
+        let into = if plan.cpu_affinity.initial.is_none() { cgroup.clone_target() } else { None };
+        let joins_cgroups = !self.record.cgroup.v1.is_empty() || into.is_none();
         let inherited = exec_init::Inherited {
             channel: theirs,
             init,
@@ -101,7 +107,7 @@ impl Container {
             waits: joins_cgroups || plan.oom_score_adj.is_some(),
         };
         let waits = inherited.waits;
-        let child = self.spawn(&plan, &inherited, &cgroup).doing(|| "unable to start container process")?;
+        let child = self.spawn(&plan, &inherited, into).doing(|| "unable to start container process")?;
         drop(inherited);
         let started = (|| -> Result<Option<OwnedFd>> {
             if let Some(score) = plan.oom_score_adj {
@@ -110,7 +116,7 @@ impl Container {
                     .doing(|| format!("failed to update /proc/self/oom_score_adj to {score}"))?;
             }
             if joins_cgroups {
-                cgroup.join(child.pid, cgroup.clone_target().is_some())?;
+                self.join(&cgroup, child.pid, into.is_some())?;
             }
             if waits {
                 ours.send(&Message::Released)?;
@@ -139,7 +145,8 @@ impl Container {
     }
 
     /// Clones into the container's pid namespace and cgroup.
-    fn spawn(&self, plan: &ProcessPlan, inherited: &exec_init::Inherited, cgroup: &Cgroup) -> Result<Child> {
+    fn spawn(&self, plan: &ProcessPlan, inherited: &exec_init::Inherited, into: Option<BorrowedFd<'_>>) -> Result<Child> {
+        let _bound = plan.cpu_affinity.initial.as_ref().map(Bound::to).transpose()?;
         let dumpable = rustix::process::dumpable_behavior()?;
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).doing(|| "become non-dumpable")?;
         let back = if self.record.namespaces & libc::CLONE_NEWPID != 0 {
@@ -149,11 +156,10 @@ impl Container {
         } else {
             None
         };
-        let mut cloned = clone_into(cgroup.clone_target(), plan, inherited);
+        let mut cloned = clone_into(into, plan, inherited);
         if let Err(Errno::BUSY) = cloned
             && let Some(deeper) = self.cgroup_of_init()?
         {
-            // init moved into a cgroup below and gave controllers to it: processes may only be in leaves
             cloned = clone_into(deeper.clone_target(), plan, inherited);
         }
         if let Some(own) = back {
@@ -168,6 +174,18 @@ impl Container {
         }
     }
 
+    /// Moves process `pid` into `cgroup`.
+    fn join(&self, cgroup: &Cgroup, pid: i32, cloned_into_v2: bool) -> Result<()> {
+        match cgroup.join(pid, cloned_into_v2) {
+            Err(e) if e.errno() == Some(Errno::BUSY) => match self.cgroup_of_init()? {
+                Some(deeper) => deeper.join(pid, false),
+                None => Err(e),
+            },
+            result => result,
+        }
+    }
+
+    /// Where init moved to, if it gave controllers to a cgroup below its own: processes may only be in leaves.
     fn cgroup_of_init(&self) -> Result<Option<Cgroup>> {
         let pid = self.record.pid;
         let text = self.proc.read(&format!("{pid}/cgroup")).doing(|| format!("read /proc/{pid}/cgroup"))?;
@@ -268,9 +286,12 @@ fn process_of(options: &ExecOptions, defaults: &Defaults) -> Result<spec::Proces
     if process.selinux_label.is_empty() {
         process.selinux_label.clone_from(&own.selinux_label);
     }
-    if process.oom_score_adj.is_none() {
-        process.oom_score_adj = own.oom_score_adj;
-    }
+    process.oom_score_adj = process.oom_score_adj.or(own.oom_score_adj);
+    process.scheduler = process.scheduler.or_else(|| own.scheduler.clone());
+    process.io_priority = process.io_priority.or_else(|| own.io_priority.clone());
+    // one that says nothing counts as none, as for runc
+    let says = |affinity: &spec::CpuAffinity| !(affinity.initial.is_empty() && affinity.finally.is_empty());
+    process.exec_cpu_affinity = process.exec_cpu_affinity.filter(says).or_else(|| own.exec_cpu_affinity.clone());
     add_capabilities(&mut process, &options.caps);
     Ok(process)
 }

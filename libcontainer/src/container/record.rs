@@ -75,6 +75,8 @@ pub(crate) struct Defaults {
     pub(crate) resources: spec::Resources,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) personality: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_policy: Option<spec::MemoryPolicy>,
 }
 
 /// The state directory of one container.

@@ -10,15 +10,13 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use rustix::fs::{Access, AtFlags, CWD, FileType};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
-use rustix::thread::CpuSet;
 
 use super::channel::{Channel, Message};
 use super::plan::ProcessPlan;
 use crate::error::{Doing, Error, Kind, Result, errno_text};
-use crate::personality;
 use crate::procfs::Procfs;
-use crate::sys;
 use crate::sys::exec::{Strings, execve, exit};
+use crate::{io_priority, memory_policy, personality, scheduler};
 
 /// What execve is given.
 #[derive(Debug)]
@@ -34,9 +32,16 @@ impl ProcessPlan {
         if let Some(proc) = proc.filter(|_| !self.labels.is_empty()) {
             self.labels.apply(proc)?;
         }
-        reset_affinity()?;
+        self.cpu_affinity.apply()?;
         if self.no_new_privileges {
             rustix::thread::set_no_new_privs(true).doing(|| "set no_new_privs")?;
+        }
+        // after the affinity: SCHED_DEADLINE wants all CPUs
+        if let Some(scheduler) = &self.scheduler {
+            scheduler::apply(scheduler)?;
+        }
+        if let Some(priority) = self.io_priority {
+            io_priority::apply(priority)?;
         }
         // before the ids change: root may enter folders that the user may not, and raise limits
         let entered = rustix::process::chdir(self.cwd.as_str());
@@ -47,6 +52,9 @@ impl ProcessPlan {
         }
         if let Some(domain) = self.personality {
             personality::apply(domain)?;
+        }
+        if let Some(policy) = &self.memory_policy {
+            memory_policy::apply(policy)?;
         }
         if self.filter_early() {
             self.load_filter(channel)?;
@@ -116,7 +124,7 @@ impl ProcessPlan {
     /// Loads the filter; from here on the program's own rules hold for us.
     fn load_filter(&self, channel: &Channel) -> Result<()> {
         let Some(filter) = &self.filter else { return Ok(()) };
-        let listener = sys::seccomp::load(&filter.program, filter.flags).doing(|| "unable to init seccomp: load the filter")?;
+        let listener = crate::sys::seccomp::load(&filter.program, filter.flags).doing(|| "unable to init seccomp: load the filter")?;
         match listener {
             Some(listener) => channel.send(&Message::Listener(listener)),
             None => Ok(()),
@@ -172,18 +180,6 @@ impl ProcessPlan {
         let hint = if refused { " (does the seccomp profile allow execve?)" } else { "" };
         let text = format!("exec {}: {}{hint}", program.path.to_string_lossy(), errno_text(errno.raw_os_error()));
         Error::reported(Kind::Os, Some(errno.raw_os_error()), text)
-    }
-}
-
-/// Allows all CPUs of the container's cpuset: the mask of whoever called us (a kubelet pinned to two CPUs) is not the
-/// container's. The kernel takes of it what the cpuset allows.
-fn reset_affinity() -> Result<()> {
-    let mut all = CpuSet::new();
-    (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
-    match rustix::thread::sched_setaffinity(None, &all) {
-        // a cpuset without CPUs of ours, or a sandbox around us: then it stays as it was
-        Ok(()) | Err(Errno::INVAL | Errno::PERM | Errno::NOSYS) => Ok(()),
-        Err(e) => Err(e).doing(|| "reset the CPU affinity"),
     }
 }
 

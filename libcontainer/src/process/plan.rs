@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 
 use crate::capabilities::Sets;
+use crate::cpu_affinity::CpuAffinity;
 use crate::error::{Error, Result};
+use crate::io_priority;
 use crate::lsm::Labels;
+use crate::memory_policy::MemoryPolicy;
 use crate::rlimits::Rlimits;
+use crate::scheduler::{self, Scheduler};
 use crate::seccomp::Filter;
 use crate::spec;
 
@@ -33,8 +37,12 @@ pub struct ProcessPlan {
     pub rlimits: Rlimits,
     pub oom_score_adj: Option<i32>,
     pub labels: Labels,
+    pub scheduler: Option<Scheduler>,
+    pub io_priority: Option<u32>,
+    pub cpu_affinity: CpuAffinity,
     /// Execution domain, by number.
     pub personality: Option<u64>,
+    pub memory_policy: Option<MemoryPolicy>,
     pub filter: Option<Filter>,
     pub terminal: Option<Terminal>,
     /// Descriptors 3 to 3 + n - 1 stay open in the program.
@@ -59,7 +67,6 @@ impl ProcessPlan {
         preserve_fds: u32,
         warnings: &mut Vec<String>,
     ) -> Result<ProcessPlan> {
-        refuse_unsupported(process)?;
         if process.args.is_empty() {
             return Err(Error::invalid("process.args: args must not be empty"));
         }
@@ -108,11 +115,23 @@ impl ProcessPlan {
             rlimits: Rlimits::plan(&process.rlimits)?,
             oom_score_adj: process.oom_score_adj,
             labels: Labels::plan(&process.apparmor_profile, &process.selinux_label)?,
+            scheduler: process.scheduler.as_ref().map(scheduler::plan).transpose()?,
+            io_priority: process.io_priority.as_ref().map(io_priority::plan).transpose()?,
+            cpu_affinity: process.exec_cpu_affinity.as_ref().map(CpuAffinity::plan).transpose()?.unwrap_or_default(),
             personality: None,
+            memory_policy: None,
             filter,
             terminal,
             preserved_fds: listen_fds + preserve_fds,
         })
+    }
+
+    /// Remembers that the container has a cpuset: with one, some schedulers cannot be had.
+    pub fn note_cpuset(&mut self, resources: Option<&spec::Resources>) {
+        let cpuset = resources.is_some_and(|r| !r.cpu.cpus.is_empty());
+        if let Some(scheduler) = &mut self.scheduler {
+            scheduler.cpuset = cpuset;
+        }
     }
 
     /// Whether the filter is loaded before the process reports that it is ready. Without no_new_privs loading is a
@@ -121,17 +140,6 @@ impl ProcessPlan {
     pub fn filter_early(&self) -> bool {
         self.filter.as_ref().is_some_and(|f| !self.no_new_privileges || f.listener.is_some())
     }
-}
-
-/// What has an issue of its own is an error until then, never silence.
-fn refuse_unsupported(process: &spec::Process) -> Result<()> {
-    let refuse = |what: &str, value: Option<&str>| match value {
-        Some(value) => Err(Error::unsupported(format!("process.{what} ({value}) is not supported yet"))),
-        None => Ok(()),
-    };
-    refuse("scheduler", process.scheduler.as_ref().map(|s| s.policy.as_str()))?;
-    refuse("ioPriority", process.io_priority.as_ref().map(|p| p.class.as_str()))?;
-    refuse("execCPUAffinity", process.exec_cpu_affinity.as_ref().map(|a| a.initial.as_str()))
 }
 
 fn check_sets(sets: Sets) -> Result<Sets> {
@@ -220,7 +228,8 @@ mod tests {
             (r#"{"args":["a"],"cwd":"/","user":{"uid":4294967295}}"#, "unmapped uid"),
             (r#"{"args":["a"],"cwd":"/","oomScoreAdj":5000}"#, "is not between"),
             (r#"{"args":["a"],"cwd":"/","terminal":true,"consoleSize":{"height":70000,"width":1}}"#, "larger than 65535"),
-            (r#"{"args":["a"],"cwd":"/","scheduler":{"policy":"SCHED_OTHER"}}"#, "process.scheduler (SCHED_OTHER) is not supported yet"),
+            (r#"{"args":["a"],"cwd":"/","scheduler":{"policy":"SCHED_X"}}"#, "process.scheduler: invalid scheduler policy: SCHED_X"),
+            (r#"{"args":["a"],"cwd":"/","execCPUAffinity":{"final":"x"}}"#, "process.execCPUAffinity.final: bad CPUAffinity.Final"),
             (r#"{"args":["a"],"cwd":"/","capabilities":{"effective":["CAP_KILL"]}}"#, "CAP_KILL is effective but not permitted"),
         ] {
             let e = plan(json).unwrap_err();

@@ -40,6 +40,9 @@ pub(crate) fn everything() -> Map<String, Value> {
     tell("seccomp_filters", field("Seccomp_filters"));
     tell("signals", json!({"blocked": field("SigBlk"), "ignored": field("SigIgn"), "caught": field("SigCgt")}));
     tell("cpus", field("Cpus_allowed_list"));
+    tell("scheduler", scheduler());
+    tell("io_priority", io_priority());
+    tell("memory_policy", json!(read("/proc/self/numa_maps").split_whitespace().nth(1)));
     tell("limits", limits());
     tell("oom_score_adj", json!(read("/proc/self/oom_score_adj").trim()));
     tell("mounts", mounts());
@@ -105,6 +108,23 @@ fn capabilities() -> Value {
         "bounding": set(CapSet::Bounding),
         "ambient": set(CapSet::Ambient),
     })
+}
+
+/// Policy by its number, nice value and real-time priority: fields of /proc/self/stat.
+fn scheduler() -> Value {
+    let stat = read("/proc/self/stat");
+    let fields: Vec<&str> = stat.rsplit_once(')').map(|(_, after)| after.split_whitespace().collect()).unwrap_or_default();
+    let field = |n: usize| fields.get(n - 3).and_then(|text| text.parse::<i64>().ok());
+    json!({"policy": field(41), "nice": field(19), "priority": field(40)})
+}
+
+/// Class and level; null without one of its own.
+fn io_priority() -> Value {
+    const PROCESS: u64 = 1;
+    match sys::call(libc::SYS_ioprio_get, [PROCESS, 0, 0, 0, 0]) {
+        Ok(priority) if priority >> 13 != 0 => json!([priority >> 13, priority & 7]),
+        _ => Value::Null,
+    }
 }
 
 /// Soft and hard limit by the name that config.json uses; null is unlimited.
