@@ -98,7 +98,7 @@ impl Features {
             mount_options: rootfs::options::supported().collect(),
             linux: Linux {
                 // the plan refuses these two
-                namespaces: namespaces::KINDS.iter().map(|kind| kind.name).filter(|name| !matches!(*name, "user" | "time")).collect(),
+                namespaces: namespaces::KINDS.iter().map(|kind| kind.name).filter(|name| *name != "user").collect(),
                 capabilities: &capabilities::NAMES,
                 cgroup: Cgroup { v1: true, v2: true, systemd: false, systemd_user: false, rdma: true },
                 seccomp: Seccomp {

@@ -40,4 +40,5 @@ pub mod spec;
 pub mod sys;
 pub mod sysctl;
 mod terminal;
+pub mod time_offsets;
 mod user;

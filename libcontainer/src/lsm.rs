@@ -44,9 +44,7 @@ impl Labels {
 
     /// Asks for them at the caller's next execve.
     pub(crate) fn apply(&self, proc: &Procfs) -> Result<()> {
-        // the caller's directory by number: as seen from the procfs's own pid namespace, which need not be ours
-        let me = rustix::fs::readlinkat(proc.as_fd(), "self", Vec::new()).doing(|| "find the container's init in /proc")?;
-        let me = me.to_string_lossy();
+        let me = proc.me()?;
         if let Some(profile) = &self.apparmor {
             let value = format!("exec {profile}");
             let written = match proc.write(&format!("{me}/attr/apparmor/exec"), value.as_bytes()) {

@@ -1,7 +1,8 @@
 //! `linux.namespaces`: which to make with the clone, which to make later, which to join and when (namespaces(7)).
 //!
 //! Everything fresh goes into the one clone3, except the cgroup namespace: init unshares that once it is in its cgroup
-//! for good, because its root is the cgroup that its maker is in. Namespaces given by path are joined by init, the
+//! for good, because its root is the cgroup that its maker is in; and the time namespace, which takes its offsets between
+//! being made and being entered (`time_offsets.rs`). Namespaces given by path are joined by init, the
 //! mount namespace last, since the other paths must still be found; a pid namespace is joined by the runtime before the
 //! clone, for setns(2) into one takes effect for children only.
 
@@ -63,10 +64,8 @@ impl Namespaces {
                 return Err(Error::invalid(format!("malformed spec file: duplicated ns {{{:?} {:?}}}", ns.kind, ns.path)));
             }
             seen |= kind.flag;
-            match kind.name {
-                "user" => return Err(Error::unsupported("linux.namespaces: user namespaces are not supported yet")),
-                "time" => return Err(Error::unsupported("linux.namespaces: time namespaces are not supported yet")),
-                _ => {}
+            if kind.name == "user" {
+                return Err(Error::unsupported("linux.namespaces: user namespaces are not supported yet"));
             }
             if ns.path.is_empty() {
                 plan.fresh |= kind.flag;
@@ -98,7 +97,7 @@ impl Namespaces {
 
     /// What goes into the clone.
     pub fn clone_flags(&self) -> u64 {
-        (self.fresh & !libc::CLONE_NEWCGROUP) as u64
+        (self.fresh & !(libc::CLONE_NEWCGROUP | libc::CLONE_NEWTIME)) as u64
     }
 
     /// Opens those that are to be joined, in the runtime, where a wrong path is an error with nothing to clean up.

@@ -18,6 +18,7 @@ use crate::rootfs::RootfsPlan;
 use crate::seccomp;
 use crate::spec::{self, Spec, State};
 use crate::sysctl::Sysctls;
+use crate::time_offsets::TimeOffsets;
 
 /// The longest host and domain name (sethostname(2)).
 const MAX_HOSTNAME: usize = 64;
@@ -40,6 +41,7 @@ pub struct Plan {
     pub bundle: String,
     pub annotations: BTreeMap<String, String>,
     pub namespaces: Namespaces,
+    pub time_offsets: TimeOffsets,
     pub cgroup: CgroupPlan,
     pub rootfs: RootfsPlan,
     pub hostname: String,
@@ -61,6 +63,7 @@ impl Plan {
         refuse_unsupported(linux, warnings)?;
 
         let namespaces = Namespaces::plan(&linux.namespaces)?;
+        let time_offsets = TimeOffsets::plan(&linux.time_offsets, &namespaces)?;
         check_names(spec, &namespaces)?;
         let sysctls = Sysctls::plan(&linux.sysctl, &namespaces, &spec.domainname)?;
         let cgroup = CgroupPlan::new(layout, id, &linux.cgroups_path, linux.resources.as_ref())?;
@@ -71,6 +74,7 @@ impl Plan {
             bundle: bundle.to_owned(),
             annotations: annotations(&spec.annotations)?,
             namespaces,
+            time_offsets,
             cgroup,
             rootfs,
             hostname: spec.hostname.clone(),
@@ -149,7 +153,6 @@ fn refuse_unsupported(linux: &spec::Linux, warnings: &mut Vec<String>) -> Result
         |there: bool, what: &str| if there { Err(Error::unsupported(format!("linux.{what} is not supported yet"))) } else { Ok(()) };
     refuse(linux.intel_rdt.is_some(), "intelRdt")?;
     refuse(!linux.net_devices.is_empty(), "netDevices")?;
-    refuse(!linux.time_offsets.is_empty(), "timeOffsets")?;
     if !(linux.uid_mappings.is_empty() && linux.gid_mappings.is_empty()) {
         warnings.push("linux: id mappings mean nothing without a user namespace".into());
     }

@@ -94,8 +94,9 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     // what is opened on the host: still nothing is made
     let joined = plan.namespaces.open()?;
     let sockets = Sockets::connect(&plan, options)?;
-    let needs_proc = !plan.sysctls.is_empty() || !plan.process.labels.is_empty();
-    let proc = if needs_proc { Procfs::detached()? } else { Procfs::open()? };
+    let writes_proc = !plan.sysctls.is_empty() || !plan.process.labels.is_empty();
+    let proc = if writes_proc { Procfs::detached()? } else { Procfs::open()? };
+    let init_needs_proc = writes_proc || plan.namespaces.is_fresh(libc::CLONE_NEWTIME);
     let ignored = proc.ignored_signals()?;
 
     // the first side effect is the claim of the id, the second its undo on disk
@@ -118,7 +119,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
         channel: theirs,
         gate,
         namespaces: joined,
-        proc: if needs_proc { Some(proc.try_clone()?) } else { None },
+        proc: if init_needs_proc { Some(proc.try_clone()?) } else { None },
         ignored,
         open_files,
         joins_cgroups,

@@ -27,7 +27,7 @@ pub(crate) struct Inherited {
     pub(crate) channel: Channel,
     pub(crate) gate: Gate,
     pub(crate) namespaces: Vec<Opened>,
-    /// For sysctls and labels, when there are any.
+    /// For sysctls, labels and a fresh time namespace, when there are any.
     pub(crate) proc: Option<Procfs>,
     /// The signals that the caller ignores.
     pub(crate) ignored: u64,
@@ -63,6 +63,9 @@ fn steps(plan: &Plan, inherited: &Inherited) -> Result<Infallible> {
     // the mount namespace last: the others were opened, but theirs decides what names mean
     for namespace in &inherited.namespaces {
         namespace.join()?;
+    }
+    if let Some(proc) = inherited.proc.as_ref().filter(|_| plan.namespaces.is_fresh(libc::CLONE_NEWTIME)) {
+        plan.time_offsets.enter(proc)?;
     }
     if !plan.hostname.is_empty() {
         rustix::system::sethostname(plan.hostname.as_bytes()).doing(|| format!("sethostname {:?}", plan.hostname))?;

@@ -51,8 +51,7 @@ pub(super) fn move_root(root: BorrowedFd<'_>, rootfs: &str) -> Result<()> {
 
 /// Mount points of whole procfs and sysfs trees outside the rootfs.
 fn full_kernel_mounts(proc: &Procfs, rootfs: &str) -> Result<Vec<String>> {
-    let me = rustix::fs::readlinkat(proc.as_fd(), "self", Vec::new()).doing(|| "find ourselves in /proc")?;
-    let text = proc.read(&format!("{}/mountinfo", me.to_string_lossy())).doing(|| "read /proc/self/mountinfo")?;
+    let text = proc.read(&format!("{}/mountinfo", proc.me()?)).doing(|| "read /proc/self/mountinfo")?;
     let text = String::from_utf8(text).map_err(|_| Error::unsupported("a mount point of the host is not UTF-8"))?;
     let point = |line: &str| {
         let (before, after) = line.split_once(" - ")?;
