@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use integration::{Test, check};
+use integration::{Container, Test, check};
 use serde_json::{Value, json};
 
 #[test]
@@ -136,6 +136,61 @@ fn the_state_directory_is_not_the_root() {
         }
         let output = Command::new(&t.runtime.path).args(["--root", "/", "list"]).output()?;
         ensure!(!output.status.success(), "{output:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn state_and_list_have_a_megabyte_of_annotations() {
+    check(|t| {
+        let mut annotations = serde_json::Map::new();
+        for i in 0..1000 {
+            annotations.insert(format!("org.example/{i}"), json!(format!("{i} {}", "x".repeat(1000))));
+        }
+        annotations.insert("odd \"key\" \\ \u{1f433}".into(), json!("two\nlines,\ta tab, \u{1} and \u{2028}"));
+        annotations.insert("empty".into(), json!(""));
+        let annotations = Value::Object(annotations);
+        let mut bundle = t.bundle()?;
+        bundle.args(["/bin/sleep"]).set("/annotations", annotations.clone());
+        let mut container = Container::start_of(t, &bundle)?;
+        let state = container.command("state")?.ok()?;
+        assert_eq!(state.json()?["annotations"], annotations);
+        // a pipe that is read slowly, and a file that is appended to
+        let id = state.json()?["id"].as_str().context("no id")?.to_owned();
+        let mut command = t.command(["state", &id])?;
+        let piped = command.stdout(std::process::Stdio::piped()).output()?;
+        ensure!(piped.stdout == state.stdout.as_bytes(), "another text through a pipe");
+        let path = t.path().join("appended");
+        fs::write(&path, "")?;
+        ensure!(t.command(["state", &id])?.stdout(fs::OpenOptions::new().append(true).open(&path)?).status()?.success());
+        ensure!(fs::read_to_string(&path)? == state.stdout, "another text in a file that is appended to");
+        let list = t.runtime(["list", "--format", "json"])?.ok()?.json()?;
+        ensure!(list[0]["annotations"] == annotations || t.differs("crun", "lists without annotations"), "the list has others");
+        container.delete_by_force()?.ok()?;
+        Ok(())
+    });
+}
+
+#[test]
+fn list_needs_no_descriptor_for_each_container() {
+    check(|t| {
+        let mut bundle = t.bundle()?;
+        bundle.args(["/bin/true"]).write()?;
+        let ids: Vec<String> = (0..24).map(|_| t.new_id()).collect();
+        for id in &ids {
+            t.runtime(["create", "--bundle", &bundle.path().to_string_lossy(), id])?.ok()?;
+        }
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -n 20 && exec \"$@\"", "sh"]);
+        let output = command.arg(&t.runtime.path).arg("--root").arg(t.root()).args(["list", "--quiet"]).output()?;
+        let mut listed: Vec<_> = String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect();
+        listed.sort();
+        for id in &ids {
+            t.runtime(["delete", "--force", id])?.ok()?;
+        }
+        let mut expected = ids.clone();
+        expected.sort();
+        assert_eq!(listed, expected);
         Ok(())
     });
 }

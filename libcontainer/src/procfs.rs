@@ -6,6 +6,7 @@
 //! followed. This is the only file that opens anything under /proc.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
 use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags};
 use rustix::io::Errno;
@@ -19,7 +20,11 @@ const ROOT_INODE: u64 = 1;
 
 /// A handle of the root of a procfs of the caller's pid namespace.
 #[derive(Debug)]
-pub struct Procfs(OwnedFd);
+pub struct Procfs {
+    fd: OwnedFd,
+    /// Read once: it does not change while we live.
+    boot_id: OnceLock<String>,
+}
 
 impl Procfs {
     /// The procfs at /proc, checked. Mounts on top of single files in it are not followed, but hide them.
@@ -32,7 +37,7 @@ impl Procfs {
         if magic as i64 != PROC_SUPER_MAGIC || inode != ROOT_INODE {
             return Err(Error::new(Kind::Unsupported, "/proc is not the root of a procfs: mount one there"));
         }
-        Ok(Procfs(fd))
+        Ok(Procfs::of(fd))
     }
 
     /// A procfs of our own that is mounted nowhere, so that nothing can be mounted over its files; where the caller may
@@ -47,18 +52,22 @@ impl Procfs {
                 MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC,
             )
         };
-        mount().map(Procfs).or_else(|_| Procfs::open())
+        mount().map(Procfs::of).or_else(|_| Procfs::open())
+    }
+
+    fn of(fd: OwnedFd) -> Procfs {
+        Procfs { fd, boot_id: OnceLock::new() }
     }
 
     /// Another handle of the same procfs.
     pub fn try_clone(&self) -> Result<Procfs> {
-        Ok(Procfs(rustix::io::fcntl_dupfd_cloexec(&self.0, 3).doing(|| "duplicate the handle of /proc")?))
+        Ok(Procfs::of(rustix::io::fcntl_dupfd_cloexec(&self.fd, 3).doing(|| "duplicate the handle of /proc")?))
     }
 
     /// Opens `path` (relative to /proc), following nothing.
     pub fn open_file(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-        openat2_retry(self.0.as_fd(), path, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, resolve)
+        openat2_retry(self.fd.as_fd(), path, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, resolve)
     }
 
     /// Writes `value` to the file `path` in one call.
@@ -94,7 +103,7 @@ impl Procfs {
 
     /// The root directory.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 
     /// What identifies the process `pid` for as long as the machine runs: its state and start time. `None` when there is
@@ -109,9 +118,12 @@ impl Procfs {
     }
 
     /// The id of this boot of the kernel (random(4)).
-    pub fn boot_id(&self) -> Result<String> {
+    pub fn boot_id(&self) -> Result<&str> {
+        if let Some(known) = self.boot_id.get() {
+            return Ok(known);
+        }
         let text = self.read_small("sys/kernel/random/boot_id").doing(|| "read /proc/sys/kernel/random/boot_id")?;
-        Ok(String::from_utf8_lossy(text.trim_ascii()).into_owned())
+        Ok(self.boot_id.get_or_init(|| String::from_utf8_lossy(text.trim_ascii()).into_owned()))
     }
 
     /// The caller's own directory: its pid as this procfs has it, which need not be the caller's own pid namespace.

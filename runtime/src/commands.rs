@@ -16,6 +16,9 @@ mod start;
 mod state;
 mod update;
 
+use std::io::Read;
+use std::os::fd::OwnedFd;
+
 use anyhow::Result;
 use libcontainer::error::{Doing, Error};
 use rustix::io::Errno;
@@ -65,6 +68,23 @@ fn print(mut bytes: &[u8]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The rest of a file, without a copy of it in our memory where the kernel can.
+fn print_file(file: &OwnedFd) -> Result<()> {
+    loop {
+        match rustix::fs::sendfile(rustix::stdio::stdout(), file, None, 1 << 30) {
+            Ok(0) => return Ok(()),
+            Ok(_) | Err(Errno::INTR) => {}
+            // a terminal, or a file that is appended to (sendfile(2))
+            Err(Errno::INVAL) => {
+                let mut rest = Vec::new();
+                std::fs::File::from(file.try_clone()?).read_to_end(&mut rest)?;
+                return print(&rest);
+            }
+            Err(e) => return Ok(Err(e).doing(|| "write to standard output")?),
+        }
+    }
 }
 
 /// A value as one line of JSON.

@@ -6,6 +6,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Signal, WaitId, WaitIdOptions};
@@ -105,6 +106,9 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     let mut record = intent(&plan, &proc, options)?;
     dir.dir()?.write_intent(&mut record)?;
     keep_defaults(dir.dir()?, &plan, &bundle.spec)?;
+    if record.annotated {
+        dir.dir()?.write_annotations(&plan.annotations)?;
+    }
     if options.notify_socket.is_some() {
         crate::notify::make(&root.join(id))?;
     }
@@ -178,7 +182,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     cgroup.keep();
     let (pid, pidfd) = child.keep()?;
     drop(lock);
-    let container = Container { root: root.to_owned(), dir: dir.keep()?, record, proc, this_boot: std::cell::OnceCell::from(true) };
+    let container = Container { root: root.to_owned(), dir: dir.keep()?, record, proc: Arc::new(proc) };
     Ok((container, Process { pid, pidfd, terminal }))
 }
 
@@ -233,8 +237,8 @@ fn intent(plan: &Plan, proc: &Procfs, options: &CreateOptions) -> Result<Record>
         rootfs: plan.rootfs.path.clone(),
         created: rfc3339::now(),
         owner: rustix::process::geteuid().as_raw(),
-        annotations: plan.annotations.clone(),
-        boot_id: proc.boot_id()?,
+        annotated: !plan.annotations.is_empty(),
+        boot_id: proc.boot_id()?.to_owned(),
         maker: me,
         maker_start_time: proc.process(me)?.map_or(0, |p| p.start_time),
         cgroup: plan.cgroup.paths().clone(),
@@ -374,7 +378,7 @@ impl Drop for Claim<'_> {
     fn drop(&mut self) {
         if let Some(dir) = &self.dir {
             // what cannot be removed now is found again by its intent
-            let _ = dir.remove(self.root, self.id);
+            let _ = dir.remove(self.root, self.id, false);
         }
     }
 }

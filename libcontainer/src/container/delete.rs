@@ -1,8 +1,8 @@
 //! delete: what create made is taken back, the record last.
 
-use std::cell::OnceCell;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Signal, WaitId, WaitIdOptions};
@@ -37,11 +37,11 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
                     record
                 }
                 // nothing was made on the host before the record: there is only the directory
-                Err(_) => return dir.remove(root, id),
+                Err(_) => return dir.remove(root, id, true),
             }
         }
     };
-    Container { root: root.to_owned(), dir, record, proc: Procfs::open()?, this_boot: OnceCell::new() }.delete(force)
+    Container { root: root.to_owned(), dir, record, proc: Arc::new(Procfs::open()?) }.delete(force)
 }
 
 impl Container {
@@ -73,7 +73,7 @@ impl Container {
                 }
             }
         }
-        self.dir.remove(&self.root, &self.record.id)?;
+        self.dir.remove(&self.root, &self.record.id, self.record.annotated)?;
         drop(lock);
         Ok(())
     }

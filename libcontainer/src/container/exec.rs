@@ -214,7 +214,7 @@ impl Container {
                 },
                 Some(Message::Listener(fd)) => {
                     if let (Some(socket), Some(to)) = (listener, plan.filter.as_ref().and_then(|f| f.listener.as_ref())) {
-                        send_listener(socket, &to.metadata, pid, &self.state_with(Status::Running), &fd)?;
+                        send_listener(socket, &to.metadata, pid, &self.state_with(Status::Running)?, &fd)?;
                     }
                 }
                 Some(Message::Warning(text)) => log::warn!("{text}"),

@@ -11,10 +11,11 @@ mod record;
 mod start;
 mod update;
 
-use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
@@ -62,8 +63,8 @@ pub struct Container {
     root: PathBuf,
     dir: StateDir,
     record: Record,
-    proc: Procfs,
-    this_boot: OnceCell<bool>,
+    /// One handle for all containers of a list.
+    proc: Arc<Procfs>,
 }
 
 /// A process that was started in a container.
@@ -98,7 +99,7 @@ impl Container {
         check_id(id)?;
         let dir = StateDir::open(root, id)?;
         let record = dir.record()?;
-        Ok(Container { root: root.to_owned(), dir, record, proc: Procfs::open()?, this_boot: OnceCell::new() })
+        Ok(Container { root: root.to_owned(), dir, record, proc: Arc::new(Procfs::open()?) })
     }
 
     /// What was recorded at create.
@@ -131,22 +132,33 @@ impl Container {
     /// The state as the spec has it.
     pub fn state(&self) -> Result<State> {
         let status = self.status()?;
-        Ok(self.state_with(status))
+        self.state_with(status)
     }
 
-    fn state_with(&self, status: Status) -> State {
-        State {
+    /// The annotations of its config.
+    pub fn annotations(&self) -> Result<BTreeMap<String, String>> {
+        if self.record.annotated { self.dir.annotations() } else { Ok(BTreeMap::new()) }
+    }
+
+    /// The same as a file: a JSON object, laid out as within a pretty-printed state (two blanks of indentation, one level
+    /// deep). `None` when there are none.
+    pub fn annotations_file(&self) -> Result<Option<OwnedFd>> {
+        if self.record.annotated { self.dir.open_annotations() } else { Ok(None) }
+    }
+
+    fn state_with(&self, status: Status) -> Result<State> {
+        Ok(State {
             oci_version: spec::VERSION.to_owned(),
             id: self.record.id.clone(),
             pid: if status == Status::Stopped { 0 } else { self.record.pid },
             status: status.to_string(),
             bundle: self.record.bundle.clone(),
-            annotations: self.record.annotations.clone(),
-        }
+            annotations: self.annotations()?,
+        })
     }
 
     fn state_json(&self, status: Status) -> Result<Vec<u8>> {
-        serde_json::to_vec(&self.state_with(status)).map_err(|e| Error::new(Kind::Internal, e.to_string()))
+        serde_json::to_vec(&self.state_with(status)?).map_err(|e| Error::new(Kind::Internal, e.to_string()))
     }
 
     /// All processes of the container, sub-cgroups included; sorted.
@@ -177,16 +189,8 @@ impl Container {
             return Ok(false);
         }
         let same = self.proc.process(pid)?.is_some_and(|p| p.start_time == start_time && p.is_alive());
-        Ok(same && self.is_this_boot()?)
-    }
-
-    /// After a reboot the same numbers may be anybody's. It is found out once.
-    fn is_this_boot(&self) -> Result<bool> {
-        if let Some(same) = self.this_boot.get() {
-            return Ok(*same);
-        }
-        let same = self.proc.boot_id()? == self.record.boot_id;
-        Ok(*self.this_boot.get_or_init(|| same))
+        // after a reboot the same numbers may be anybody's
+        Ok(same && self.proc.boot_id()? == self.record.boot_id)
     }
 
     /// A pidfd of init, or `None` when it is gone. Opened before the check, so that the number cannot be another's.
@@ -201,8 +205,9 @@ impl Container {
     }
 }
 
-/// All containers of the state root, by id. Those that vanish meanwhile are left out; damaged ones are errors.
-pub fn list(root: &Path) -> Result<Vec<Result<Container>>> {
+/// All containers of the state root, by id, each opened when it is its turn: a thousand must not need a thousand
+/// descriptors. Those that vanish meanwhile are left out; damaged ones are errors.
+pub fn list(root: &Path) -> Result<impl Iterator<Item = Result<Container>>> {
     let doing = || format!("read the state root {}", root.display());
     let mut ids = Vec::new();
     for entry in std::fs::read_dir(root).doing(doing)? {
@@ -215,11 +220,15 @@ pub fn list(root: &Path) -> Result<Vec<Result<Container>>> {
         }
     }
     ids.sort_unstable();
-    let open = |id: &String| match Container::open(root, id) {
-        Err(e) if e.kind() == Kind::NotFound => None,
-        result => Some(result.doing(|| format!("load container {id}"))),
+    let proc = Arc::new(Procfs::open()?);
+    let open = move |id: String| {
+        let dir = StateDir::open(root, &id);
+        match dir.and_then(|dir| Ok(Container { root: root.to_owned(), record: dir.record()?, dir, proc: proc.clone() })) {
+            Err(e) if e.kind() == Kind::NotFound => None,
+            result => Some(result.doing(|| format!("load container {id}"))),
+        }
     };
-    Ok(ids.iter().filter_map(open).collect())
+    Ok(ids.into_iter().filter_map(open))
 }
 
 #[cfg(test)]

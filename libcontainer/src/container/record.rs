@@ -7,6 +7,7 @@
 //! |-----------------|----------------------------------|---------------------------------------------------|
 //! | `record.json`   | every verb                       | [`Record`]                                        |
 //! | `defaults.json` | exec, update                     | [`Defaults`]: the process document and resources  |
+//! | `annotations`   | state, list, hooks               | the annotations, as `state` prints them; only if there are any |
 //! | `seccomp.bpf`   | exec                             | the compiled filter                               |
 //! | `exec.fifo`     | start                            | the gate; gone once started                       |
 
@@ -27,6 +28,7 @@ use crate::spec;
 const RECORD: &str = "record.json";
 const DEFAULTS: &str = "defaults.json";
 const FILTER: &str = "seccomp.bpf";
+const ANNOTATIONS: &str = "annotations";
 /// The version of the layout; another one is refused.
 const VERSION: u32 = 1;
 /// Larger files are not ours, in bytes.
@@ -44,8 +46,10 @@ pub struct Record {
     pub created: String,
     /// The uid of who created it.
     pub owner: u32,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub annotations: BTreeMap<String, String>,
+    /// Whether it has annotations. They are in a file of their own: there may be a megabyte of them, and most verbs need
+    /// none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) annotated: bool,
     /// Init's pid on the host; 0 in an intent.
     pub pid: i32,
     /// Its start time, in clock ticks since boot: a pid alone may be another process by now.
@@ -159,6 +163,23 @@ impl StateDir {
         self.write_new(DEFAULTS, &json(defaults)?)
     }
 
+    /// The annotations' file, if there are any.
+    pub(crate) fn open_annotations(&self) -> Result<Option<OwnedFd>> {
+        self.open_file(ANNOTATIONS)
+    }
+
+    pub(crate) fn annotations(&self) -> Result<BTreeMap<String, String>> {
+        let Some(bytes) = self.read(ANNOTATIONS)? else { return Ok(BTreeMap::new()) };
+        spec::first_value(&bytes).map_err(|e| Error::new(Kind::Internal, format!("{}/{ANNOTATIONS} is damaged: {e}", self.name)))
+    }
+
+    /// Written once, as a JSON object with the layout that it has within the pretty-printed state.
+    pub(crate) fn write_annotations(&self, annotations: &BTreeMap<String, String>) -> Result<()> {
+        let text = serde_json::to_string_pretty(annotations).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
+        // a line end within a string is escaped: these are all between entries
+        self.write_new(ANNOTATIONS, text.replace('\n', "\n  ").as_bytes())
+    }
+
     pub(crate) fn filter(&self) -> Result<Option<Vec<u8>>> {
         self.read(FILTER)
     }
@@ -180,20 +201,28 @@ impl StateDir {
     }
 
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let read = |fd: OwnedFd| read_regular(fd.as_fd(), MAX).doing(|| format!("read {}/{name}", self.name));
+        self.open_file(name)?.map(read).transpose()
+    }
+
+    fn open_file(&self, name: &str) -> Result<Option<OwnedFd>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
-            Ok(fd) => read_regular(fd.as_fd(), MAX).map(Some).doing(|| format!("read {}/{name}", self.name)),
+            Ok(fd) => Ok(Some(fd)),
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(e).doing(|| format!("open {}/{name}", self.name)),
         }
     }
 
-    /// Removes it with all that is in it. What somebody else has removed is fine.
-    pub(crate) fn remove(&self, root: &Path, id: &str) -> Result<()> {
+    /// Removes it with all that is in it; `annotated` says whether annotations are. What somebody else has removed is fine.
+    pub(crate) fn remove(&self, root: &Path, id: &str, annotated: bool) -> Result<()> {
         let path = root.join(id);
         let doing = || format!("remove the state directory {}", path.display());
         // the record last: without it nothing else could be found again
-        for name in [DEFAULTS, FILTER, "exec.fifo", RECORD] {
+        for name in [DEFAULTS, FILTER, "exec.fifo", ANNOTATIONS, RECORD] {
+            if name == ANNOTATIONS && !annotated {
+                continue;
+            }
             match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(e) => return Err(e).doing(doing),
@@ -273,8 +302,8 @@ mod tests {
             assert!(dir.record().unwrap_err().to_string().contains("is damaged"), "{bytes:?}");
         }
         std::fs::create_dir(root.path().join("x/notify")).unwrap();
-        dir.remove(root.path(), "x").unwrap();
-        dir.remove(root.path(), "x").unwrap();
+        dir.remove(root.path(), "x", false).unwrap();
+        dir.remove(root.path(), "x", false).unwrap();
         assert_eq!(StateDir::open(root.path(), "x").unwrap_err().kind(), Kind::NotFound);
     }
 

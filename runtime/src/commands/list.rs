@@ -1,7 +1,7 @@
 //! `list`: the containers below --root, as a table or as JSON.
 
 use anyhow::Result;
-use libcontainer::container;
+use libcontainer::container::{self, Container};
 use libcontainer::error::Error;
 use rustix::io::Errno;
 
@@ -14,27 +14,29 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     if !matches!(format, "table" | "json") {
         return Err(Error::invalid(format!("invalid format option: {format}")).into());
     }
-    let found = match container::list(&call.root()?) {
+    let root = call.root()?;
+    let found = match container::list(&root) {
         // nothing was ever created; but a root that was named and is not there is a mistake
-        Err(e) if e.errno() == Some(Errno::NOENT) && !call.args.given("root") => Vec::new(),
-        result => result?,
+        Err(e) if e.errno() == Some(Errno::NOENT) && !call.args.given("root") => None,
+        result => Some(result?),
     };
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let json = format == "json" && !call.args.on("quiet");
     let mut states = Vec::new();
     // one that is damaged must not hide the others
-    for container in &found {
-        let state = container.as_ref().map_err(ToString::to_string).and_then(|c| {
-            State::of(c, owner(&passwd, c.record().owner)).map_err(|e| format!("status of container {}: {e}", c.record().id))
-        });
-        match state {
-            Ok(state) => states.push(state),
+    for container in found.into_iter().flatten() {
+        let row = container
+            .map_err(|e| e.to_string())
+            .and_then(|c| row(&c, &passwd, json).map_err(|e| format!("status of container {}: {e}", c.record().id)));
+        match row {
+            Ok(row) => states.push(row),
             Err(e) => complain(&e),
         }
     }
     if call.args.on("quiet") {
         let ids: String = states.iter().map(|s| format!("{}\n", s.id)).collect();
         super::print(ids.as_bytes())?;
-    } else if format == "json" {
+    } else if json {
         // Go's encoder writes null for a list that nothing was added to
         super::print_json(&(!states.is_empty()).then_some(&states))?;
     } else {
@@ -43,7 +45,15 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     Ok(0)
 }
 
-fn table(states: &[State<'_>]) -> String {
+fn row(container: &Container, passwd: &str, annotated: bool) -> Result<State, Error> {
+    let mut state = State::of(container, owner(passwd, container.record().owner))?;
+    if annotated {
+        state.annotations = container.annotations()?;
+    }
+    Ok(state)
+}
+
+fn table(states: &[State]) -> String {
     let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_string)];
     rows.extend(
         states
@@ -78,7 +88,6 @@ fn owner(passwd: &str, uid: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
 
     #[test]
     fn owners() {
@@ -89,8 +98,7 @@ mod tests {
     #[test]
     fn columns_are_three_blanks_apart_and_twelve_wide() {
         assert_eq!(table(&[]), "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n");
-        let none = BTreeMap::new();
-        let mut state = State::for_test("a-rather-long-id", &none);
+        let mut state = State::for_test("a-rather-long-id");
         state.owner = "root".into();
         assert_eq!(
             table(&[state]),

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use libcontainer::container::{Container, Status};
-use libcontainer::{error, spec};
+use libcontainer::error::{self, Error, Kind};
+use libcontainer::spec;
 use serde::Serialize;
 
 use crate::call::Call;
@@ -12,41 +13,55 @@ use crate::call::Call;
 pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     let container = call.container()?;
     // runc ends it without a newline
-    super::print(&serde_json::to_vec_pretty(&State::of(&container, String::new())?)?)?;
+    let text = serde_json::to_string_pretty(&State::of(&container, String::new())?)?;
+    match container.annotations_file()? {
+        None => super::print(text.as_bytes())?,
+        // they come last but for the owner, and are on disk as they are printed: there may be a megabyte of them
+        Some(annotations) => {
+            let head = text.strip_suffix(OWNER).ok_or_else(|| Error::new(Kind::Internal, "the state does not end with its owner"))?;
+            super::print(format!("{head},\n  \"annotations\": ").as_bytes())?;
+            super::print_file(&annotations)?;
+            super::print(OWNER.as_bytes())?;
+        }
+    }
     Ok(0)
 }
+
+/// How a state without an owner ends.
+const OWNER: &str = ",\n  \"owner\": \"\"\n}";
 
 /// The keys of runc, in its order; CRI-O reads all of them into a type of its own.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct State<'a> {
+pub(super) struct State {
     oci_version: &'static str,
-    pub(super) id: &'a str,
+    pub(super) id: String,
     /// 0 when the container is stopped.
     pub(super) pid: i32,
     pub(super) status: String,
-    pub(super) bundle: &'a str,
-    rootfs: &'a str,
-    pub(super) created: &'a str,
+    pub(super) bundle: String,
+    rootfs: String,
+    pub(super) created: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    annotations: &'a BTreeMap<String, String>,
+    pub(super) annotations: BTreeMap<String, String>,
     /// A user name or `#uid` in lists, else empty.
     pub(super) owner: String,
 }
 
-impl State<'_> {
-    pub(super) fn of(container: &Container, owner: String) -> error::Result<State<'_>> {
+impl State {
+    /// All of it but the annotations.
+    pub(super) fn of(container: &Container, owner: String) -> error::Result<State> {
         let status = container.status()?;
         let record = container.record();
         Ok(State {
             oci_version: spec::VERSION,
-            id: &record.id,
+            id: record.id.clone(),
             pid: if matches!(status, Status::Stopped) { 0 } else { record.pid },
             status: status.to_string(),
-            bundle: &record.bundle,
-            rootfs: &record.rootfs,
-            created: &record.created,
-            annotations: &record.annotations,
+            bundle: record.bundle.clone(),
+            rootfs: record.rootfs.clone(),
+            created: record.created.clone(),
+            annotations: BTreeMap::new(),
             owner,
         })
     }
@@ -56,17 +71,17 @@ impl State<'_> {
 mod tests {
     use super::*;
 
-    impl<'a> State<'a> {
-        pub(in crate::commands) fn for_test(id: &'a str, annotations: &'a BTreeMap<String, String>) -> State<'a> {
+    impl State {
+        pub(in crate::commands) fn for_test(id: &str) -> State {
             State {
                 oci_version: "1.3.0",
-                id,
+                id: id.into(),
                 pid: 7,
                 status: "running".into(),
-                bundle: "/b",
-                rootfs: "/b/rootfs",
-                created: "2026-11-24T04:46:55.123456789Z",
-                annotations,
+                bundle: "/b".into(),
+                rootfs: "/b/rootfs".into(),
+                created: "2026-11-24T04:46:55.123456789Z".into(),
+                annotations: BTreeMap::new(),
                 owner: String::new(),
             }
         }
@@ -74,14 +89,13 @@ mod tests {
 
     #[test]
     fn the_layout_is_that_of_runc() {
-        let annotations = BTreeMap::from([("a/b".to_string(), "c".to_string())]);
-        let mut state = State::for_test("web", &annotations);
+        let mut state = State::for_test("web");
+        state.annotations = BTreeMap::from([("a/b".to_string(), "c".to_string())]);
         let text = "{\n  \"ociVersion\": \"1.3.0\",\n  \"id\": \"web\",\n  \"pid\": 7,\n  \"status\": \"running\",\n  \"bundle\": \"/b\",\n  \
                     \"rootfs\": \"/b/rootfs\",\n  \"created\": \"2026-11-24T04:46:55.123456789Z\",\n  \"annotations\": {\n    \"a/b\": \"c\"\n  },\n  \
                     \"owner\": \"\"\n}";
         assert_eq!(serde_json::to_string_pretty(&state).unwrap(), text);
-        let none = BTreeMap::new();
-        state.annotations = &none;
-        assert!(!serde_json::to_string(&state).unwrap().contains("annotations"));
+        state.annotations.clear();
+        assert!(serde_json::to_string_pretty(&state).unwrap().ends_with(OWNER));
     }
 }
