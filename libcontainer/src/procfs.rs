@@ -128,14 +128,14 @@ impl Procfs {
 
     /// The caller's own directory: its pid as this procfs has it, which need not be the caller's own pid namespace.
     pub(crate) fn me(&self) -> Result<String> {
-        let me = rustix::fs::readlinkat(&self.0, "self", Vec::new()).doing(|| "find ourselves in /proc")?;
+        let me = rustix::fs::readlinkat(&self.fd, "self", Vec::new()).doing(|| "find ourselves in /proc")?;
         Ok(me.to_string_lossy().into_owned())
     }
 
     /// A namespace of the caller's, by its file below `ns`: a magic link, which is followed here on purpose.
     pub(crate) fn own_namespace(&self, file: &str) -> Result<OwnedFd> {
         let path = format!("{}/ns/{file}", self.me()?);
-        rustix::fs::openat(&self.0, path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        rustix::fs::openat(&self.fd, path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .doing(|| format!("open the own namespace {file}"))
     }
 
