@@ -4,6 +4,7 @@ use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::error::{Doing, Result};
+use crate::findings::Findings;
 use crate::spec;
 
 /// Names by number, from 0 (`linux/capability.h`; the last is of kernel 5.9).
@@ -62,9 +63,9 @@ pub struct Sets {
 }
 
 impl Sets {
-    /// Turns names into masks. Names that nobody knows are collected in `warnings`: the spec says they should not fail
+    /// Turns names into masks. Names that nobody knows are a warning: the spec says they should not fail
     /// (config.md), and runc warns.
-    pub fn plan(spec: &spec::Capabilities, warnings: &mut Vec<String>) -> Sets {
+    pub(crate) fn plan(spec: &spec::Capabilities, found: &mut Findings) -> Sets {
         let mut unknown = Vec::new();
         let mut mask = |names: &[String]| {
             names.iter().fold(0, |mask, name| match NAMES.iter().position(|n| n == name) {
@@ -85,7 +86,8 @@ impl Sets {
             ambient: mask(&spec.ambient),
         };
         if !unknown.is_empty() {
-            warnings.push(format!("ignoring unknown or unavailable capabilities: [{}]", unknown.join(" ")));
+            let text = format!("ignoring unknown or unavailable capabilities: [{}]", unknown.join(" "));
+            found.warn("process.capabilities", text);
         }
         sets
     }
@@ -150,8 +152,9 @@ mod tests {
     #[test]
     fn unknown_names_warn_once() {
         let spec: spec::Capabilities = serde_json::from_str(r#"{"bounding":["CAP_KILL","KILL"],"effective":["KILL","cap_kill"]}"#).unwrap();
-        let mut warnings = Vec::new();
-        assert_eq!(Sets::plan(&spec, &mut warnings), Sets { bounding: 1 << 5, ..Sets::default() });
-        assert_eq!(warnings, ["ignoring unknown or unavailable capabilities: [KILL cap_kill]"]);
+        let mut found = Findings::new();
+        assert_eq!(Sets::plan(&spec, &mut found), Sets { bounding: 1 << 5, ..Sets::default() });
+        let texts: Vec<_> = found.list().iter().map(|f| f.text.as_str()).collect();
+        assert_eq!(texts, ["ignoring unknown or unavailable capabilities: [KILL cap_kill]"]);
     }
 }

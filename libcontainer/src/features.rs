@@ -170,7 +170,9 @@ mod tests {
         let features = Features::of_this_library("0.1.0", "abc");
         for kind in features.linux.namespaces {
             let namespace: spec::Namespace = serde_json::from_value(serde_json::json!({ "type": kind })).unwrap();
-            namespaces::Namespaces::plan(&[namespace]).unwrap();
+            let mut found = crate::findings::Findings::new();
+            namespaces::Namespaces::plan(&[namespace], &mut found);
+            assert!(!found.is_wrong(), "{found:?}");
         }
         for option in features.mount_options {
             rootfs::options::Options::plan(&[option.to_string()], "/x").unwrap();

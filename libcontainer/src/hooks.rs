@@ -11,6 +11,7 @@ use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use crate::error::{Doing, Error, Result};
+use crate::findings::Findings;
 use crate::pidfd::wait_for_end;
 use crate::spec;
 use crate::sys::signal::unblock_in;
@@ -41,16 +42,19 @@ pub struct Hooks {
 
 impl Hooks {
     /// Checks paths, strings and timeouts.
-    pub fn plan(hooks: &spec::Hooks) -> Result<Hooks> {
-        let list = |kind: &str, list: &[spec::Hook]| list.iter().map(|h| Hook::plan(kind, h)).collect::<Result<Vec<_>>>();
-        Ok(Hooks {
-            prestart: list("prestart", &hooks.prestart)?,
-            create_runtime: list("createRuntime", &hooks.create_runtime)?,
-            create_container: list("createContainer", &hooks.create_container)?,
-            start_container: list("startContainer", &hooks.start_container)?,
-            poststart: list("poststart", &hooks.poststart)?,
-            poststop: list("poststop", &hooks.poststop)?,
-        })
+    pub(crate) fn plan(hooks: &spec::Hooks, found: &mut Findings) -> Hooks {
+        let mut list = |kind: &str, list: &[spec::Hook]| {
+            let each = list.iter().enumerate();
+            each.filter_map(|(i, hook)| found.at(format_args!("hooks.{kind}[{i}]"), Hook::plan(kind, hook))).collect()
+        };
+        Hooks {
+            prestart: list("prestart", &hooks.prestart),
+            create_runtime: list("createRuntime", &hooks.create_runtime),
+            create_container: list("createContainer", &hooks.create_container),
+            start_container: list("startContainer", &hooks.start_container),
+            poststart: list("poststart", &hooks.poststart),
+            poststop: list("poststop", &hooks.poststop),
+        }
     }
 
     /// Whether init and the runtime have to meet before the pivot: one of them runs hooks, or must know init's pid.

@@ -17,6 +17,7 @@ pub mod container;
 pub mod cpu_affinity;
 pub mod error;
 pub mod features;
+pub mod findings;
 pub mod hooks;
 pub mod io_priority;
 mod keyring;

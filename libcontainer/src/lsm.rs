@@ -7,6 +7,7 @@
 use rustix::io::Errno;
 
 use crate::error::{Doing, Error, Result};
+use crate::findings::Findings;
 use crate::procfs::Procfs;
 
 /// The labels to take on.
@@ -18,23 +19,25 @@ pub struct Labels {
 
 impl Labels {
     /// Checks that the security module that a label is for is there: without it the label would silently mean nothing.
-    pub fn plan(apparmor: &str, selinux: &str) -> Result<Labels> {
+    pub(crate) fn plan(apparmor: &str, selinux: &str, found: &mut Findings) -> Labels {
         let text = |s: &str| if s.is_empty() { None } else { Some(s.to_owned()) };
         if apparmor.contains('\0') || selinux.contains('\0') {
-            return Err(Error::invalid("process: a label holds a NUL byte"));
+            found.invalid("process", "process: a label holds a NUL byte");
         }
         let labels = Labels { apparmor: text(apparmor), selinux: text(selinux) };
         if let Some(profile) = &labels.apparmor
             && !apparmor_enabled()
         {
-            return Err(Error::invalid(format!(
+            let text = format!(
                 "process.apparmorProfile: apparmor profile {profile:?} is specified in config, but apparmor is disabled or not supported"
-            )));
+            );
+            found.invalid("process.apparmorProfile", text);
         }
         if labels.selinux.is_some() && !selinux_enabled() {
-            return Err(Error::invalid("selinux label is specified in config, but selinux is disabled or not supported"));
+            let text = "selinux label is specified in config, but selinux is disabled or not supported";
+            found.invalid("process.selinuxLabel", text);
         }
-        Ok(labels)
+        labels
     }
 
     /// Whether there is nothing to write.

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Doing, Error, Result};
+use crate::findings::{Findings, Item};
 use crate::spec;
 use crate::sys::namespace::setns;
 
@@ -53,31 +54,35 @@ pub struct Opened {
 
 impl Namespaces {
     /// Checks the list: known types, none twice, absolute paths.
-    pub fn plan(list: &[spec::Namespace]) -> Result<Namespaces> {
+    pub(crate) fn plan(list: &[spec::Namespace], found: &mut Findings) -> Namespaces {
         let mut plan = Namespaces::default();
         let mut seen = 0;
-        for ns in list {
+        for (i, ns) in list.iter().enumerate() {
+            let at = Item("linux.namespaces", i);
             let Some(kind) = KINDS.iter().find(|k| k.name == ns.kind) else {
-                return Err(Error::invalid(format!("linux.namespaces: namespace {{{:?} {:?}}} does not exist", ns.kind, ns.path)));
+                found.invalid(at, format!("linux.namespaces: namespace {{{:?} {:?}}} does not exist", ns.kind, ns.path));
+                continue;
             };
             if seen & kind.flag != 0 {
-                return Err(Error::invalid(format!("malformed spec file: duplicated ns {{{:?} {:?}}}", ns.kind, ns.path)));
+                found.invalid(at, format!("malformed spec file: duplicated ns {{{:?} {:?}}}", ns.kind, ns.path));
+                continue;
             }
             seen |= kind.flag;
             if kind.name == "user" {
-                return Err(Error::unsupported("linux.namespaces: user namespaces are not supported yet"));
+                found.wrong(at, Error::unsupported("linux.namespaces: user namespaces are not supported yet"));
             }
             if ns.path.is_empty() {
                 plan.fresh |= kind.flag;
-            } else if ns.path.starts_with('/') && !ns.path.contains('\0') {
-                plan.joined.push((kind.flag, ns.path.clone()));
             } else {
-                return Err(Error::invalid(format!("linux.namespaces: namespace path: {:?} is not absolute", ns.path)));
+                if !ns.path.starts_with('/') || ns.path.contains('\0') {
+                    found.invalid(at, format!("linux.namespaces: namespace path: {:?} is not absolute", ns.path));
+                }
+                plan.joined.push((kind.flag, ns.path.clone()));
             }
         }
         let position = |flag: i32| KINDS.iter().position(|k| k.flag == flag);
         plan.joined.sort_by_key(|(flag, _)| position(*flag));
-        Ok(plan)
+        plan
     }
 
     /// Whether the container has a namespace of its own of that kind, made or joined.
@@ -129,7 +134,9 @@ mod tests {
     use super::*;
 
     fn list(json: &str) -> Result<Namespaces> {
-        Namespaces::plan(&serde_json::from_str::<Vec<spec::Namespace>>(json).unwrap())
+        let mut found = Findings::new();
+        let plan = Namespaces::plan(&serde_json::from_str::<Vec<spec::Namespace>>(json).unwrap(), &mut found);
+        found.unless_wrong(plan)
     }
 
     #[test]

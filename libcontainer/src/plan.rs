@@ -8,7 +8,8 @@ use std::ffi::CString;
 
 use crate::cgroup::{CgroupPlan, Layout};
 use crate::cpu_affinity::CpuAffinity;
-use crate::error::{Doing, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
+use crate::findings::Findings;
 use crate::hooks::Hooks;
 use crate::memory_policy;
 use crate::namespaces::Namespaces;
@@ -35,7 +36,7 @@ pub struct Choices {
 }
 
 /// A container, as the kernel will be told.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Plan {
     pub id: String,
     pub bundle: String,
@@ -53,52 +54,66 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans container `id` of the config `spec` in the bundle `bundle` (absolute). Warnings are for the log.
-    pub fn for_create(id: &str, bundle: &str, spec: &Spec, layout: &Layout, choices: &Choices, warnings: &mut Vec<String>) -> Result<Plan> {
-        check_version(&spec.oci_version, warnings);
-        let process = spec.process.as_ref().ok_or_else(|| Error::invalid("process: process property must not be empty"))?;
-        let root = spec.root.as_ref().ok_or_else(|| Error::invalid("root: root must be specified"))?;
-        let linux =
-            spec.linux.as_ref().ok_or_else(|| Error::invalid("linux: unable to restrict sys entries without a private MNT namespace"))?;
-        refuse_unsupported(linux, warnings)?;
-
-        let namespaces = Namespaces::plan(&linux.namespaces)?;
-        let time_offsets = TimeOffsets::plan(&linux.time_offsets, &namespaces)?;
-        check_names(spec, &namespaces)?;
-        let sysctls = Sysctls::plan(&linux.sysctl, &namespaces, &spec.domainname)?;
-        let cgroup = CgroupPlan::new(layout, id, &linux.cgroups_path, linux.resources.as_ref())?;
-        let rootfs = RootfsPlan::plan(spec, &rootfs_path(root, bundle)?, bundle, &namespaces, cgroup.paths(), !choices.no_pivot, warnings)?;
-        let filter = linux.seccomp.as_ref().map_or(Ok(None), seccomp::plan).doing(|| "linux.seccomp")?;
+    /// Plans container `id` of the config `spec` in the bundle `bundle` (absolute). With an error among the findings the
+    /// plan is no more than what was found out on the way.
+    pub(crate) fn for_create(id: &str, bundle: &str, spec: &Spec, layout: &Layout, choices: &Choices, found: &mut Findings) -> Plan {
+        check_version(&spec.oci_version, found);
         let mut plan = Plan {
             id: id.to_owned(),
             bundle: bundle.to_owned(),
-            annotations: annotations(&spec.annotations)?,
-            namespaces,
-            time_offsets,
-            cgroup,
-            rootfs,
+            annotations: spec.annotations.clone(),
             hostname: spec.hostname.clone(),
             domainname: spec.domainname.clone(),
-            sysctls,
-            keyring: if choices.no_new_keyring { None } else { Some(keyring(id)?) },
-            hooks: Hooks::plan(&spec.hooks)?,
-            process: ProcessPlan::plan(process, filter, choices.listen_fds, choices.preserve_fds, warnings)?,
+            ..Plan::default()
         };
-        plan.process.personality = linux.personality.as_ref().map(|p| personality::plan(p, warnings)).transpose()?;
-        plan.process.memory_policy = linux.memory_policy.as_ref().map(memory_policy::plan).transpose()?;
+        if spec.process.is_none() {
+            found.invalid("process", "process: process property must not be empty");
+        }
+        if spec.root.is_none() {
+            found.invalid("root", "root: root must be specified");
+        }
+        let mut filter = None;
+        if let Some(linux) = &spec.linux {
+            refuse_unsupported(linux, found);
+            plan.namespaces = Namespaces::plan(&linux.namespaces, found);
+            plan.time_offsets = found.at("linux.timeOffsets", TimeOffsets::plan(&linux.time_offsets, &plan.namespaces)).unwrap_or_default();
+            check_names(spec, &plan.namespaces, found);
+            plan.sysctls = Sysctls::plan(&linux.sysctl, &plan.namespaces, &spec.domainname, found);
+            plan.cgroup = CgroupPlan::plan(layout, id, &linux.cgroups_path, linux.resources.as_ref(), found);
+            let path = spec.root.as_ref().and_then(|root| found.at("root.path", rootfs_path(root, bundle))).unwrap_or_default();
+            plan.rootfs = RootfsPlan::plan(spec, &path, bundle, &plan.namespaces, plan.cgroup.paths(), !choices.no_pivot, found);
+            filter = linux.seccomp.as_ref().and_then(|profile| seccomp::plan(profile, found));
+        } else {
+            found.invalid("linux", "linux: unable to restrict sys entries without a private MNT namespace");
+        }
+        if spec.annotations.contains_key("") {
+            found.invalid("annotations", "annotations: a key is empty");
+        }
+        if !choices.no_new_keyring {
+            plan.keyring = found.at("", keyring(id));
+        }
+        plan.hooks = Hooks::plan(&spec.hooks, found);
+        if let Some(process) = &spec.process {
+            plan.process = ProcessPlan::plan(process, filter, choices.listen_fds, choices.preserve_fds, found);
+        }
         // the one in the document is for what is executed later
         plan.process.cpu_affinity = CpuAffinity::default();
-        plan.process.note_cpuset(linux.resources.as_ref());
+        if let Some(linux) = &spec.linux {
+            plan.process.personality = linux.personality.as_ref().and_then(|p| personality::plan(p, found));
+            let policy = linux.memory_policy.as_ref();
+            plan.process.memory_policy = policy.and_then(|p| found.at("linux.memoryPolicy", memory_policy::plan(p)));
+            plan.process.note_cpuset(linux.resources.as_ref());
+        }
         if let Some(dir) = &choices.notify_dir {
-            plan.add_notify(dir)?;
+            plan.add_notify(dir);
         }
         if let Some(propagation) = plan.rootfs.propagation
             && choices.no_pivot
             && propagation & libc::MS_PRIVATE != 0
         {
-            return Err(Error::invalid("linux.rootfsPropagation: private is not possible without pivot_root"));
+            found.invalid("linux.rootfsPropagation", "linux.rootfsPropagation: private is not possible without pivot_root");
         }
-        Ok(plan)
+        plan
     }
 
     /// The state as hooks and agents read it.
@@ -119,7 +134,7 @@ impl Plan {
     }
 
     /// The socket of sd_notify(3): the program sees it at a fixed place.
-    fn add_notify(&mut self, dir: &str) -> Result<()> {
+    fn add_notify(&mut self, dir: &str) {
         use crate::rootfs::{MountPlan, Operation, What};
         self.rootfs.operations.push(Operation::Mount(MountPlan {
             target: "/run/notify".into(),
@@ -130,7 +145,6 @@ impl Plan {
         }));
         self.process.env.retain(|e| !e.as_bytes().starts_with(b"NOTIFY_SOCKET="));
         self.process.env.push(c"NOTIFY_SOCKET=/run/notify/notify.sock".to_owned());
-        Ok(())
     }
 }
 
@@ -141,46 +155,38 @@ pub(crate) fn keyring(id: &str) -> Result<CString> {
 
 /// The version is never a reason to refuse: a newer minor only adds (spec.md), and a runtime that gates on it fails every
 /// config on the day of a release.
-fn check_version(version: &str, warnings: &mut Vec<String>) {
+fn check_version(version: &str, found: &mut Findings) {
     if !version.starts_with("1.") {
-        warnings.push(format!("ociVersion {version:?} is not a version 1; the config is read as {}", spec::VERSION));
+        let text = format!("ociVersion {version:?} is not a version 1; the config is read as {}", spec::VERSION);
+        found.warn("ociVersion", text);
     }
 }
 
 /// What has an issue of its own is an error until then, never silence.
-fn refuse_unsupported(linux: &spec::Linux, warnings: &mut Vec<String>) -> Result<()> {
-    let refuse =
-        |there: bool, what: &str| if there { Err(Error::unsupported(format!("linux.{what} is not supported yet"))) } else { Ok(()) };
-    refuse(linux.intel_rdt.is_some(), "intelRdt")?;
-    refuse(!linux.net_devices.is_empty(), "netDevices")?;
-    if !(linux.uid_mappings.is_empty() && linux.gid_mappings.is_empty()) {
-        warnings.push("linux: id mappings mean nothing without a user namespace".into());
+fn refuse_unsupported(linux: &spec::Linux, found: &mut Findings) {
+    for (there, what) in [(linux.intel_rdt.is_some(), "intelRdt"), (!linux.net_devices.is_empty(), "netDevices")] {
+        if there {
+            found.wrong(format_args!("linux.{what}"), Error::unsupported(format!("linux.{what} is not supported yet")));
+        }
     }
-    Ok(())
+    if !(linux.uid_mappings.is_empty() && linux.gid_mappings.is_empty()) {
+        found.warn("linux", "linux: id mappings mean nothing without a user namespace");
+    }
 }
 
-fn check_names(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
+fn check_names(spec: &Spec, namespaces: &Namespaces, found: &mut Findings) {
     for (key, name) in [("hostname", &spec.hostname), ("domainname", &spec.domainname)] {
         if name.is_empty() {
             continue;
         }
         if !namespaces.has(libc::CLONE_NEWUTS) {
-            return Err(Error::invalid(format!("{key}: unable to set {key} without a private UTS namespace")));
+            found.invalid(key, format!("{key}: unable to set {key} without a private UTS namespace"));
         }
         if name.len() > MAX_HOSTNAME || name.contains('\0') {
-            return Err(Error::invalid(format!(
-                "set{key}: {name:?} is longer than {MAX_HOSTNAME} bytes or holds a NUL byte: invalid argument"
-            )));
+            let text = format!("set{key}: {name:?} is longer than {MAX_HOSTNAME} bytes or holds a NUL byte: invalid argument");
+            found.invalid(key, text);
         }
     }
-    Ok(())
-}
-
-fn annotations(map: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
-    if map.contains_key("") {
-        return Err(Error::invalid("annotations: a key is empty"));
-    }
-    Ok(map.clone())
 }
 
 fn rootfs_path(root: &spec::Root, bundle: &str) -> Result<String> {

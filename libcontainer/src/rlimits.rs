@@ -3,6 +3,7 @@
 use rustix::process::{Resource, Rlimit};
 
 use crate::error::{Doing, Error, Result};
+use crate::findings::{Findings, Item};
 use crate::spec;
 
 const NAMES: [(&str, Resource); 16] = [
@@ -30,27 +31,32 @@ pub struct Rlimits(Vec<(Resource, Rlimit, &'static str)>);
 
 impl Rlimits {
     /// Checks names, duplicates and soft ≤ hard.
-    pub fn plan(list: &[spec::Rlimit]) -> Result<Rlimits> {
-        let mut plan: Vec<(Resource, Rlimit, &'static str)> = Vec::with_capacity(list.len());
-        for limit in list {
-            let Some((name, resource)) = NAMES.iter().find(|(name, _)| *name == limit.kind) else {
-                return Err(Error::invalid(format!("process.rlimits: wrong rlimit value: {}", limit.kind)));
-            };
-            let (Some(soft), Some(hard)) = (limit.soft, limit.hard) else {
-                return Err(Error::invalid(format!("process.rlimits: {name} needs both soft and hard")));
-            };
-            if soft > hard {
-                return Err(Error::invalid(format!(
-                    "process.rlimits: {name}: soft limit {soft} is above hard limit {hard}: invalid argument"
-                )));
+    pub(crate) fn plan(list: &[spec::Rlimit], found: &mut Findings) -> Rlimits {
+        let mut plan = Rlimits(Vec::with_capacity(list.len()));
+        for (i, limit) in list.iter().enumerate() {
+            if let Some(planned) = found.at(Item("process.rlimits", i), plan.plan_one(limit)) {
+                plan.0.push(planned);
             }
-            if plan.iter().any(|(_, _, n)| n == name) {
-                return Err(Error::invalid(format!("process.rlimits: duplicated {name}")));
-            }
-            let value = |n: u64| if n == u64::MAX { None } else { Some(n) };
-            plan.push((*resource, Rlimit { current: value(soft), maximum: value(hard) }, name));
         }
-        Ok(Rlimits(plan))
+        plan
+    }
+
+    fn plan_one(&self, limit: &spec::Rlimit) -> Result<(Resource, Rlimit, &'static str)> {
+        let Some((name, resource)) = NAMES.iter().find(|(name, _)| *name == limit.kind) else {
+            return Err(Error::invalid(format!("process.rlimits: wrong rlimit value: {}", limit.kind)));
+        };
+        let (Some(soft), Some(hard)) = (limit.soft, limit.hard) else {
+            return Err(Error::invalid(format!("process.rlimits: {name} needs both soft and hard")));
+        };
+        if soft > hard {
+            let text = format!("process.rlimits: {name}: soft limit {soft} is above hard limit {hard}: invalid argument");
+            return Err(Error::invalid(text));
+        }
+        if self.0.iter().any(|(_, _, n)| n == name) {
+            return Err(Error::invalid(format!("process.rlimits: duplicated {name}")));
+        }
+        let value = |n: u64| if n == u64::MAX { None } else { Some(n) };
+        Ok((*resource, Rlimit { current: value(soft), maximum: value(hard) }, name))
     }
 
     /// Sets them for the caller. Last of all that opens descriptors, and while it is still privileged.
@@ -74,7 +80,9 @@ mod tests {
             (r#"[{"type":"RLIMIT_NOFILE","hard":1}]"#, "needs both"),
             (r#"[{"type":"RLIMIT_CORE","soft":1,"hard":1},{"type":"RLIMIT_CORE","soft":1,"hard":1}]"#, "duplicated RLIMIT_CORE"),
         ] {
-            let e = Rlimits::plan(&serde_json::from_str::<Vec<_>>(json).unwrap()).unwrap_err();
+            let mut found = Findings::new();
+            Rlimits::plan(&serde_json::from_str::<Vec<_>>(json).unwrap(), &mut found);
+            let e = found.unless_wrong(()).unwrap_err();
             assert!(e.to_string().contains(text), "{json}: {e}");
         }
     }

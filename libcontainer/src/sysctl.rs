@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Doing, Error, Result};
+use crate::findings::Findings;
 use crate::namespaces::Namespaces;
 use crate::procfs::Procfs;
 
@@ -23,45 +24,12 @@ pub struct Sysctls(Vec<(String, String)>);
 
 impl Sysctls {
     /// Checks that each key belongs to a namespace which the container has of its own, and turns keys into paths.
-    pub fn plan(map: &BTreeMap<String, String>, namespaces: &Namespaces, domainname: &str) -> Result<Sysctls> {
-        let mut plan = Vec::with_capacity(map.len());
-        for (key, value) in map {
-            let dotted = dotted(key);
-            let parts: Vec<&str> = dotted.split('.').collect();
-            let path = file(key);
-            if parts.len() < 2
-                || path.split('/').any(|p| p.is_empty() || p == "." || p == "..")
-                || key.contains('\0')
-                || value.contains('\0')
-            {
-                return Err(Error::invalid(format!("linux.sysctl: {key:?} is not a name of a sysctl")));
-            }
-            let own = |flag| namespaces.has(flag);
-            if IPC.contains(&&*dotted) || dotted.starts_with("fs.mqueue.") {
-                if !own(libc::CLONE_NEWIPC) {
-                    return Err(Error::invalid(format!("linux.sysctl: sysctl {key:?} is not allowed in the hosts ipc namespace")));
-                }
-            } else if dotted.starts_with("net.") {
-                if !own(libc::CLONE_NEWNET) {
-                    return Err(Error::invalid(format!("linux.sysctl: sysctl {key:?} not allowed in host network namespace")));
-                }
-            } else if dotted == "kernel.domainname" {
-                if !own(libc::CLONE_NEWUTS) {
-                    return Err(Error::invalid(format!("linux.sysctl: sysctl {key:?} is not allowed in the hosts uts namespace")));
-                }
-                if !domainname.is_empty() {
-                    return Err(Error::invalid(format!("linux.sysctl: sysctl {key:?} conflicts with the OCI \"domainname\" field")));
-                }
-            } else if dotted == "kernel.hostname" {
-                return Err(Error::invalid(format!(
-                    "linux.sysctl: sysctl {key:?} is not allowed as it conflicts with the OCI \"hostname\" field"
-                )));
-            } else {
-                return Err(Error::invalid(format!("linux.sysctl: sysctl {key:?} is not in a separate kernel namespace")));
-            }
-            plan.push((path, value.clone()));
-        }
-        Ok(Sysctls(plan))
+    pub(crate) fn plan(map: &BTreeMap<String, String>, namespaces: &Namespaces, domainname: &str, found: &mut Findings) -> Sysctls {
+        let plan = map.iter().filter_map(|(key, value)| {
+            let planned = check(key, value, namespaces, domainname).map(|path| (path, value.clone()));
+            found.at(format_args!("linux.sysctl[{key:?}]"), planned)
+        });
+        Sysctls(plan.collect())
     }
 
     /// Whether there is nothing to write.
@@ -77,6 +45,38 @@ impl Sysctls {
         }
         Ok(())
     }
+}
+
+/// The file that the key names, if it is one that the container has of its own.
+fn check(key: &str, value: &str, namespaces: &Namespaces, domainname: &str) -> Result<String> {
+    let dotted = dotted(key);
+    let parts: Vec<&str> = dotted.split('.').collect();
+    let path = file(key);
+    if parts.len() < 2 || path.split('/').any(|p| p.is_empty() || p == "." || p == "..") || key.contains('\0') || value.contains('\0') {
+        return Err(Error::invalid(format!("linux.sysctl: {key:?} is not a name of a sysctl")));
+    }
+    let own = |flag| namespaces.has(flag);
+    if IPC.contains(&&*dotted) || dotted.starts_with("fs.mqueue.") {
+        if !own(libc::CLONE_NEWIPC) {
+            return Err(Error::invalid(format!("linux.sysctl: sysctl {key:?} is not allowed in the hosts ipc namespace")));
+        }
+    } else if dotted.starts_with("net.") {
+        if !own(libc::CLONE_NEWNET) {
+            return Err(Error::invalid(format!("linux.sysctl: sysctl {key:?} not allowed in host network namespace")));
+        }
+    } else if dotted == "kernel.domainname" {
+        if !own(libc::CLONE_NEWUTS) {
+            return Err(Error::invalid(format!("linux.sysctl: sysctl {key:?} is not allowed in the hosts uts namespace")));
+        }
+        if !domainname.is_empty() {
+            return Err(Error::invalid(format!("linux.sysctl: sysctl {key:?} conflicts with the OCI \"domainname\" field")));
+        }
+    } else if dotted == "kernel.hostname" {
+        return Err(Error::invalid(format!("linux.sysctl: sysctl {key:?} is not allowed as it conflicts with the OCI \"hostname\" field")));
+    } else {
+        return Err(Error::invalid(format!("linux.sysctl: sysctl {key:?} is not in a separate kernel namespace")));
+    }
+    Ok(path)
 }
 
 /// The key with dots between its parts. As sysctl(8) has it, the first separator decides: after a slash first, dots are
@@ -115,7 +115,9 @@ mod tests {
 
     fn plan(key: &str, fresh: i32) -> Result<Sysctls> {
         let namespaces = Namespaces { fresh, joined: Vec::new() };
-        Sysctls::plan(&BTreeMap::from([(key.to_owned(), "1".to_owned())]), &namespaces, "")
+        let mut found = Findings::new();
+        let plan = Sysctls::plan(&BTreeMap::from([(key.to_owned(), "1".to_owned())]), &namespaces, "", &mut found);
+        found.unless_wrong(plan)
     }
 
     #[test]

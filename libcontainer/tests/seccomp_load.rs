@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Output, Stdio};
 
-use libcontainer::seccomp::{Filter, listener, plan};
+use libcontainer::seccomp::{Filter, compile, listener};
 use libcontainer::spec::Seccomp;
 use libcontainer::sys::seccomp::load;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -16,7 +16,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 const PROFILE: &str = "MASU_TEST_SECCOMP";
 
 fn filter(json: &str) -> Filter {
-    plan(&serde_json::from_str::<Seccomp>(json).unwrap()).unwrap().unwrap()
+    compile(&serde_json::from_str::<Seccomp>(json).unwrap()).unwrap().unwrap()
 }
 
 /// Runs the test `child` below under the profile.

@@ -8,6 +8,7 @@ use super::devices::Devices;
 use super::layout::{Layout, Mount};
 use super::resources::{self, Setting};
 use crate::error::{Error, Result};
+use crate::findings::Findings;
 use crate::spec::Resources;
 
 /// The longest file name of Linux; a cgroup's name is one.
@@ -32,7 +33,7 @@ impl Paths {
 }
 
 /// What to make and to write.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct CgroupPlan {
     pub(super) places: Vec<Place>,
     pub(super) settings: Vec<Setting>,
@@ -63,6 +64,16 @@ impl Place {
 }
 
 impl CgroupPlan {
+    /// [`plan`](Self::plan) where nothing else is planned.
+    ///
+    /// # Errors
+    /// The first that is found.
+    pub fn new(layout: &Layout, id: &str, cgroups_path: &str, resources: Option<&Resources>) -> Result<CgroupPlan> {
+        let mut found = Findings::new();
+        let plan = CgroupPlan::plan(layout, id, cgroups_path, resources, &mut found);
+        found.unless_wrong(plan)
+    }
+
     /// Plans the cgroup of container `id`.
     ///
     /// `cgroups_path` is `linux.cgroupsPath`. Absolute, it is below the mount of each hierarchy; relative, it is below our
@@ -74,52 +85,57 @@ impl CgroupPlan {
     /// [`Kind::InvalidSpec`](crate::error::Kind): a path with a NUL or with a name too long; the root cgroup, our own or one
     /// above it; a limit that contradicts another or is out of its range. [`Kind::Unsupported`](crate::error::Kind): a limit
     /// whose v1 hierarchy is not mounted; no devices hierarchy.
-    pub fn new(layout: &Layout, id: &str, cgroups_path: &str, resources: Option<&Resources>) -> Result<CgroupPlan> {
-        let path = if cgroups_path.is_empty() { id } else { cgroups_path };
-        if path.contains('\0') {
-            return Err(Error::invalid("linux.cgroupsPath: a NUL byte in it"));
-        }
-        let clean = clean(path);
-        if let Some(name) = clean.split('/').find(|name| name.len() > NAME_MAX) {
-            return Err(Error::invalid(format!("linux.cgroupsPath: the name {name} is longer than {NAME_MAX} bytes")));
-        }
-        let absolute = path.starts_with('/');
-        let mut places = Vec::new();
-        for mount in layout.mounts() {
-            let inner = if absolute { clean.clone() } else { relative(mount, &clean, layout.is_v2()) };
-            let dir = join(&mount.dir, &inner);
-            if inner.is_empty() {
-                return Err(Error::invalid(format!("linux.cgroupsPath: {dir} is the root of the hierarchy")));
-            }
-            if layout.is_ours_or_above(&dir) {
-                return Err(Error::invalid(format!("linux.cgroupsPath: {dir} is the runtime's own cgroup, or above it")));
-            }
-            places.push(Place { controllers: mount.controllers.clone(), mount: mount.dir.clone(), inner });
-        }
+    pub(crate) fn plan(layout: &Layout, id: &str, cgroups_path: &str, resources: Option<&Resources>, found: &mut Findings) -> CgroupPlan {
+        let places = found.at("linux.cgroupsPath", places(layout, id, cgroups_path)).unwrap_or_default();
         if !layout.is_v2() && !layout.v1.iter().any(|m| m.has("devices")) {
             // runc's words; without it a container could use every device of the host
-            return Err(Error::unsupported("mountpoint for devices not found"));
+            found.wrong("linux.resources.devices", Error::unsupported("mountpoint for devices not found"));
         }
         let none = Resources::default();
         let resources = resources.unwrap_or(&none);
-        let devices = Devices::new(&resources.devices)?;
-        let settings = if layout.is_v2() { resources::v2(resources)? } else { resources::v1(resources)? };
-        for setting in &settings {
-            if !layout.is_v2() && !layout.v1.iter().any(|m| m.has(&setting.controller)) {
-                return Err(Error::unsupported(format!(
-                    "cannot set {} limit: container could not join or create cgroup",
-                    setting.controller
-                )));
+        let devices = Devices::plan(&resources.devices, found);
+        let settings = if layout.is_v2() { resources::v2(resources, found) } else { resources::v1(resources, found) };
+        for (i, setting) in settings.iter().enumerate() {
+            // once for each controller
+            let told = settings.iter().take(i).any(|s| s.controller == setting.controller);
+            if !told && !layout.is_v2() && !layout.v1.iter().any(|m| m.has(&setting.controller)) {
+                let text = format!("cannot set {} limit: container could not join or create cgroup", setting.controller);
+                found.wrong("linux.resources", Error::unsupported(text));
             }
         }
         let paths = paths(&places);
-        Ok(CgroupPlan { places, settings, devices, needs_domain: layout.is_v2() && resources::needs_domain(resources), paths })
+        CgroupPlan { places, settings, devices, needs_domain: layout.is_v2() && resources::needs_domain(resources), paths }
     }
 
     /// The directories, to be recorded before they are made.
     pub fn paths(&self) -> &Paths {
         &self.paths
     }
+}
+
+fn places(layout: &Layout, id: &str, cgroups_path: &str) -> Result<Vec<Place>> {
+    let path = if cgroups_path.is_empty() { id } else { cgroups_path };
+    if path.contains('\0') {
+        return Err(Error::invalid("linux.cgroupsPath: a NUL byte in it"));
+    }
+    let clean = clean(path);
+    if let Some(name) = clean.split('/').find(|name| name.len() > NAME_MAX) {
+        return Err(Error::invalid(format!("linux.cgroupsPath: the name {name} is longer than {NAME_MAX} bytes")));
+    }
+    let absolute = path.starts_with('/');
+    let mut places = Vec::new();
+    for mount in layout.mounts() {
+        let inner = if absolute { clean.clone() } else { relative(mount, &clean, layout.is_v2()) };
+        let dir = join(&mount.dir, &inner);
+        if inner.is_empty() {
+            return Err(Error::invalid(format!("linux.cgroupsPath: {dir} is the root of the hierarchy")));
+        }
+        if layout.is_ours_or_above(&dir) {
+            return Err(Error::invalid(format!("linux.cgroupsPath: {dir} is the runtime's own cgroup, or above it")));
+        }
+        places.push(Place { controllers: mount.controllers.clone(), mount: mount.dir.clone(), inner });
+    }
+    Ok(places)
 }
 
 fn paths(places: &[Place]) -> Paths {

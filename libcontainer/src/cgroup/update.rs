@@ -5,6 +5,7 @@
 use super::settings::{self, Dir};
 use super::{Cgroup, file, resources};
 use crate::error::{Error, Result};
+use crate::findings::Findings;
 use crate::spec::{Memory, Resources};
 
 impl Cgroup {
@@ -16,7 +17,9 @@ impl Cgroup {
     /// is changed: values written before the one that was refused are put back.
     pub fn update(&self, resources: &Resources) -> Result<()> {
         let unified = self.is_unified();
-        let settings = if unified { resources::v2(resources)? } else { resources::v1(resources)? };
+        let mut found = Findings::new();
+        let settings = if unified { resources::v2(resources, &mut found) } else { resources::v1(resources, &mut found) };
+        let settings = found.unless_wrong(settings)?;
         if let Some(dir) = self.find("memory").filter(|d| d.v2) {
             check_memory(dir, &resources.memory)?;
         }

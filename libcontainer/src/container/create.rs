@@ -16,6 +16,7 @@ use super::record::{Defaults, Record, StateDir, write_pid_file};
 use super::{Container, Process, check_id, lock};
 use crate::cgroup::{Cgroup, Layout};
 use crate::error::{Doing, Error, Kind, Result};
+use crate::findings::Findings;
 use crate::hooks;
 use crate::namespaces::{Namespaces, Opened};
 use crate::plan::{Choices, Plan};
@@ -70,7 +71,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     // plan: everything that the config can get wrong
     let bundle = Bundle::open(&options.bundle, options.config.as_deref())?;
     let layout = Layout::detect()?;
-    let mut warnings = Vec::new();
+    let mut found = Findings::new();
     let notify_dir = options.notify_socket.as_ref().map(|_| root.join(id).join("notify").to_string_lossy().into_owned());
     let choices = Choices {
         no_pivot: options.no_pivot,
@@ -79,7 +80,8 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
         preserve_fds: options.preserve_fds,
         notify_dir,
     };
-    let mut plan = Plan::for_create(id, &bundle.dir, &bundle.spec, &layout, &choices, &mut warnings)?;
+    let plan = Plan::for_create(id, &bundle.dir, &bundle.spec, &layout, &choices, &mut found);
+    let mut plan = found.unless_wrong(plan)?;
     check_terminal(&plan, options)?;
     if let Some(terminal) = &mut plan.process.terminal {
         terminal.relayed = options.console_socket.is_none();
@@ -87,9 +89,6 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     check_rootfs(&plan.rootfs.path)?;
     if let Some(filter) = &plan.process.filter {
         log::debug!("seccomp filter flags: {}", filter.flags);
-    }
-    for warning in &warnings {
-        log::warn!("{warning}");
     }
 
     // what is opened on the host: still nothing is made

@@ -12,6 +12,7 @@ use super::{Container, Process, Status};
 use crate::cgroup::{Cgroup, Layout};
 use crate::cpu_affinity::Bound;
 use crate::error::{Doing, Error, Kind, Result};
+use crate::findings::Findings;
 use crate::memory_policy;
 use crate::plan;
 use crate::process::ProcessPlan;
@@ -73,8 +74,9 @@ impl Container {
         let defaults = self.dir.defaults()?;
         let process = process_of(options, &defaults)?;
         let filter = self.dir.filter()?.map(|bytes| Filter::from_bytes(&bytes)).transpose()?;
-        let mut warnings = Vec::new();
-        let mut plan = ProcessPlan::plan(&process, filter, 0, options.preserve_fds, &mut warnings)?;
+        let mut found = Findings::new();
+        let plan = ProcessPlan::plan(&process, filter, 0, options.preserve_fds, &mut found);
+        let mut plan = found.unless_wrong(plan)?;
         plan.personality = defaults.personality;
         plan.memory_policy = defaults.memory_policy.as_ref().map(memory_policy::plan).transpose()?;
         plan.note_cpuset(Some(&defaults.resources));
@@ -82,9 +84,6 @@ impl Container {
         if let Some(terminal) = &mut plan.terminal {
             terminal.relayed = options.console_socket.is_none();
             terminal.size = terminal.size.or(options.console_size);
-        }
-        for warning in &warnings {
-            log::warn!("{warning}");
         }
         let console = options.console_socket.as_deref().map(terminal::connect).transpose()?;
         let pidfd_socket = options.pidfd_socket.as_deref().map(terminal::connect).transpose()?;

@@ -6,6 +6,7 @@ use std::ffi::CString;
 use crate::capabilities::Sets;
 use crate::cpu_affinity::CpuAffinity;
 use crate::error::{Error, Result};
+use crate::findings::{Findings, Item};
 use crate::io_priority;
 use crate::lsm::Labels;
 use crate::memory_policy::MemoryPolicy;
@@ -18,7 +19,7 @@ use crate::spec;
 const PATH: &str = "PATH";
 
 /// What will run, as whom, and within which limits.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ProcessPlan {
     pub args: Vec<CString>,
     /// Without duplicates. HOME is added in the container when it is missing, from its passwd(5).
@@ -60,47 +61,57 @@ pub struct Terminal {
 impl ProcessPlan {
     /// Checks a process document and turns it into a plan. `listen_fds` descriptors after stderr are announced to the
     /// program (sd_listen_fds(3)); `preserve_fds` follow them.
-    pub fn plan(
+    pub(crate) fn plan(
         process: &spec::Process,
         filter: Option<Filter>,
         listen_fds: u32,
         preserve_fds: u32,
-        warnings: &mut Vec<String>,
-    ) -> Result<ProcessPlan> {
+        found: &mut Findings,
+    ) -> ProcessPlan {
         if process.args.is_empty() {
-            return Err(Error::invalid("process.args: args must not be empty"));
+            found.invalid("process.args", "process.args: args must not be empty");
         }
-        let args = process.args.iter().map(|arg| string(arg.as_deref().unwrap_or_default(), "process.args"));
-        let args = args.collect::<Result<Vec<_>>>()?;
+        let args = process.args.iter().enumerate();
+        let args =
+            args.filter_map(|(i, arg)| found.at(Item("process.args", i), string(arg.as_deref().unwrap_or_default(), "process.args")));
+        let args = args.collect();
         if process.cwd.is_empty() {
-            return Err(Error::invalid("process.cwd: Cwd property must not be empty"));
+            found.invalid("process.cwd", "process.cwd: Cwd property must not be empty");
+        } else if !process.cwd.starts_with('/') {
+            let text = format!("process.cwd: Cwd must be an absolute path, and {:?} is not", process.cwd);
+            found.invalid("process.cwd", text);
         }
-        if !process.cwd.starts_with('/') {
-            return Err(Error::invalid(format!("process.cwd: Cwd must be an absolute path, and {:?} is not", process.cwd)));
-        }
-        string(&process.cwd, "process.cwd")?;
+        found.at("process.cwd", string(&process.cwd, "process.cwd"));
         let user = &process.user;
-        if user.uid == u32::MAX || user.gid == u32::MAX || user.additional_gids.contains(&u32::MAX) {
-            return Err(Error::invalid(format!("process.user: cannot setuid to unmapped uid {} in user namespace", u32::MAX)));
+        for (key, ids) in [("uid", &[user.uid][..]), ("gid", &[user.gid]), ("additionalGids", &user.additional_gids)] {
+            if ids.contains(&u32::MAX) {
+                let text = format!("process.user: cannot setuid to unmapped uid {} in user namespace", u32::MAX);
+                found.invalid(format_args!("process.user.{key}"), text);
+            }
         }
         if let Some(umask) = user.umask.filter(|u| u & !0o777 != 0) {
-            return Err(Error::invalid(format!("process.user.umask: {umask:o} is not a mask of file permissions")));
+            found.invalid("process.user.umask", format!("process.user.umask: {umask:o} is not a mask of file permissions"));
         }
         if let Some(score) = process.oom_score_adj.filter(|s| !(-1000..=1000).contains(s)) {
-            return Err(Error::invalid(format!("process.oomScoreAdj: {score} is not between -1000 and 1000: invalid argument")));
+            let text = format!("process.oomScoreAdj: {score} is not between -1000 and 1000: invalid argument");
+            found.invalid("process.oomScoreAdj", text);
         }
-        let size = match &process.console_size {
-            None => None,
-            Some(size) => {
-                let (Ok(height), Ok(width)) = (u16::try_from(size.height), u16::try_from(size.width)) else {
-                    return Err(Error::invalid(format!("process.consoleSize: {}x{} is larger than 65535", size.height, size.width)));
-                };
-                (height != 0 && width != 0).then_some((height, width))
+        let size = process.console_size.as_ref().and_then(|size| match (u16::try_from(size.height), u16::try_from(size.width)) {
+            (Ok(height), Ok(width)) => (height != 0 && width != 0).then_some((height, width)),
+            _ => {
+                let text = format!("process.consoleSize: {}x{} is larger than 65535", size.height, size.width);
+                found.invalid("process.consoleSize", text);
+                None
             }
-        };
+        });
         let terminal = process.terminal.then_some(Terminal { size, relayed: false });
-        let environment = environment(&process.env, listen_fds)?;
-        Ok(ProcessPlan {
+        let environment = environment(&process.env, listen_fds, found);
+        let capabilities = process.capabilities.as_ref().map(|c| Sets::plan(c, found));
+        if let Some(sets) = &capabilities {
+            check_sets(sets, found);
+        }
+        let affinity = process.exec_cpu_affinity.as_ref();
+        ProcessPlan {
             args,
             home_is_missing: environment.home_is_missing,
             search_path: environment.search_path,
@@ -110,20 +121,20 @@ impl ProcessPlan {
             gid: user.gid,
             groups: user.additional_gids.clone(),
             umask: user.umask,
-            capabilities: process.capabilities.as_ref().map(|c| Sets::plan(c, warnings)).map(check_sets).transpose()?,
+            capabilities,
             no_new_privileges: process.no_new_privileges,
-            rlimits: Rlimits::plan(&process.rlimits)?,
+            rlimits: Rlimits::plan(&process.rlimits, found),
             oom_score_adj: process.oom_score_adj,
-            labels: Labels::plan(&process.apparmor_profile, &process.selinux_label)?,
-            scheduler: process.scheduler.as_ref().map(scheduler::plan).transpose()?,
-            io_priority: process.io_priority.as_ref().map(io_priority::plan).transpose()?,
-            cpu_affinity: process.exec_cpu_affinity.as_ref().map(CpuAffinity::plan).transpose()?.unwrap_or_default(),
+            labels: Labels::plan(&process.apparmor_profile, &process.selinux_label, found),
+            scheduler: process.scheduler.as_ref().and_then(|s| found.at("process.scheduler", scheduler::plan(s))),
+            io_priority: process.io_priority.as_ref().and_then(|p| found.at("process.ioPriority", io_priority::plan(p))),
+            cpu_affinity: affinity.and_then(|a| found.at("process.execCPUAffinity", CpuAffinity::plan(a))).unwrap_or_default(),
             personality: None,
             memory_policy: None,
             filter,
             terminal,
             preserved_fds: listen_fds + preserve_fds,
-        })
+        }
     }
 
     /// Remembers that the container has a cpuset: with one, some schedulers cannot be had.
@@ -142,15 +153,13 @@ impl ProcessPlan {
     }
 }
 
-fn check_sets(sets: Sets) -> Result<Sets> {
+fn check_sets(sets: &Sets, found: &mut Findings) {
     if sets.effective & !sets.permitted != 0 {
         let first = (sets.effective & !sets.permitted).trailing_zeros() as usize;
         let name = crate::capabilities::name(first);
-        return Err(Error::invalid(format!(
-            "process.capabilities: {name} is effective but not permitted: unable to apply caps: operation not permitted"
-        )));
+        let text = format!("process.capabilities: {name} is effective but not permitted: unable to apply caps: operation not permitted");
+        found.invalid("process.capabilities.effective", text);
     }
-    Ok(sets)
 }
 
 struct Environment {
@@ -159,16 +168,20 @@ struct Environment {
     search_path: Option<String>,
 }
 
-fn environment(list: &[String], listen_fds: u32) -> Result<Environment> {
+fn environment(list: &[String], listen_fds: u32, found: &mut Findings) -> Environment {
     // the last of two wins, at its own place; found by a map so that ten thousand variables stay linear
     let mut last: BTreeMap<&str, usize> = BTreeMap::new();
     for (i, entry) in list.iter().enumerate() {
-        match entry.split_once('=') {
-            Some((key, _)) if !key.is_empty() => last.insert(key, i),
-            // the value may be a secret: only what stands before it is named
-            Some(_) => return Err(Error::invalid("process.env: invalid environment variable: the name is empty")),
-            None => return Err(Error::invalid("process.env: invalid environment variable: missing '='")),
+        // the value may be a secret: only what stands before it is named
+        let why = match entry.split_once('=') {
+            Some((key, _)) if !key.is_empty() => {
+                last.insert(key, i);
+                continue;
+            }
+            Some(_) => "the name is empty",
+            None => "missing '='",
         };
+        found.invalid(Item("process.env", i), format!("process.env: invalid environment variable: {why}"));
     }
     let mut environment = Environment { list: Vec::with_capacity(list.len() + 3), home_is_missing: true, search_path: None };
     for (i, entry) in list.iter().enumerate() {
@@ -182,16 +195,20 @@ fn environment(list: &[String], listen_fds: u32) -> Result<Environment> {
             "HOME" => environment.home_is_missing = false,
             _ => {}
         }
-        let entry = CString::new(entry.as_str())
-            .map_err(|_| Error::invalid(format!("process.env: invalid environment variable: {key:?} holds a NUL byte")))?;
-        environment.list.push(entry);
+        match CString::new(entry.as_str()) {
+            Ok(entry) => environment.list.push(entry),
+            Err(_) => {
+                let text = format!("process.env: invalid environment variable: {key:?} holds a NUL byte");
+                found.invalid(Item("process.env", i), text);
+            }
+        }
     }
     if listen_fds > 0 {
         for entry in [format!("LISTEN_FDS={listen_fds}"), "LISTEN_PID=1".to_owned()] {
-            environment.list.push(string(&entry, "LISTEN_FDS")?);
+            environment.list.extend(found.at("", string(&entry, "LISTEN_FDS")));
         }
     }
-    Ok(environment)
+    environment
 }
 
 fn string(text: &str, path: &str) -> Result<CString> {
@@ -203,7 +220,9 @@ mod tests {
     use super::*;
 
     fn plan(json: &str) -> Result<ProcessPlan> {
-        ProcessPlan::plan(&serde_json::from_str(json).unwrap(), None, 0, 0, &mut Vec::new())
+        let mut found = Findings::new();
+        let plan = ProcessPlan::plan(&serde_json::from_str(json).unwrap(), None, 0, 0, &mut found);
+        found.unless_wrong(plan)
     }
 
     #[test]

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::beneath;
 use crate::error::{Doing, Error, Result};
+use crate::findings::{Findings, Item};
 use crate::spec;
 use crate::sys::close_range::leave;
 
@@ -34,7 +35,7 @@ pub(super) const CORE: (&str, &str) = ("core", "/proc/kcore");
 
 impl DevicePlan {
     /// The default nodes and those of the config; one of the config stands in for a default of the same path.
-    pub fn plan(list: &[spec::Device]) -> Result<Vec<DevicePlan>> {
+    pub(crate) fn plan(list: &[spec::Device], found: &mut Findings) -> Vec<DevicePlan> {
         let mut plans: Vec<DevicePlan> = DEFAULTS
             .iter()
             .map(|(path, major, minor)| DevicePlan {
@@ -46,13 +47,13 @@ impl DevicePlan {
                 gid: 0,
             })
             .collect();
-        for device in list {
-            if let Some(plan) = Self::plan_one(device)? {
+        for (i, device) in list.iter().enumerate() {
+            if let Some(plan) = found.at(Item("linux.devices", i), Self::plan_one(device)).flatten() {
                 plans.retain(|p| p.path != plan.path);
                 plans.push(plan);
             }
         }
-        Ok(plans)
+        plans
     }
 
     fn plan_one(device: &spec::Device) -> Result<Option<DevicePlan>> {
@@ -156,7 +157,9 @@ mod tests {
     use super::*;
 
     fn plan(json: &str) -> Result<Vec<DevicePlan>> {
-        DevicePlan::plan(&serde_json::from_str::<Vec<spec::Device>>(json).unwrap())
+        let mut found = Findings::new();
+        let plans = DevicePlan::plan(&serde_json::from_str::<Vec<spec::Device>>(json).unwrap(), &mut found);
+        found.unless_wrong(plans)
     }
 
     #[test]

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use super::beneath;
 use super::mount::{filesystem, make_read_only, move_to, open_tree};
 use crate::error::{Doing, Error, Kind, Result};
+use crate::findings::{Findings, Item};
 use crate::sys::close_range::leave;
 use crate::sys::mount_attr::{Change, NODEV, NOEXEC, NOSUID, RDONLY, mount_setattr};
 
@@ -20,27 +21,31 @@ pub struct Masking {
 
 impl Masking {
     /// Checks the paths. Relative ones count from the root.
-    pub fn plan(masked: &[String], read_only: &[String], warnings: &mut Vec<String>) -> Result<Masking> {
+    pub(crate) fn plan(masked: &[String], read_only: &[String], found: &mut Findings) -> Masking {
         let mut list = |paths: &[String], key: &str| {
+            let list = format!("linux.{key}");
             let mut plan: Vec<String> = Vec::with_capacity(paths.len());
-            for path in paths {
+            for (i, path) in paths.iter().enumerate() {
+                let at = Item(&list, i);
                 if path.contains('\0') {
-                    return Err(Error::invalid(format!("linux.{key}: {path:?} holds a NUL byte")));
+                    found.invalid(at, format!("linux.{key}: {path:?} holds a NUL byte"));
+                    continue;
                 }
                 if !path.starts_with('/') {
-                    warnings.push(format!("linux.{key}: {path:?} is not absolute; taken from the root"));
+                    found.warn(at, format!("linux.{key}: {path:?} is not absolute; taken from the root"));
                 }
                 let path = beneath::clean(path);
                 if path == "/" {
-                    return Err(Error::invalid(format!("linux.{key}: the root itself cannot be listed")));
+                    found.invalid(at, format!("linux.{key}: the root itself cannot be listed"));
+                    continue;
                 }
                 if !plan.contains(&path) {
                     plan.push(path);
                 }
             }
-            Ok(plan)
+            plan
         };
-        Ok(Masking { masked: list(masked, "maskedPaths")?, read_only: list(read_only, "readonlyPaths")? })
+        Masking { masked: list(masked, "maskedPaths"), read_only: list(read_only, "readonlyPaths") }
     }
 
     /// Makes paths read-only, then hides those that are masked. What does not exist is left out.
@@ -156,12 +161,14 @@ mod tests {
     #[test]
     fn paths_are_cleaned_and_the_root_is_refused() {
         let list = |s: &[&str]| s.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-        let mut warnings = Vec::new();
-        let plan = Masking::plan(&list(&["/proc/kcore", "/proc/../proc/kcore", "x"]), &[], &mut warnings).unwrap();
+        let mut found = Findings::new();
+        let plan = Masking::plan(&list(&["/proc/kcore", "/proc/../proc/kcore", "x"]), &[], &mut found);
         assert_eq!(plan.masked, ["/proc/kcore", "/x"]);
-        assert_eq!(warnings.len(), 1);
+        assert_eq!((found.list().len(), found.is_wrong()), (1, false));
         for bad in ["/", "", "/..", "a\0b"] {
-            assert!(Masking::plan(&list(&[bad]), &[], &mut warnings).is_err(), "{bad:?}");
+            let mut found = Findings::new();
+            Masking::plan(&list(&[bad]), &[], &mut found);
+            assert!(found.is_wrong(), "{bad:?}");
         }
     }
 }

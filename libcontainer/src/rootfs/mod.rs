@@ -28,7 +28,8 @@ pub(crate) use beneath::{clean, exists, mkdir_all, open as open_beneath};
 pub(crate) use mount::{move_to, open_tree};
 
 use crate::cgroup::Paths;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Doing, Result};
+use crate::findings::{Findings, Item};
 use crate::namespaces::Namespaces;
 use crate::spec::{self, Spec};
 use crate::sys::close_range::leave;
@@ -46,7 +47,7 @@ pub enum Operation {
 }
 
 /// Everything about the container's file system.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RootfsPlan {
     /// Absolute path on the host, free of symbolic links.
     pub path: String,
@@ -64,45 +65,44 @@ pub struct RootfsPlan {
 
 impl RootfsPlan {
     /// Plans it. `path` is the rootfs and `bundle` the bundle, both absolute; `paths` are the container's cgroups.
-    pub fn plan(
+    pub(crate) fn plan(
         spec: &Spec,
         path: &str,
         bundle: &str,
         namespaces: &Namespaces,
         paths: &Paths,
         pivot: bool,
-        warnings: &mut Vec<String>,
-    ) -> Result<RootfsPlan> {
-        let linux = spec.linux.as_ref().ok_or_else(|| {
-            Error::invalid("linux: unable to restrict sys entries without a private MNT namespace: add a mount namespace")
-        })?;
+        found: &mut Findings,
+    ) -> RootfsPlan {
+        let Some(linux) = &spec.linux else { return RootfsPlan::default() };
         if !namespaces.has(libc::CLONE_NEWNS) {
-            return Err(Error::invalid(
-                "linux.namespaces: unable to restrict sys entries without a private MNT namespace: add a mount namespace",
-            ));
+            let text = "linux.namespaces: unable to restrict sys entries without a private MNT namespace: add a mount namespace";
+            found.invalid("linux.namespaces", text);
         }
-        let label = crate::lsm::plan_mount_label(&linux.mount_label)?;
+        let label = found.at("linux.mountLabel", crate::lsm::plan_mount_label(&linux.mount_label)).flatten();
         let fresh_cgroup = namespaces.is_fresh(libc::CLONE_NEWCGROUP);
         let mut operations = Vec::with_capacity(spec.mounts.len() + 1);
         let mut dev_is_bound = false;
-        for mount in &spec.mounts {
+        for (i, mount) in spec.mounts.iter().enumerate() {
+            let at = Item("mounts", i);
             let mount = &inside(mount, path);
             if !mount.destination.starts_with('/') && !mount.destination.is_empty() {
-                warnings.push(format!(
+                let text = format!(
                     "mount destination {} is not absolute. Support for non-absolute mount destinations will be removed in a future release.",
                     mount.destination
-                ));
+                );
+                found.warn(at, text);
             }
-            let options = Options::plan(&mount.options, &mount.destination)?;
+            let Some(options) = found.at(at, Options::plan(&mount.options, &mount.destination)) else { continue };
             if mount.fs_type == "cgroup" && !options.bind {
                 if !operations.contains(&Operation::EnterCgroup) {
                     operations.push(Operation::EnterCgroup);
                 }
-                operations.push(Operation::Cgroup(CgroupMount::plan(mount, &options, paths, fresh_cgroup)?));
+                operations.extend(found.at(at, CgroupMount::plan(mount, &options, paths, fresh_cgroup)).map(Operation::Cgroup));
                 continue;
             }
             let bind = options.bind;
-            let plan = MountPlan::plan(mount, options, bundle, label.as_deref())?;
+            let Some(plan) = found.at(at, MountPlan::plan(mount, options, bundle, label.as_deref())) else { continue };
             if plan.target == "/dev" {
                 dev_is_bound = bind;
             }
@@ -111,25 +111,23 @@ impl RootfsPlan {
         if !operations.contains(&Operation::EnterCgroup) {
             operations.push(Operation::EnterCgroup);
         }
-        let devices = DevicePlan::plan(&linux.devices)?;
-        let propagation = match linux.rootfs_propagation.as_str() {
-            "" => None,
-            name => Some(
-                propagation(name)
-                    .ok_or_else(|| Error::invalid(format!("linux.rootfsPropagation: rootfsPropagation={name} is not supported")))?,
-            ),
-        };
-        let read_only = spec.root.as_ref().is_some_and(|r| r.readonly);
-        Ok(RootfsPlan {
+        let devices = DevicePlan::plan(&linux.devices, found);
+        let name = linux.rootfs_propagation.as_str();
+        let propagation = propagation(name);
+        if propagation.is_none() && !name.is_empty() {
+            let text = format!("linux.rootfsPropagation: rootfsPropagation={name} is not supported");
+            found.invalid("linux.rootfsPropagation", text);
+        }
+        RootfsPlan {
             path: path.to_owned(),
             operations,
             devices: if dev_is_bound { None } else { Some(devices) },
             core: rustix::fs::access(devices::CORE.1, rustix::fs::Access::EXISTS).is_ok(),
-            masking: Masking::plan(&linux.masked_paths, &linux.readonly_paths, warnings)?,
-            read_only,
+            masking: Masking::plan(&linux.masked_paths, &linux.readonly_paths, found),
+            read_only: spec.root.as_ref().is_some_and(|r| r.readonly),
             propagation,
             pivot,
-        })
+        }
     }
 
     /// Whether nothing that happens below the container's copy of the host's tree reaches the host.

@@ -15,7 +15,10 @@ mod syscalls;
 #[cfg(test)]
 mod tests;
 
-use crate::error::Result;
+use std::fmt::Display;
+
+use crate::error::{Doing, Error, Result};
+use crate::findings::Findings;
 use crate::spec::Seccomp;
 pub use crate::sys::seccomp::Instruction;
 use crate::sys::seccomp::knows_flags;
@@ -45,14 +48,21 @@ pub struct Listener {
 
 /// Compiles the profile for this machine; `None` when it has neither a default action nor rules, which is no filter.
 ///
-/// Pure but for log lines: unknown names of system calls (debug) and error numbers that have no effect (warning).
-/// Errors are those of the profile, in runc's words where it has any.
-pub fn plan(spec: &Seccomp) -> Result<Option<Filter>> {
-    plan_for(spec, Arch::NATIVE)
+/// Pure but for log lines: unknown names of system calls (debug). Errors are those of the profile, in runc's words where
+/// it has any.
+pub(crate) fn plan(spec: &Seccomp, found: &mut Findings) -> Option<Filter> {
+    plan_for(spec, Arch::NATIVE, found)
 }
 
-fn plan_for(spec: &Seccomp, native: Arch) -> Result<Option<Filter>> {
-    let Some(profile) = profile::check(spec, native)? else { return Ok(None) };
+/// The same where nothing else is planned: the first error.
+pub fn compile(spec: &Seccomp) -> Result<Option<Filter>> {
+    let mut found = Findings::new();
+    let filter = plan(spec, &mut found);
+    found.unless_wrong(filter)
+}
+
+fn plan_for(spec: &Seccomp, native: Arch, found: &mut Findings) -> Option<Filter> {
+    let profile = profile::check(spec, native, found)?;
     if log::log_enabled!(log::Level::Debug) {
         for name in profile.rules.iter().flat_map(|rule| rule.names) {
             let known = profile.architectures.iter().any(|arch| syscalls::number(*arch, name).is_some());
@@ -61,8 +71,16 @@ fn plan_for(spec: &Seccomp, native: Arch) -> Result<Option<Filter>> {
             }
         }
     }
-    let program = compile::compile(&profile)?;
-    Ok(Some(Filter { program, flags: profile.flags, listener: profile.listener }))
+    let program = found.at(AT, compile::compile(&profile).doing(|| AT))?;
+    Some(Filter { program, flags: profile.flags, listener: profile.listener })
+}
+
+/// Where a profile is in config.json; what is wrong with one is told below it.
+const AT: &str = "linux.seccomp";
+
+/// Notes an error of the profile.
+fn invalid(found: &mut Findings, path: impl Display, text: impl Into<String>) {
+    found.wrong(path, Error::invalid(text).context(AT));
 }
 
 /// The names of the flags that are understood (`masu features`).

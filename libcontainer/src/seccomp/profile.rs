@@ -2,9 +2,12 @@
 //!
 //! What is an error, and its words, are runc's where runc has any (config-linux.md, "Seccomp"; seccomp(2)).
 
+use std::fmt::Display;
+
 use super::arch::Arch;
-use super::{Listener, syscalls};
-use crate::error::{Error, Result};
+use super::{AT, Listener, invalid, syscalls};
+use crate::error::{Doing, Error, Result};
+use crate::findings::{Findings, Item};
 use crate::spec::{Seccomp, SeccompArg, SyscallRule};
 use crate::sys::seccomp::{FLAG_LOG, FLAG_NEW_LISTENER, FLAG_SPEC_ALLOW, FLAG_WAIT_KILLABLE_RECV};
 
@@ -94,53 +97,69 @@ pub(super) struct Profile<'a> {
 
 /// `None` when neither a default action nor rules are there: no filter, as in runc. A profile with rules but without a
 /// default action is an error there and here.
-pub(super) fn check(spec: &Seccomp, native: Arch) -> Result<Option<Profile<'_>>> {
+pub(super) fn check<'a>(spec: &'a Seccomp, native: Arch, found: &mut Findings) -> Option<Profile<'a>> {
     if spec.default_action.is_empty() && spec.syscalls.is_empty() {
-        return Ok(None);
+        return None;
     }
-    let mut flags = flags(spec.flags.as_deref())?;
-    let architectures = architectures(&spec.architectures, native)?;
-    let default = action(&spec.default_action, spec.default_errno_ret, "defaultErrnoRet")?;
-    if default == ret::NOTIFY {
-        return Err(Error::invalid("SCMP_ACT_NOTIFY cannot be used as default action"));
+    let mut flags = flags(spec.flags.as_deref(), found);
+    let architectures = architectures(&spec.architectures, native, found);
+    let default = action(&spec.default_action, spec.default_errno_ret, AT, "defaultErrnoRet", found);
+    let default = found.at("linux.seccomp.defaultAction", default.doing(|| AT));
+    if default == Some(ret::NOTIFY) {
+        invalid(found, "linux.seccomp.defaultAction", "SCMP_ACT_NOTIFY cannot be used as default action");
     }
-    let rules: Vec<Rule<'_>> = spec.syscalls.iter().map(rule).collect::<Result<_>>()?;
+    let mut rules = Vec::with_capacity(spec.syscalls.len());
+    for (i, syscall) in spec.syscalls.iter().enumerate() {
+        let at = Item("linux.seccomp.syscalls", i);
+        let rule = rule(syscall, at, found).doing(|| AT);
+        rules.extend(found.at(at, rule));
+    }
     let notifies = rules.iter().any(|rule| rule.action == ret::NOTIFY && !rule.names.is_empty());
-    let listener = if notifies { Some(listener(spec)?) } else { None };
+    let listener = if notifies { found.at("linux.seccomp.listenerPath", listener(spec).doing(|| AT)) } else { None };
     if notifies {
         flags |= FLAG_NEW_LISTENER;
     } else if flags & FLAG_WAIT_KILLABLE_RECV != 0 {
-        return Err(Error::invalid("seccomp flag SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs a rule with SCMP_ACT_NOTIFY"));
+        let text = "seccomp flag SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs a rule with SCMP_ACT_NOTIFY";
+        invalid(found, "linux.seccomp.flags", text);
     }
-    Ok(Some(Profile { default, architectures, rules, flags, listener }))
+    Some(Profile { default: default?, architectures, rules, flags, listener })
 }
 
-fn flags(names: Option<&[String]>) -> Result<u32> {
-    let Some(names) = names else { return Ok(FLAG_SPEC_ALLOW) };
-    names.iter().try_fold(0, |flags, name| match FLAGS.iter().find(|(known, _)| known == name) {
-        Some((_, flag)) => Ok(flags | flag),
-        None => Err(Error::invalid(format!("seccomp flag {name} is not known to masu"))),
-    })
+fn flags(names: Option<&[String]>, found: &mut Findings) -> u32 {
+    let Some(names) = names else { return FLAG_SPEC_ALLOW };
+    let mut flags = 0;
+    for (i, name) in names.iter().enumerate() {
+        match FLAGS.iter().find(|(known, _)| known == name) {
+            Some((_, flag)) => flags |= flag,
+            None => invalid(found, Item("linux.seccomp.flags", i), format!("seccomp flag {name} is not known to masu")),
+        }
+    }
+    flags
 }
 
-fn architectures(names: &[String], native: Arch) -> Result<Vec<Arch>> {
+fn architectures(names: &[String], native: Arch, found: &mut Findings) -> Vec<Arch> {
     let mut all = vec![native];
-    for name in names {
-        let arch = Arch::from_name(name).ok_or_else(|| Error::invalid(format!("string {name} is not a valid arch for seccomp")))?;
+    for (i, name) in names.iter().enumerate() {
+        let at = Item("linux.seccomp.architectures", i);
+        let Some(arch) = Arch::from_name(name) else {
+            invalid(found, at, format!("string {name} is not a valid arch for seccomp"));
+            continue;
+        };
         if !arch.runs_on(native) || all.contains(&arch) {
             continue;
         }
         if !syscalls::known(arch) {
-            return Err(Error::unsupported(format!("seccomp architecture {name}: no table of system calls in this build")));
+            let text = format!("seccomp architecture {name}: no table of system calls in this build");
+            found.wrong(at, Error::unsupported(text).context(AT));
         }
         all.push(arch);
     }
-    Ok(all)
+    all
 }
 
 /// What the kernel is to be given for an action. `errno` defaults to EPERM; where it is given and the action has none,
-/// it is ignored with a warning, as in runc (which does not even warn). `field` names it in messages.
-fn action(name: &str, errno: Option<u32>, field: &str) -> Result<u32> {
+/// it is ignored with a warning, as in runc (which does not even warn). `field` names it in messages, below `at`.
+fn action(name: &str, errno: Option<u32>, at: impl Display, field: &str, found: &mut Findings) -> Result<u32> {
     let value = |limit: u32| match errno {
         Some(errno) if errno > limit => Err(Error::invalid(format!("seccomp {field} {errno}: at most {limit}"))),
         Some(errno) => Ok(errno),
@@ -158,13 +177,14 @@ fn action(name: &str, errno: Option<u32>, field: &str) -> Result<u32> {
         _ => return Err(Error::invalid(format!("string {name} is not a valid action for seccomp"))),
     };
     if let Some(errno) = errno {
-        log::warn!("seccomp {field} {errno} is ignored: {name} returns no error number");
+        let text = format!("seccomp {field} {errno} is ignored: {name} returns no error number");
+        found.warn(format_args!("{at}.{field}"), text);
     }
     Ok(action)
 }
 
-fn rule(spec: &SyscallRule) -> Result<Rule<'_>> {
-    let action = action(&spec.action, spec.errno_ret, "errnoRet")?;
+fn rule<'a>(spec: &'a SyscallRule, at: Item<'_>, found: &mut Findings) -> Result<Rule<'a>> {
+    let action = action(&spec.action, spec.errno_ret, at, "errnoRet", found)?;
     let mut conditions = Vec::new();
     for arg in &spec.args {
         conditions.push(condition(arg, spec.names.first().map_or("", String::as_str))?);
@@ -178,7 +198,7 @@ fn rule(spec: &SyscallRule) -> Result<Rule<'_>> {
         }
     }
     if spec.names.is_empty() {
-        log::warn!("a seccomp rule with {} names no system call", spec.action);
+        found.warn(at, format!("a seccomp rule with {} names no system call", spec.action));
     }
     conditions.sort_by_key(|c| c.argument);
     let alternatives = if conditions.is_empty() {

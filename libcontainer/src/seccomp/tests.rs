@@ -9,8 +9,10 @@ mod seccompiler;
 
 pub(super) use interpret::run;
 
+use super::Filter;
 use super::arch::Arch;
-use super::{Filter, plan_for};
+use crate::error::{Error, Result};
+use crate::findings::Findings;
 use crate::spec::{Seccomp, SeccompArg, SyscallRule};
 
 /// A call as the kernel shows it to a filter.
@@ -23,6 +25,17 @@ pub(super) struct Call {
 
 fn profile(json: &str) -> Seccomp {
     serde_json::from_str(json).unwrap()
+}
+
+/// The filter, or the first error without the prefix that every one of them has.
+fn plan_for(spec: &Seccomp, native: Arch) -> Result<Option<Filter>> {
+    let mut found = Findings::new();
+    let filter = super::plan_for(spec, native, &mut found);
+    found.unless_wrong(filter).map_err(|e| Error::new(e.kind(), e.text().strip_prefix("linux.seccomp: ").unwrap()))
+}
+
+fn plan(spec: &Seccomp) -> Result<Option<Filter>> {
+    plan_for(spec, Arch::NATIVE)
 }
 
 fn compiled(spec: &Seccomp, native: Arch) -> Filter {

@@ -11,6 +11,7 @@ mod tests;
 use std::fmt;
 
 use crate::error::{Error, Result};
+use crate::findings::{Findings, Item};
 use crate::spec::DeviceRule;
 use crate::sys::bpf::Instruction;
 
@@ -37,7 +38,7 @@ pub(super) struct Exception {
 }
 
 /// What is allowed unless an exception says otherwise, and the exceptions: no two of the same devices.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Devices {
     pub(super) allow: bool,
     pub(super) exceptions: Vec<Exception>,
@@ -68,29 +69,33 @@ impl Devices {
     ///
     /// # Errors
     /// A rule of an unknown type or access, or one that v1 cannot carry out.
-    pub(super) fn new(rules: &[DeviceRule]) -> Result<Devices> {
+    pub(super) fn plan(rules: &[DeviceRule], found: &mut Findings) -> Devices {
         let mut devices = Devices { allow: false, exceptions: Vec::with_capacity(rules.len() + DEFAULTS.len()) };
         for (i, rule) in rules.iter().enumerate() {
-            let access = access(rule, i)?;
-            let kind = match rule.kind.as_str() {
-                // every device and access, whatever the rest of the rule says
-                "" | "a" => {
-                    devices.allow = rule.allow;
-                    devices.exceptions.clear();
-                    continue;
-                }
-                "b" => Kind::Block,
-                "c" => Kind::Char,
-                other => return Err(Error::invalid(format!("invalid cgroup device type {other:?}"))),
-            };
-            let exception = Exception { kind, major: number("major", rule.major, i)?, minor: number("minor", rule.minor, i)?, access };
-            devices.apply(exception, rule.allow)?;
+            found.at(Item("linux.resources.devices", i), devices.play(rule, i));
         }
         for exception in DEFAULTS {
-            devices.apply(exception, true)?;
+            found.at("linux.resources.devices", devices.apply(exception, true));
         }
         devices.exceptions.sort_by_key(|e| (e.major, e.minor, e.kind));
-        Ok(devices)
+        devices
+    }
+
+    fn play(&mut self, rule: &DeviceRule, i: usize) -> Result<()> {
+        let access = access(rule, i)?;
+        let kind = match rule.kind.as_str() {
+            // every device and access, whatever the rest of the rule says
+            "" | "a" => {
+                self.allow = rule.allow;
+                self.exceptions.clear();
+                return Ok(());
+            }
+            "b" => Kind::Block,
+            "c" => Kind::Char,
+            other => return Err(Error::invalid(format!("invalid cgroup device type {other:?}"))),
+        };
+        let exception = Exception { kind, major: number("major", rule.major, i)?, minor: number("minor", rule.minor, i)?, access };
+        self.apply(exception, rule.allow)
     }
 
     /// The lines for `devices.deny` or `devices.allow` (`true`) that bring a v1 cgroup into this state from any other.

@@ -9,8 +9,14 @@ fn rules(json: &str) -> Vec<DeviceRule> {
     serde_json::from_str(json).unwrap()
 }
 
+fn devices(rules: &[DeviceRule]) -> Result<Devices> {
+    let mut found = Findings::new();
+    let devices = Devices::plan(rules, &mut found);
+    found.unless_wrong(devices)
+}
+
 fn lines(json: &str) -> Vec<String> {
-    Devices::new(&rules(json)).unwrap().v1_lines().map(|(allow, line)| format!("{} {line}", if allow { '+' } else { '-' })).collect()
+    devices(&rules(json)).unwrap().v1_lines().map(|(allow, line)| format!("{} {line}", if allow { '+' } else { '-' })).collect()
 }
 
 const DOCKER: &str = r#"[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":5,"access":"rwm"},
@@ -40,14 +46,14 @@ fn the_defaults_are_always_there() {
 
 #[test]
 fn everything_allowed_needs_no_program() {
-    let d = Devices::new(&rules(r#"[{"allow":true,"type":"a","major":3,"access":"m"}]"#)).unwrap();
+    let d = devices(&rules(r#"[{"allow":true,"type":"a","major":3,"access":"m"}]"#)).unwrap();
     assert_eq!((d.allow, d.program().unwrap()), (true, None));
     assert_eq!(d.v1_lines().collect::<Vec<_>>(), [(true, "a".into())]);
 }
 
 #[test]
 fn the_program_is_small() {
-    let d = Devices::new(&rules(DOCKER)).unwrap();
+    let d = devices(&rules(DOCKER)).unwrap();
     assert!(d.program().unwrap().unwrap().len() <= 24, "{:#?}", d.program());
 }
 
@@ -61,10 +67,10 @@ fn bad_rules_have_their_texts() {
         (r#"[{"allow":true,"type":"c","major":4294967296,"access":"r"}]"#, "invalid major 4294967296 of cgroup device rule at 0"),
         (r#"[{"allow":true,"type":"c","minor":-2,"access":"r"}]"#, "invalid minor -2 of cgroup device rule at 0"),
     ] {
-        assert_eq!(Devices::new(&rules(json)).unwrap_err().to_string(), text);
+        assert_eq!(devices(&rules(json)).unwrap_err().to_string(), text);
     }
     let hole = r#"[{"allow":true,"type":"c","major":7,"access":"rw"},{"allow":false,"type":"c","major":7,"minor":1,"access":"wm"}]"#;
-    let text = Devices::new(&rules(hole)).unwrap_err().to_string();
+    let text = devices(&rules(hole)).unwrap_err().to_string();
     assert!(text.contains("cannot punch hole in existing wildcard rule [c 7:* rw]"), "{text}");
 }
 
@@ -193,7 +199,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
     #[test]
     fn program_and_lists_decide_as_the_kernel(rules in prop::collection::vec(any_rule(), 0..8), accesses in prop::collection::vec(any_access(), 1..60)) {
-        let Ok(devices) = Devices::new(&rules) else { return Ok(()) };
+        let Ok(devices) = devices(&rules) else { return Ok(()) };
         let program = devices.program().unwrap();
         // the v1 lines, played from the other default, must come to the same
         let played: Vec<DeviceRule> = devices.v1_lines().map(|(allow, line)| {

@@ -16,6 +16,7 @@ pub(super) use v2::{needs_domain, v2};
 use std::fmt::Display;
 
 use crate::error::{Error, Result};
+use crate::findings::{Findings, Item};
 use crate::spec;
 
 /// One value for one file.
@@ -87,13 +88,15 @@ fn pids(limit: i64) -> String {
 }
 
 /// Block I/O weights are 10 to 1000 (config-linux.md); 0 is "not given".
-fn weight(what: &str, weight: Option<u16>) -> Result<Option<u16>> {
-    match given(weight) {
-        Some(w) if !(10..=1000).contains(&w) => {
-            Err(Error::invalid(format!("linux.resources.blockIO.{what}: invalid weight {w} (valid range is 10-1000)")))
-        }
-        w => Ok(w),
+fn weight(what: &str, weight: Option<u16>, found: &mut Findings) -> Option<u16> {
+    let weight = given(weight)?;
+    if !(10..=1000).contains(&weight) {
+        let at = format!("linux.resources.blockIO.{what}");
+        let text = format!("{at}: invalid weight {weight} (valid range is 10-1000)");
+        found.invalid(at, text);
+        return None;
     }
+    Some(weight)
 }
 
 /// The size in a huge page file's name: a number without leading zero and its unit.
@@ -106,16 +109,16 @@ fn page_size(size: &str) -> Result<&str> {
 }
 
 /// Settings that v1 and v2 share: huge pages (`suffix` is the limit's file) and RDMA.
-fn shared(r: &spec::Resources, suffix: &str, out: &mut Vec<Setting>) -> Result<()> {
-    for limit in &r.hugepage_limits {
-        let size = page_size(&limit.page_size)?;
+fn shared(r: &spec::Resources, suffix: &str, out: &mut Vec<Setting>, found: &mut Findings) {
+    for (i, limit) in r.hugepage_limits.iter().enumerate() {
+        let Some(size) = found.at(Item("linux.resources.hugepageLimits", i), page_size(&limit.page_size)) else { continue };
         out.push(Setting::new("hugetlb", format!("hugetlb.{size}.{suffix}"), limit.limit));
         // reservations are limited apart from use since Linux 5.7, where the kernel has it
         out.push(Setting::new("hugetlb", format!("hugetlb.{size}.rsvd.{suffix}"), limit.limit).optional());
     }
     for (device, limit) in &r.rdma {
         if device.is_empty() || device.contains(char::is_whitespace) {
-            return Err(Error::invalid(format!("linux.resources.rdma: invalid device name {device:?}")));
+            found.invalid("linux.resources.rdma", format!("linux.resources.rdma: invalid device name {device:?}"));
         }
         let mut value = device.clone();
         for (name, limit) in [("hca_handle", limit.hca_handles), ("hca_object", limit.hca_objects)] {
@@ -127,5 +130,4 @@ fn shared(r: &spec::Resources, suffix: &str, out: &mut Vec<Setting>) -> Result<(
             out.push(Setting::new("rdma", "rdma.max", value));
         }
     }
-    Ok(())
 }

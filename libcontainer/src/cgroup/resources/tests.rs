@@ -7,6 +7,18 @@ fn read(json: &str) -> spec::Resources {
     serde_json::from_str(json).unwrap()
 }
 
+fn v1(r: &spec::Resources) -> Result<Vec<Setting>> {
+    let mut found = Findings::new();
+    let settings = super::v1(r, &mut found);
+    found.unless_wrong(settings)
+}
+
+fn v2(r: &spec::Resources) -> Result<Vec<Setting>> {
+    let mut found = Findings::new();
+    let settings = super::v2(r, &mut found);
+    found.unless_wrong(settings)
+}
+
 fn written(settings: Result<Vec<Setting>>) -> Vec<String> {
     settings.unwrap().iter().map(|s| format!("{}={}", s.file, s.value)).collect()
 }

@@ -1,7 +1,7 @@
 //! The settings of the v1 hierarchies.
 
 use super::{Missing, Setting, given, pids, shared, weight};
-use crate::error::{Error, Result};
+use crate::findings::Findings;
 use crate::spec;
 
 /// What the kernel takes for cpu.shares (MIN_SHARES, MAX_SHARES); it moves other values there without a word.
@@ -11,26 +11,26 @@ const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
 ///
 /// # Errors
 /// A value out of its range, or `unified`, which only v2 has.
-pub(in crate::cgroup) fn v1(r: &spec::Resources) -> Result<Vec<Setting>> {
+pub(in crate::cgroup) fn v1(r: &spec::Resources, found: &mut Findings) -> Vec<Setting> {
     if !r.unified.is_empty() {
-        return Err(Error::invalid("invalid configuration: cannot use unified on cgroup v1"));
+        found.invalid("linux.resources.unified", "invalid configuration: cannot use unified on cgroup v1");
     }
     let mut out = Vec::new();
     cpuset(&r.cpu, &mut out);
-    memory(&r.memory, &mut out)?;
-    cpu(&r.cpu, &mut out)?;
+    memory(&r.memory, &mut out, found);
+    cpu(&r.cpu, &mut out, found);
     if let Some(limit) = r.pids.limit {
         out.push(Setting::new("pids", "pids.max", pids(limit)));
     }
-    blkio(&r.block_io, &mut out)?;
-    shared(r, "limit_in_bytes", &mut out)?;
+    blkio(&r.block_io, &mut out, found);
+    shared(r, "limit_in_bytes", &mut out, found);
     if let Some(class) = given(r.network.class_id) {
         out.push(Setting::new("net_cls", "net_cls.classid", class));
     }
     for p in &r.network.priorities {
         out.push(Setting::new("net_prio", "net_prio.ifpriomap", format!("{} {}", p.name, p.priority)));
     }
-    Ok(out)
+    out
 }
 
 fn cpuset(cpu: &spec::Cpu, out: &mut Vec<Setting>) {
@@ -41,7 +41,7 @@ fn cpuset(cpu: &spec::Cpu, out: &mut Vec<Setting>) {
     }
 }
 
-fn memory(memory: &spec::Memory, out: &mut Vec<Setting>) -> Result<()> {
+fn memory(memory: &spec::Memory, out: &mut Vec<Setting>, found: &mut Findings) {
     // kernel and kernelTCP have been without effect since Linux 5.4 and 6.x, and runc ignores them
     let limit = given(memory.limit);
     if let Some(limit) = limit {
@@ -51,7 +51,7 @@ fn memory(memory: &spec::Memory, out: &mut Vec<Setting>) -> Result<()> {
         // unlimited memory means unlimited swap, where the kernel counts swap
         (Some(-1), None) => out.push(Setting::new("memory", "memory.memsw.limit_in_bytes", -1).optional()),
         (Some(limit), Some(swap)) if limit > 0 && swap >= 0 && swap < limit => {
-            return Err(Error::invalid("memory+swap limit should be >= memory limit"));
+            found.invalid("linux.resources.memory.swap", "memory+swap limit should be >= memory limit");
         }
         (_, Some(swap)) => out.push(Setting::new("memory", "memory.memsw.limit_in_bytes", swap)),
         (_, None) => {}
@@ -66,18 +66,20 @@ fn memory(memory: &spec::Memory, out: &mut Vec<Setting>) -> Result<()> {
         // callers write -1 as the largest number
         None | Some(u64::MAX) => {}
         Some(s @ 0..=100) => out.push(Setting::new("memory", "memory.swappiness", s)),
-        Some(s) => return Err(Error::invalid(format!("invalid memory swappiness value: {s} (valid range is 0-100)"))),
+        Some(s) => {
+            let text = format!("invalid memory swappiness value: {s} (valid range is 0-100)");
+            found.invalid("linux.resources.memory.swappiness", text);
+        }
     }
-    Ok(())
 }
 
-fn cpu(cpu: &spec::Cpu, out: &mut Vec<Setting>) -> Result<()> {
+fn cpu(cpu: &spec::Cpu, out: &mut Vec<Setting>, found: &mut Findings) {
     if let Some(shares) = given(cpu.shares) {
         if shares < *SHARES.start() {
-            return Err(Error::invalid(format!("the minimum allowed cpu-shares is {}", SHARES.start())));
+            found.invalid("linux.resources.cpu.shares", format!("the minimum allowed cpu-shares is {}", SHARES.start()));
         }
         if shares > *SHARES.end() {
-            return Err(Error::invalid(format!("the maximum allowed cpu-shares is {}", SHARES.end())));
+            found.invalid("linux.resources.cpu.shares", format!("the maximum allowed cpu-shares is {}", SHARES.end()));
         }
         out.push(Setting::new("cpu", "cpu.shares", shares));
     }
@@ -100,24 +102,23 @@ fn cpu(cpu: &spec::Cpu, out: &mut Vec<Setting>) -> Result<()> {
     if let Some(runtime) = given(cpu.realtime_runtime) {
         out.push(Setting::new("cpu", "cpu.rt_runtime_us", runtime));
     }
-    Ok(())
 }
 
-fn blkio(io: &spec::BlockIo, out: &mut Vec<Setting>) -> Result<()> {
+fn blkio(io: &spec::BlockIo, out: &mut Vec<Setting>, found: &mut Findings) {
     // blkio.weight went with the CFQ scheduler (Linux 5.0); BFQ has its own file and the same scale
-    if let Some(w) = weight("weight", io.weight)? {
+    if let Some(w) = weight("weight", io.weight, found) {
         out.push(Setting::new("blkio", "blkio.weight", w).or("blkio.bfq.weight", w.into()));
     }
-    if let Some(w) = weight("leafWeight", io.leaf_weight)? {
+    if let Some(w) = weight("leafWeight", io.leaf_weight, found) {
         out.push(Setting::new("blkio", "blkio.leaf_weight", w));
     }
     for d in &io.weight_device {
-        if let Some(w) = weight("weightDevice", d.weight)? {
+        if let Some(w) = weight("weightDevice", d.weight, found) {
             let value = format!("{}:{} {w}", d.major, d.minor);
             let missing = Missing::Instead("blkio.bfq.weight_device", value.clone());
             out.push(Setting { missing, ..Setting::new("blkio", "blkio.weight_device", value) });
         }
-        if let Some(w) = weight("weightDevice", d.leaf_weight)? {
+        if let Some(w) = weight("weightDevice", d.leaf_weight, found) {
             out.push(Setting::new("blkio", "blkio.leaf_weight_device", format!("{}:{} {w}", d.major, d.minor)));
         }
     }
@@ -131,5 +132,4 @@ fn blkio(io: &spec::BlockIo, out: &mut Vec<Setting>) -> Result<()> {
             out.push(Setting::new("blkio", file, format!("{}:{} {}", d.major, d.minor, d.rate)));
         }
     }
-    Ok(())
 }

@@ -2,6 +2,7 @@
 
 use super::{Setting, given, pids, shared, weight};
 use crate::error::{Error, Result};
+use crate::findings::Findings;
 use crate::spec;
 
 /// The kernel's default of cpu.max's second number, in microseconds.
@@ -12,34 +13,36 @@ const DEFAULT_PERIOD: u64 = 100_000;
 ///
 /// # Errors
 /// Swap without memory or below it, a weight out of range, a `unified` name that is not a file's.
-pub(in crate::cgroup) fn v2(r: &spec::Resources) -> Result<Vec<Setting>> {
+pub(in crate::cgroup) fn v2(r: &spec::Resources, found: &mut Findings) -> Vec<Setting> {
     let mut out = Vec::new();
     if let Some(limit) = r.pids.limit {
         out.push(Setting::new("pids", "pids.max", pids(limit)));
     }
-    memory(&r.memory, &mut out)?;
-    io(&r.block_io, &mut out)?;
+    memory(&r.memory, &mut out, found);
+    io(&r.block_io, &mut out, found);
     cpu(&r.cpu, &mut out);
     for (file, list) in [("cpuset.cpus", &r.cpu.cpus), ("cpuset.mems", &r.cpu.mems)] {
         if !list.is_empty() {
             out.push(Setting::new("cpuset", file, list));
         }
     }
-    shared(r, "max", &mut out)?;
+    shared(r, "max", &mut out, found);
     for (file, value) in &r.unified {
-        unified(file, value, &mut out)?;
+        found.at(format_args!("linux.resources.unified[{file:?}]"), unified(file, value, &mut out));
     }
-    Ok(out)
+    out
 }
 
 /// Whether something is asked for that a threaded cgroup cannot have (cgroups(7), "Thread mode").
 pub(in crate::cgroup) fn needs_domain(r: &spec::Resources) -> bool {
-    v2(r).is_ok_and(|settings| settings.iter().any(|s| matches!(s.controller.as_str(), "memory" | "io" | "cpu" | "hugetlb") && !s.unified))
+    let settings = v2(r, &mut Findings::new());
+    settings.iter().any(|s| matches!(s.controller.as_str(), "memory" | "io" | "cpu" | "hugetlb") && !s.unified)
 }
 
-fn memory(memory: &spec::Memory, out: &mut Vec<Setting>) -> Result<()> {
+fn memory(memory: &spec::Memory, out: &mut Vec<Setting>, found: &mut Findings) {
     let max = |v: i64| if v == -1 { "max".into() } else { v.to_string() };
-    if let Some(swap) = swap(memory.limit.unwrap_or(0), memory.swap.unwrap_or(0))? {
+    let swap = swap(memory.limit.unwrap_or(0), memory.swap.unwrap_or(0));
+    if let Some(swap) = found.at("linux.resources.memory.swap", swap).flatten() {
         let setting = Setting::new("memory", "memory.swap.max", max(swap));
         // a kernel that does not count swap: "no swap" and "any" are as it is
         out.push(if swap <= 0 { setting.optional() } else { setting });
@@ -50,7 +53,6 @@ fn memory(memory: &spec::Memory, out: &mut Vec<Setting>) -> Result<()> {
     if let Some(reservation) = given(memory.reservation) {
         out.push(Setting::new("memory", "memory.low", max(reservation)));
     }
-    Ok(())
 }
 
 /// The spec's swap is memory and swap together, v2's is swap alone. `None`: not given. -1: unlimited.
@@ -67,13 +69,13 @@ pub(super) fn swap(memory: i64, swap: i64) -> Result<Option<i64>> {
     }
 }
 
-fn io(io: &spec::BlockIo, out: &mut Vec<Setting>) -> Result<()> {
-    if let Some(w) = weight("weight", io.weight)? {
+fn io(io: &spec::BlockIo, out: &mut Vec<Setting>, found: &mut Findings) {
+    if let Some(w) = weight("weight", io.weight, found) {
         // BFQ's file has the spec's scale, the other goes from 1 to 10000
         out.push(Setting::new("io", "io.bfq.weight", w).or("io.weight", 1 + (u64::from(w) - 10) * 9999 / 990));
     }
     for d in &io.weight_device {
-        if let Some(w) = weight("weightDevice", d.weight)? {
+        if let Some(w) = weight("weightDevice", d.weight, found) {
             out.push(Setting::new("io", "io.bfq.weight", format!("{}:{} {w}", d.major, d.minor)).optional());
         }
     }
@@ -89,7 +91,6 @@ fn io(io: &spec::BlockIo, out: &mut Vec<Setting>) -> Result<()> {
             out.push(Setting::new("io", "io.max", format!("{}:{} {key}={rate}", d.major, d.minor)));
         }
     }
-    Ok(())
 }
 
 fn cpu(cpu: &spec::Cpu, out: &mut Vec<Setting>) {

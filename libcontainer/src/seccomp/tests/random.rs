@@ -2,10 +2,10 @@
 
 use super::evaluate::evaluate;
 use super::interpret::run;
-use super::{Call, VALUES, compiled};
+use super::{Call, VALUES, compiled, plan_for};
 use crate::seccomp::arch::Arch;
 use crate::seccomp::syscalls::{known, number};
-use crate::seccomp::{ACTIONS, Filter, OPERATORS, plan_for};
+use crate::seccomp::{ACTIONS, Filter, OPERATORS};
 use crate::spec::{Seccomp, SeccompArg, SyscallRule};
 use proptest::prelude::*;
 use proptest::sample::select;

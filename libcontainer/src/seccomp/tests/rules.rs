@@ -2,11 +2,11 @@
 
 use super::evaluate::{KILL_THREAD, action, evaluate};
 use super::interpret::run;
-use super::{Call, compiled, docker, profile, rule};
+use super::{Call, compiled, docker, plan, plan_for, profile, rule};
 use crate::error::Kind;
 use crate::seccomp::arch::Arch;
 use crate::seccomp::syscalls::number;
-use crate::seccomp::{ACTIONS, ARCHITECTURES, Listener, OPERATORS, known_flags, plan, plan_for, supported_flags};
+use crate::seccomp::{ACTIONS, ARCHITECTURES, Listener, OPERATORS, known_flags, supported_flags};
 use crate::spec::Seccomp;
 
 const ALLOW: u32 = 0x7fff_0000;

@@ -1,0 +1,111 @@
+//! What planning finds wrong with a config: all of it, in the order in which it is found.
+//!
+//! A plan function that meets something wrong notes it here and goes on with a harmless value, so that `masu check` tells
+//! everything at once. Whoever wants to carry a plan out gets it by [`Findings::unless_wrong`], and so the first error in
+//! its place: there is no way to a plan past an error.
+
+use std::fmt::{self, Display};
+
+use crate::error::{Error, Kind, Result};
+
+/// One thing that is wrong, or worth a warning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// Where in config.json: `mounts[3].source`; empty where it is the whole of it.
+    pub path: String,
+    /// The class of the error; `None` for a warning.
+    pub kind: Option<Kind>,
+    /// One line, as `create` would print or log it.
+    pub text: String,
+}
+
+/// The path of an item of a list: `mounts[3]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Item<'a>(pub(crate) &'a str, pub(crate) usize);
+
+impl Display for Item<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]", self.0, self.1)
+    }
+}
+
+/// Everything that was found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    list: Vec<Finding>,
+    first: Option<Error>,
+}
+
+impl Findings {
+    /// Nothing yet.
+    pub fn new() -> Findings {
+        Findings::default()
+    }
+
+    /// All of them, in the order in which they were found.
+    pub fn list(&self) -> &[Finding] {
+        &self.list
+    }
+
+    /// Whether there is an error among them.
+    pub fn is_wrong(&self) -> bool {
+        self.first.is_some()
+    }
+
+    /// Notes an error at `path`.
+    pub(crate) fn wrong(&mut self, path: impl Display, error: Error) {
+        self.list.push(Finding { path: path.to_string(), kind: Some(error.kind()), text: error.text().to_owned() });
+        self.first.get_or_insert(error);
+    }
+
+    /// The same in short for what is contradictory or malformed.
+    pub(crate) fn invalid(&mut self, path: impl Display, text: impl Into<String>) {
+        self.wrong(path, Error::invalid(text));
+    }
+
+    /// Notes a warning.
+    pub(crate) fn warn(&mut self, path: impl Display, text: impl Into<String>) {
+        self.list.push(Finding { path: path.to_string(), kind: None, text: text.into() });
+    }
+
+    /// The value of `result`, or a note of its error at `path`.
+    pub(crate) fn at<T>(&mut self, path: impl Display, result: Result<T>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.wrong(path, error);
+                None
+            }
+        }
+    }
+
+    /// Gives `plan` away if nothing is wrong, else the first error; logs the warnings.
+    pub(crate) fn unless_wrong<T>(self, plan: T) -> Result<T> {
+        if let Some(error) = self.first {
+            return Err(error);
+        }
+        for warning in &self.list {
+            log::warn!("{}", warning.text);
+        }
+        Ok(plan)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_error_stands_for_all() {
+        let mut found = Findings::new();
+        found.warn("a", "a is odd");
+        assert!(!found.is_wrong());
+        assert_eq!(found.at("b", Err::<(), _>(Error::unsupported("b: no"))), None);
+        assert_eq!(found.at("c", Ok(1)), Some(1));
+        found.invalid(Item("d", 1), "d: bad");
+        let seen: Vec<_> = found.list().iter().map(|f| (f.path.as_str(), f.kind, f.text.as_str())).collect();
+        assert_eq!(seen, [("a", None, "a is odd"), ("b", Some(Kind::Unsupported), "b: no"), ("d[1]", Some(Kind::InvalidSpec), "d: bad")]);
+        assert_eq!(found.unless_wrong(()).unwrap_err().text(), "b: no");
+    }
+}
