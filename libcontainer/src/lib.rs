@@ -42,4 +42,4 @@ pub mod sys;
 pub mod sysctl;
 mod terminal;
 pub mod time_offsets;
-mod user;
+pub mod user;

@@ -1,9 +1,9 @@
 //! Reads the command line by the table of flags in `args/table.rs`.
 //!
 //! Callers write flags as Go programs take them and as GNU programs do: `--x v`, `--x=v`, `-x v` and `-x=v` for long
-//! names (go-runc sends `-no-subreaper`), clusters of short ones (`-td`), `--detach=false`, on both sides of the id.
-//! lexopt does all of it but long names behind a single dash: those are looked up in the table before lexopt sees the
-//! word, so that a name in the table wins over a cluster, as in Go.
+//! names (go-runc sends `-no-subreaper`), clusters of short ones (`-td`), `--detach=false`, the beginning of a long name
+//! (`--pid` for `--pid-file`), on both sides of the id. lexopt does all of it but long names behind a single dash: those
+//! are looked up in the table before lexopt sees the word, so that a name in the table wins over a cluster, as in Go.
 
 mod help;
 mod table;
@@ -106,7 +106,7 @@ impl Args {
                 if let Some((flag, value)) = self.long_behind_one_dash(word)? {
                     let name = words.next().unwrap_or_default();
                     let value = match (flag.takes, value) {
-                        (Takes::Nothing, value) => value.unwrap_or_default(),
+                        (Takes::Nothing | Takes::Perhaps, value) => value.unwrap_or_default(),
                         (_, Some(value)) => value,
                         (_, None) => utf8(words.next().ok_or_else(|| needs_argument(&name.to_string_lossy()))?)?,
                     };
@@ -114,6 +114,7 @@ impl Args {
                     continue;
                 }
             }
+            let mut long = false;
             let flag = match parser.next() {
                 Ok(None) => return Ok(()),
                 Ok(Some(lexopt::Arg::Value(word))) => {
@@ -121,7 +122,8 @@ impl Args {
                     continue;
                 }
                 Ok(Some(lexopt::Arg::Long(name))) => {
-                    self.find(|f| f.long == name).ok_or_else(|| format!("flag provided but not defined: -{name}"))?
+                    long = true;
+                    self.long(name)?
                 }
                 Ok(Some(lexopt::Arg::Short(c))) => {
                     let alias = match c {
@@ -144,17 +146,41 @@ impl Args {
             let value = match flag.takes {
                 // asking behind a short flag would take the rest of its cluster
                 Takes::Nothing => String::new(),
+                // joined to a long name only; to a short one it would be the rest of a cluster
+                Takes::Perhaps if long => parser.optional_value().map_or(Ok(String::new()), utf8)?,
+                Takes::Perhaps => String::new(),
                 _ => utf8(parser.value().map_err(|_| needs_argument(&spelling(flag)))?)?,
             };
             self.set(flag, value)?;
         }
     }
 
-    /// `-no-subreaper`, `-root=/x`: the flag, and the value if one is joined to it.
+    /// A long flag by its name, or by a beginning of it that no other has (argp(3)): of the command's own flags first.
+    fn long(&self, name: &str) -> Result<&'static Flag, String> {
+        if let Some(flag) = self.find(|f| f.long == name) {
+            return Ok(flag);
+        }
+        for flags in [self.command.map_or(&[][..], |c| c.flags), GLOBAL] {
+            let mut found = flags.iter().filter(|f| f.long.starts_with(name));
+            match (found.next(), found.next()) {
+                (Some(flag), None) => return Ok(flag),
+                (Some(a), Some(b)) => return Err(format!("flag --{name} is ambiguous: --{} or --{}", a.long, b.long)),
+                _ => {}
+            }
+        }
+        Err(format!("flag provided but not defined: -{name}"))
+    }
+
+    /// `-no-subreaper`, `-root=/x`, `-tno`: the flag, and the value if one is joined to it.
     fn long_behind_one_dash(&self, word: &OsStr) -> Result<Option<(&'static Flag, Option<String>)>, String> {
         let Some(rest) = word.as_encoded_bytes().strip_prefix(b"-").filter(|r| r.len() > 1 && r[0] != b'-') else {
             return Ok(None);
         };
+        if let Some((short, value @ (b"no" | b"false"))) = rest.split_first()
+            && let Some(flag) = self.find(|f| f.takes == Takes::Perhaps && f.short == Some(char::from(*short)))
+        {
+            return Ok(Some((flag, Some(String::from_utf8_lossy(value).into_owned()))));
+        }
         let mut parts = rest.splitn(2, |b| *b == b'=');
         let name = parts.next().unwrap_or_default();
         let Some(flag) = self.find(|f| f.long.as_bytes() == name) else { return Ok(None) };
@@ -166,18 +192,21 @@ impl Args {
     }
 
     fn set(&mut self, flag: &'static Flag, value: String) -> Result<(), String> {
+        let invalid = |why: &str| Err(format!("invalid value \"{value}\" for flag -{}: {why}", flag.long));
         let value = match flag.takes {
-            Takes::Nothing => match &*value {
-                "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => "true".to_string(),
-                "0" | "f" | "F" | "false" | "FALSE" | "False" => "false".to_string(),
-                _ => return Err(format!("invalid value \"{value}\" for flag -{}: neither true nor false", flag.long)),
+            Takes::Nothing | Takes::Perhaps => match boolean(&value) {
+                Some(on) => on.to_string(),
+                None if value.is_empty() => "true".to_string(),
+                None if flag.takes == Takes::Perhaps => (value != "no").to_string(),
+                None => return invalid("neither true nor false"),
             },
-            Takes::Number if value.parse::<i64>().is_err() => {
-                return Err(format!("invalid value \"{value}\" for flag -{}: not a number", flag.long));
+            Takes::Number if value.parse::<i64>().is_err() => return invalid("not a number"),
+            Takes::Text if flag.long == "rootless" && !matches!(&*value, "" | "auto") && boolean(&value).is_none() => {
+                return invalid("neither true, false nor auto");
             }
             _ => value,
         };
-        self.help |= flag.long == "help" && value == "true";
+        self.help |= matches!(flag.long, "help" | "usage") && value == "true";
         self.version |= flag.long == "version" && value == "true";
         self.flags.push((flag, value));
         Ok(())
@@ -208,6 +237,15 @@ impl Args {
             _ => return Ok(()),
         };
         Err(format!("\"{}\" requires {how} {n} argument(s)", command.name))
+    }
+}
+
+/// The words of Go's strconv.ParseBool.
+fn boolean(word: &str) -> Option<bool> {
+    match word {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
     }
 }
 

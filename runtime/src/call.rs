@@ -24,6 +24,14 @@ impl Call<'_> {
         Ok(id)
     }
 
+    /// Under the names by which crun takes on another engine (`krun`, `crun-wasm`) nothing is run: we have no other.
+    pub(crate) fn check_name(&self) -> Result<()> {
+        match (self.program, self.program.strip_prefix("crun-")) {
+            (engine @ "krun", _) | (_, Some(engine)) => Err(Error::unsupported(format!("the engine {engine} is not supported"))),
+            _ => Ok(()),
+        }
+    }
+
     /// The container named on the command line.
     pub(crate) fn container(&self) -> Result<Container> {
         Container::open(&self.root()?, self.id()?)
@@ -31,13 +39,13 @@ impl Call<'_> {
 
     /// The directory of the containers' state, absolute.
     ///
-    /// By default `/run/masu`, or `$XDG_RUNTIME_DIR/masu` for a user without privileges; under the name `runc` those
-    /// of runc.
+    /// By default `/run/masu`, or `$XDG_RUNTIME_DIR/masu` for a user without privileges; under the name `runc` or `crun`
+    /// those of that runtime.
     pub(crate) fn root(&self) -> Result<PathBuf> {
         if let Some(root) = self.given_root()? {
             return Ok(root);
         }
-        let name = if self.program == "runc" { "runc" } else { "masu" };
+        let name = if matches!(self.program, "runc" | "crun") { self.program } else { "masu" };
         match std::env::var_os("XDG_RUNTIME_DIR") {
             Some(dir) if !dir.is_empty() && is_unprivileged() => own_root(Path::new(&dir).join(name)),
             _ => Ok(Path::new("/run").join(name)),
@@ -110,6 +118,15 @@ mod tests {
         assert_eq!(root(&["--root", "/run//x/../y/./z/", "list"], "masu").unwrap(), Path::new("/run/y/z"));
         let here = std::env::current_dir().unwrap();
         assert_eq!(root(&["--root", "sub", "list"], "masu").unwrap(), here.join("sub"));
+    }
+
+    #[test]
+    fn other_engines_are_refused_by_their_names() {
+        let args = Args::parse([OsString::from("list")].into_iter());
+        let check = |program| Call { program, args: &args }.check_name().map_err(|e| e.to_string());
+        assert_eq!((check("masu"), check("runc"), check("crun")), (Ok(()), Ok(()), Ok(())));
+        assert_eq!(check("crun-wasm"), Err("the engine wasm is not supported".into()));
+        assert_eq!(check("krun"), Err("the engine krun is not supported".into()));
     }
 
     #[test]

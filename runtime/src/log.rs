@@ -1,4 +1,4 @@
-//! Where errors and warnings go: the file of `--log`, as runc's text or JSON lines, else standard error.
+//! Where errors and warnings go: to what `--log` names, as runc's text or JSON lines, else to standard error.
 //!
 //! containerd reads the last JSON line whose level is `error`; podman reads the whole file as one JSON object. So at
 //! the default level a failing command writes one line, and a command that does not fail none.
@@ -13,13 +13,25 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::fs::{Mode, OFlags};
 use serde_json::json;
 
+mod service;
+
+use service::Service;
+
 use crate::args::Args;
 
 /// The one sink of a process.
 #[derive(Debug)]
 pub(crate) struct Sink {
-    file: Option<File>,
+    target: Option<Target>,
     json: bool,
+}
+
+/// What `--log` names.
+#[derive(Debug)]
+enum Target {
+    File(File),
+    /// syslog(3) and journald, each at its socket.
+    Service(Service),
 }
 
 impl Sink {
@@ -30,18 +42,18 @@ impl Sink {
             Some("json") => true,
             Some(other) => return Err(Error::invalid(format!("invalid log-format: {other}"))),
         };
-        let file = args.text("log").map(open).transpose()?;
+        let target = args.text("log").map(open).transpose()?;
         // in the file a warning next to the error would make it unreadable for podman
         let level = match (args.on("debug"), args.text("log-level")) {
             (true, _) | (_, Some("debug")) => LevelFilter::Debug,
             (_, Some("info")) => LevelFilter::Info,
             (_, Some("warning")) => LevelFilter::Warn,
             (_, Some("error")) => LevelFilter::Error,
-            (_, None) if file.is_some() => LevelFilter::Error,
+            (_, None) if target.is_some() => LevelFilter::Error,
             (_, None) => LevelFilter::Warn,
             (_, Some(other)) => return Err(Error::invalid(format!("invalid log-level: {other}"))),
         };
-        let sink: &'static Sink = Box::leak(Box::new(Sink { file, json }));
+        let sink: &'static Sink = Box::leak(Box::new(Sink { target, json }));
         if log::set_logger(sink).is_ok() {
             log::set_max_level(level);
         }
@@ -50,16 +62,27 @@ impl Sink {
 
     /// Writes the error that ends the command: one line to the file, one to standard error.
     pub(crate) fn failure(&self, line: &str, error: Option<&Error>) {
-        let entry = entry(self.json, Level::Error, line, error);
-        if let Some(mut file) = self.file.as_ref() {
-            // it goes to standard error too, so it is not lost when the disk is full
-            let _ = file.write_all(entry.as_bytes());
-        }
-        if self.file.is_none() && self.json {
-            complain(entry.trim_end());
+        // it goes to standard error too, so it is not lost when the disk is full
+        let _ = self.write(Level::Error, line, error);
+        if self.target.is_none() && self.json {
+            complain(entry(true, Level::Error, line, error).trim_end());
         } else {
             // a hook's output may have more lines; callers take one
             complain(&line.trim_end().replace('\n', " "));
+        }
+    }
+
+    /// Writes one entry to what `--log` names, if it names anything.
+    fn write(&self, level: Level, text: &str, error: Option<&Error>) -> io::Result<()> {
+        match &self.target {
+            Some(Target::File(file)) => {
+                let mut file = file;
+                file.write_all(entry(self.json, level, text, error).as_bytes())
+            }
+            // these put the time to it themselves
+            Some(Target::Service(service)) if self.json => service.send(level, entry(true, level, text, error).trim_end()),
+            Some(Target::Service(service)) => service.send(level, text),
+            None => Ok(()),
         }
     }
 }
@@ -70,10 +93,10 @@ impl Log for Sink {
     }
 
     fn log(&self, record: &Record<'_>) {
-        let entry = entry(self.json, record.level(), &record.args().to_string(), None);
-        let _ = match self.file.as_ref() {
-            Some(mut file) => file.write_all(entry.as_bytes()),
-            None => io::stderr().write_all(entry.as_bytes()),
+        let text = record.args().to_string();
+        let _ = match self.target {
+            Some(_) => self.write(record.level(), &text, None),
+            None => io::stderr().write_all(entry(self.json, record.level(), &text, None).as_bytes()),
         };
     }
 
@@ -85,12 +108,10 @@ pub(crate) fn complain(line: &str) {
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
-fn open(target: &str) -> Result<File> {
+fn open(target: &str) -> Result<Target> {
     let path = match target.split_once(':') {
         Some(("file", path)) => path,
-        Some((kind @ ("journald" | "syslog"), _)) => {
-            return Err(Error::unsupported(format!("log to {target}: {kind} is not supported, only files are")));
-        }
+        Some((kind @ ("journald" | "syslog"), id)) => return Service::connect(kind, id).map(Target::Service),
         _ => target,
     };
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOCTTY;
@@ -98,7 +119,7 @@ fn open(target: &str) -> Result<File> {
     let follow = path.starts_with("/dev/") || path.starts_with("/proc/self/fd/");
     let flags = if follow { flags } else { flags | OFlags::NOFOLLOW };
     let fd = rustix::fs::open(path, flags, Mode::from_raw_mode(0o644)).doing(|| format!("open log file {path}"))?;
-    Ok(File::from(fd))
+    Ok(Target::File(File::from(fd)))
 }
 
 /// One line with its newline.
@@ -159,9 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn only_files_are_written_to() {
-        assert!(open("journald:x").unwrap_err().text().contains("journald is not supported"));
-        assert!(open("syslog:x").unwrap_err().text().contains("syslog is not supported"));
+    fn a_file_is_opened_with_or_without_its_kind() {
         assert_eq!(open("/nonexistent/x").unwrap_err().text(), "open log file /nonexistent/x: no such file or directory");
         assert_eq!(open("file:/nonexistent/x").unwrap_err().text(), "open log file /nonexistent/x: no such file or directory");
     }

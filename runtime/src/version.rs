@@ -14,7 +14,7 @@ pub(crate) const COMMIT: &str = match option_env!("MASU_COMMIT") {
 /// go-runc wants the first line to begin with `runc version`, which it does under that name; dockerd takes any line
 /// with the word "version" for the version, so there is one.
 pub(crate) fn text(program: &str) -> String {
-    let name = if program == "runc" { "runc" } else { "masu" };
+    let name = if matches!(program, "runc" | "crun") { program } else { "masu" };
     format!("{name} version {VERSION}\ncommit: {COMMIT}\nspec: {}\n", spec::VERSION)
 }
 

@@ -15,6 +15,9 @@ impl Cgroup {
     /// # Errors
     /// A path that leads out; a controller that is unknown or named twice; a cgroup that is not there.
     pub fn exec_target(&self, sub: &[String]) -> Result<Cgroup> {
+        if self.hierarchies.is_empty() {
+            return Err(Error::unsupported("invalid --cgroup argument: the container has no cgroup"));
+        }
         let wanted = parse(sub, self.is_unified())?;
         if let Some((controller, _)) = wanted.iter().find(|(c, _)| !c.is_empty() && !self.hierarchies.iter().any(|h| h.has(c))) {
             return Err(Error::invalid(format!("invalid --cgroup argument: unknown controller {controller}")));

@@ -69,6 +69,11 @@ impl Layout {
         Layout::parse(&read_proc("/proc/self/mountinfo")?, &own)
     }
 
+    /// No hierarchy at all: the container stays in the caller's cgroup.
+    pub fn none() -> Layout {
+        Layout { v1: Vec::new(), v2: None }
+    }
+
     /// The layout of a host with only v2, mounted at `dir`. `proc_cgroup` is what /proc/self/cgroup says.
     pub fn unified(dir: &str, proc_cgroup: &[u8]) -> Layout {
         Layout { v1: Vec::new(), v2: Some(Mount { controllers: String::new(), dir: dir.into(), own: own_cgroup(proc_cgroup, "") }) }

@@ -95,10 +95,17 @@ impl CgroupPlan {
         let resources = resources.unwrap_or(&none);
         let devices = Devices::plan(&resources.devices, found);
         let settings = if layout.is_v2() { resources::v2(resources, found) } else { resources::v1(resources, found) };
+        let none = layout.mounts().next().is_none();
+        if none && !resources.devices.is_empty() {
+            found.warn("linux.resources.devices", "the rules are not in force in a container without a cgroup");
+        }
         for (i, setting) in settings.iter().enumerate() {
             // once for each controller
             let told = settings.iter().take(i).any(|s| s.controller == setting.controller);
-            if !told && !layout.is_v2() && !layout.v1.iter().any(|m| m.has(&setting.controller)) {
+            if !told && none {
+                let text = format!("cannot set {} limit: the container is to have no cgroup", setting.controller);
+                found.wrong("linux.resources", Error::unsupported(text));
+            } else if !told && !layout.is_v2() && !layout.v1.iter().any(|m| m.has(&setting.controller)) {
                 let text = format!("cannot set {} limit: container could not join or create cgroup", setting.controller);
                 found.wrong("linux.resources", Error::unsupported(text));
             }
@@ -196,6 +203,14 @@ mod tests {
 
     fn dir(layout: &Layout, path: &str) -> String {
         CgroupPlan::new(layout, "web", path, None).unwrap().paths().v2.clone().unwrap()
+    }
+
+    #[test]
+    fn without_a_cgroup_there_are_no_limits() {
+        let plan = |json: &str| CgroupPlan::new(&Layout::none(), "web", "/x", Some(&serde_json::from_str(json).unwrap()));
+        assert!(plan(r#"{"devices":[{"allow":false,"access":"rwm"}]}"#).unwrap().paths().is_empty());
+        let e = plan(r#"{"pids":{"limit":5}}"#).unwrap_err();
+        assert_eq!(e.to_string(), "cannot set pids limit: the container is to have no cgroup");
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub struct CreateOptions {
     /// Descriptors after stdio that are announced by LISTEN_FDS (sd_listen_fds(3)).
     pub listen_fds: u32,
     pub systemd_cgroup: bool,
+    /// No cgroup of its own: it stays in the caller's, without limits and device rules.
+    pub no_cgroup: bool,
     /// Whether the caller goes away: a terminal then needs a console socket.
     pub detach: bool,
     /// The caller's NOTIFY_SOCKET (sd_notify(3)).
@@ -70,7 +72,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
 
     // plan: everything that the config can get wrong
     let bundle = Bundle::open(&options.bundle, options.config.as_deref())?;
-    let layout = Layout::detect()?;
+    let layout = if options.no_cgroup { Layout::none() } else { Layout::detect()? };
     let mut found = Findings::new();
     let notify_dir = options.notify_socket.as_ref().map(|_| root.join(id).join("notify").to_string_lossy().into_owned());
     let choices = Choices {

@@ -26,6 +26,7 @@ use crate::sys::clone::{Side, clone3};
 use crate::sys::close_range::set_cloexec_from;
 use crate::sys::namespace::setns;
 use crate::terminal;
+use crate::user::UserSpec;
 
 /// What to run, and how; see the flags of `masu exec`.
 #[derive(Debug, Clone, Default)]
@@ -37,8 +38,7 @@ pub struct ExecOptions {
     /// Added to the container's environment.
     pub env: Vec<String>,
     pub tty: bool,
-    /// uid, and gid if given.
-    pub user: Option<(u32, Option<u32>)>,
+    pub user: Option<UserSpec>,
     pub additional_gids: Vec<u32>,
     /// Capabilities on top of the container's; never inheritable ones (CVE-2022-29162).
     pub caps: Vec<String>,
@@ -72,7 +72,13 @@ impl Container {
 
         // plan
         let defaults = self.dir.defaults()?;
-        let process = process_of(options, &defaults)?;
+        let mut process = process_of(options, &defaults)?;
+        if let Some(user) = options.user.as_ref().filter(|_| options.process.is_none()) {
+            let found = user.find(self.root(&init)?.as_fd())?;
+            process.user.uid = found.uid;
+            process.user.gid = found.gid.unwrap_or(process.user.gid);
+            process.user.additional_gids.extend(found.groups);
+        }
         let filter = self.dir.filter()?.map(|bytes| Filter::from_bytes(&bytes)).transpose()?;
         let mut found = Findings::new();
         let plan = ProcessPlan::plan(&process, filter, 0, options.preserve_fds, &mut found);
@@ -257,10 +263,6 @@ fn process_of(options: &ExecOptions, defaults: &Defaults) -> Result<spec::Proces
             process.env.extend(options.env.iter().cloned());
             if let Some(cwd) = &options.cwd {
                 process.cwd.clone_from(cwd);
-            }
-            if let Some((uid, gid)) = options.user {
-                process.user.uid = uid;
-                process.user.gid = gid.unwrap_or(process.user.gid);
             }
             process.user.additional_gids.extend(&options.additional_gids);
             process.no_new_privileges = options.no_new_privileges.unwrap_or(process.no_new_privileges);

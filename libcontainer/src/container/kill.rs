@@ -12,7 +12,8 @@ impl Container {
     /// Sends `signal` (a number; 0 only asks whether init is there) to init, by its pidfd, so that it never reaches another
     /// process with the same number. With `all`, to every process of the container.
     ///
-    /// SIGKILL for an init that shares its pid namespace goes to all: the kernel ends nobody along with it.
+    /// SIGKILL for an init that shares its pid namespace goes to all: the kernel ends nobody along with it. Of a container
+    /// without a cgroup only init is known.
     pub fn kill(&self, signal: i32, all: bool) -> Result<()> {
         if self.record.pid == 0 && self.status()? == Status::Creating {
             return Err(Error::wrong_status("container not running: it is being created"));
@@ -21,7 +22,8 @@ impl Container {
         // without a pid namespace of its own what init left behind lives on
         let rest = signal == libc::SIGKILL && self.record.fresh_namespaces & libc::CLONE_NEWPID == 0;
         // callers pass the flag to clean up (containerd's KillAll)
-        if all || (rest && (init.is_some() || !self.cgroup()?.processes()?.is_empty())) {
+        let has_cgroup = !self.record.cgroup.is_empty();
+        if has_cgroup && (all || (rest && (init.is_some() || !self.cgroup()?.processes()?.is_empty()))) {
             return self.signal_all(signal);
         }
         let Some(init) = init else { return Err(Error::wrong_status("container not running")) };

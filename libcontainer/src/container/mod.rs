@@ -13,10 +13,11 @@ mod update;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
 
@@ -163,6 +164,7 @@ impl Container {
 
     /// All processes of the container, sub-cgroups included; sorted.
     pub fn processes(&self) -> Result<Vec<i32>> {
+        self.check_cgroup()?;
         self.cgroup()?.processes()
     }
 
@@ -171,12 +173,21 @@ impl Container {
         if self.status()? == Status::Stopped {
             return Err(Error::wrong_status(format!("container {} is not running", self.record.id)));
         }
+        self.check_cgroup()?;
         self.cgroup()?.stats()
     }
 
     /// Notices of processes that were killed for want of memory.
     pub fn oom_events(&self) -> Result<crate::cgroup::OomEvents> {
         self.cgroup()?.oom_events()
+    }
+
+    /// Refuses what only a cgroup can tell, for a container that was made without one.
+    fn check_cgroup(&self) -> Result<()> {
+        if self.record.cgroup.is_empty() && self.record.pid != 0 {
+            return Err(Error::unsupported(format!("container {} has no cgroup", self.record.id)));
+        }
+        Ok(())
     }
 
     fn cgroup(&self) -> Result<Cgroup> {
@@ -193,6 +204,17 @@ impl Container {
         Ok(same && self.proc.boot_id()? == self.record.boot_id)
     }
 
+    /// The root directory that `init`, a pidfd of [`Container::init`], has: whatever is looked for below it is the
+    /// container's, and is resolved from here.
+    fn root(&self, init: &OwnedFd) -> Result<OwnedFd> {
+        let doing = || format!("open the root directory of container {}", self.record.id);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::openat(self.proc.as_fd(), format!("{}/root", self.record.pid), flags, Mode::empty()).doing(doing)?;
+        // while it lives its number is no other's
+        crate::sys::signal::send(init.as_fd(), 0).doing(doing)?;
+        Ok(root)
+    }
+
     /// A pidfd of init, or `None` when it is gone. Opened before the check, so that the number cannot be another's.
     fn init(&self) -> Result<Option<OwnedFd>> {
         let Some(pid) = Pid::from_raw(self.record.pid).filter(|_| self.record.pid > 0) else { return Ok(None) };
@@ -205,9 +227,8 @@ impl Container {
     }
 }
 
-/// All containers of the state root, by id, each opened when it is its turn: a thousand must not need a thousand
-/// descriptors. Those that vanish meanwhile are left out; damaged ones are errors.
-pub fn list(root: &Path) -> Result<impl Iterator<Item = Result<Container>>> {
+/// The ids of all containers of the state root, sorted.
+pub fn ids(root: &Path) -> Result<Vec<String>> {
     let doing = || format!("read the state root {}", root.display());
     let mut ids = Vec::new();
     for entry in std::fs::read_dir(root).doing(doing)? {
@@ -220,6 +241,12 @@ pub fn list(root: &Path) -> Result<impl Iterator<Item = Result<Container>>> {
         }
     }
     ids.sort_unstable();
+    Ok(ids)
+}
+
+/// All containers of the state root, by id, each opened when it is its turn: a thousand must not need a thousand
+/// descriptors. Those that vanish meanwhile are left out; damaged ones are errors.
+pub fn list(root: &Path) -> Result<impl Iterator<Item = Result<Container>>> {
     let proc = Arc::new(Procfs::open()?);
     let open = move |id: String| {
         let dir = StateDir::open(root, &id);
@@ -228,7 +255,7 @@ pub fn list(root: &Path) -> Result<impl Iterator<Item = Result<Container>>> {
             result => Some(result.doing(|| format!("load container {id}"))),
         }
     };
-    Ok(ids.into_iter().filter_map(open))
+    Ok(ids(root)?.into_iter().filter_map(open))
 }
 
 #[cfg(test)]

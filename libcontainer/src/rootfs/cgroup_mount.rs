@@ -56,9 +56,6 @@ impl CgroupMount {
     }
 
     fn mount_v2(&self, target: BorrowedFd<'_>) -> Result<()> {
-        let Some(dir) = &self.v2 else {
-            return Err(Error::unsupported("the container has no cgroup"));
-        };
         if self.namespace {
             match filesystem("cgroup2", "cgroup", &[], self.attributes) {
                 Ok(mount) => {
@@ -70,7 +67,10 @@ impl CgroupMount {
                 Err(e) => return Err(e),
             }
         }
-        self.bind(dir, target)
+        match &self.v2 {
+            Some(dir) => self.bind(dir, target),
+            None => Err(Error::unsupported("the container has no cgroup")),
+        }
     }
 
     fn bind(&self, dir: &str, target: BorrowedFd<'_>) -> Result<()> {

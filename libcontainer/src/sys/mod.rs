@@ -13,6 +13,7 @@ pub mod keyctl;
 pub mod mount_attr;
 pub mod namespace;
 pub mod personality;
+pub mod regex;
 pub mod scheduling;
 pub mod seccomp;
 pub mod signal;

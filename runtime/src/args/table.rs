@@ -6,6 +6,8 @@
 pub(crate) enum Takes {
     /// Nothing, or `=true` and `=false`.
     Nothing,
+    /// The same; or any word, joined to it, as crun takes it: all but `no` and `false` are on.
+    Perhaps,
     /// One text; the last one given counts.
     Text,
     /// One decimal number; the last one given counts.
@@ -65,6 +67,7 @@ const NO_NEW_KEYRING: Flag = on("no-new-keyring", None, "keep the caller's sessi
 const PRESERVE_FDS: Flag = number("preserve-fds", "pass on so many file descriptors after stdio and $LISTEN_FDS");
 const DETACH: Flag = on("detach", Some('d'), "do not wait for the process");
 const NO_SUBREAPER: Flag = on("no-subreaper", None, "do not adopt and reap orphans of the container");
+const REGEX: Flag = on("regex", Some('r'), "the id is an extended regular expression: do it with each container that matches");
 const FORMAT: Flag = text("format", Some('f'), "table or json (default: table)");
 
 const IMAGE_PATH: Flag = text("image-path", None, "directory of the checkpoint's image files");
@@ -82,7 +85,7 @@ const NETWORK_LOCK: Flag = text("network-lock", None, "how the network is locked
 /// Flags that stand before the command (and are taken behind it too).
 pub(crate) static GLOBAL: &[Flag] = &[
     text("root", None, "directory of the containers' state, best on a tmpfs"),
-    text("log", None, "append errors to this file, next to standard error"),
+    text("log", None, "send errors there too: to [file:]PATH, journald:ID or syslog:ID"),
     text("log-format", None, "text or json (default: text)"),
     text("log-level", None, "error, warning, info or debug"),
     on("debug", None, "as --log-level debug"),
@@ -91,6 +94,7 @@ pub(crate) static GLOBAL: &[Flag] = &[
     text("rootless", None, "true, false or auto: whether missing rights to cgroups are tolerated (default: auto)"),
     text("criu", None, ""),
     on("systemd-log", None, ""),
+    on("usage", None, ""),
     on("help", Some('h'), "print this"),
     on("version", Some('v'), "print the version"),
 ];
@@ -147,7 +151,7 @@ pub(crate) static COMMANDS: &[Command] = &[
     Command {
         name: "delete",
         summary: "remove a stopped container and all it holds",
-        flags: &[on("force", Some('f'), "kill the container first if it runs"), on("regex", Some('r'), "")],
+        flags: &[on("force", Some('f'), "kill the container first if it runs"), REGEX],
         ..PLAIN
     },
     Command {
@@ -169,8 +173,8 @@ pub(crate) static COMMANDS: &[Command] = &[
             PIDFD_SOCKET,
             text("cwd", None, "working directory in the container"),
             each("env", Some('e'), "set an environment variable, NAME=VALUE"),
-            on("tty", Some('t'), "give the process a terminal"),
-            text("user", Some('u'), "numeric user, UID[:GID]"),
+            Flag { long: "tty", short: Some('t'), takes: Takes::Perhaps, help: "give the process a terminal" },
+            text("user", Some('u'), "user, UID[:GID] or a name of the container's /etc/passwd, NAME[:GROUP]"),
             each("additional-gids", Some('g'), "numeric supplementary group"),
             text("process", Some('p'), "file with the whole process as in config.json; other flags are then ignored"),
             DETACH,
@@ -200,7 +204,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         operands: "<container-id> [signal]",
         summary: "send a signal (default: SIGTERM) to the container's first process",
         about: "A signal is a number or a name: 9, KILL, SIGKILL, RTMIN+1.",
-        flags: &[on("all", Some('a'), "send it to all processes of the container"), on("regex", Some('r'), "")],
+        flags: &[on("all", Some('a'), "send it to all processes of the container"), REGEX],
         count: (1, 2),
         ..PLAIN
     },
@@ -210,6 +214,14 @@ pub(crate) static COMMANDS: &[Command] = &[
         summary: "list the containers below --root",
         flags: &[FORMAT, on("quiet", Some('q'), "print ids only")],
         count: (0, 0),
+        ..PLAIN
+    },
+    Command {
+        name: "mounts",
+        operands: "add|remove <container-id> <mounts.json>",
+        summary: "add mounts to a container that exists, or remove them",
+        about: "The file, - for standard input, is a list as `mounts` of config.json; to remove, the destination is enough.",
+        count: (3, 3),
         ..PLAIN
     },
     Command { name: "pause", summary: "suspend all processes of a container", ..PLAIN },

@@ -69,6 +69,56 @@ fn clusters() {
 }
 
 #[test]
+fn a_terminal_may_be_refused_in_the_same_word() {
+    for (line, on) in [
+        ("exec -t id sh", true),
+        ("exec --tty id sh", true),
+        ("exec --tty=true id sh", true),
+        ("exec --tty=/dev/pts/0 id sh", true),
+        ("exec -ttrue id sh", false),
+        ("exec --tty=false id sh", false),
+        ("exec --tty=no id sh", false),
+        ("exec -tno id sh", false),
+        ("exec -tfalse id sh", false),
+        ("exec -t=false id sh", false),
+        ("exec -tty=no id sh", false),
+        ("exec id -tno", false),
+    ] {
+        let a = parse(line);
+        // the letters of a cluster are flags
+        assert_eq!(a.problem.is_some(), line.contains("-ttrue"), "{line}: {:?}", a.problem);
+        assert!(a.problem.is_some() || a.on("tty") == on, "{line}");
+    }
+}
+
+#[test]
+fn long_names_may_be_cut_short_where_that_names_one() {
+    for (line, flag, value) in [
+        ("run --bun /b id", "bundle", "/b"),
+        ("run --bund=/b id", "bundle", "/b"),
+        ("create --pid-f /p id", "pid-file", "/p"),
+        ("exec --process /p id", "process", "/p"),
+        ("update --memory 5 id", "memory", "5"),
+        ("--log-f json list", "log-format", "json"),
+        ("list --log-f json", "log-format", "json"),
+        // the command's own flags first: --rootless is one of the program's too
+        ("list --f json", "format", "json"),
+    ] {
+        let a = parse(line);
+        assert_eq!((a.problem.as_deref(), a.text(flag)), (None, Some(value)), "{line}");
+    }
+    for (line, problem) in [
+        ("run --pid /p id", "flag --pid is ambiguous: --pidfd-socket or --pid-file"),
+        ("run --no id", "flag --no is ambiguous: --no-subreaper or --no-pivot"),
+        ("--log- x list", "flag --log- is ambiguous: --log-format or --log-level"),
+        ("run --bundler /b id", "flag provided but not defined: -bundler"),
+    ] {
+        assert_eq!(parse(line).problem.as_deref(), Some(problem), "{line}");
+    }
+    assert!(parse("spec --rootl").on("rootless") && parse("state --us").help);
+}
+
+#[test]
 fn behind_the_id_of_exec_and_ps_nothing_is_ours() {
     let a = parse("exec -t id ls -la --help -d -- x");
     assert_eq!(a.operands, ["id", "ls", "-la", "--help", "-d", "--", "x"]);
@@ -107,6 +157,7 @@ fn what_is_wrong_is_said_in_the_words_of_go() {
         ("restore --lsm-mount-context", "flag needs an argument: --lsm-mount-context"),
         ("run -bundle", "flag needs an argument: -bundle"),
         ("run -b", "flag needs an argument: --bundle"),
+        ("--rootless maybe list", "invalid value \"maybe\" for flag -rootless: neither true, false nor auto"),
         ("run --preserve-fds x id", "invalid value \"x\" for flag -preserve-fds: not a number"),
         ("frobnicate", "No help topic for 'frobnicate'"),
         ("state", "\"state\" requires exactly 1 argument(s)"),

@@ -10,6 +10,7 @@ use crate::args::Args;
 use crate::call::Call;
 
 pub(super) fn run(call: &Call<'_>) -> Result<u8> {
+    call.check_name()?;
     let options = CreateOptions { detach: true, ..options(call.args)? };
     container::create(&call.root()?, call.id()?, &options)?;
     Ok(0)
@@ -17,10 +18,11 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
 
 /// The flags that `create` and `run` share.
 pub(super) fn options(args: &Args) -> error::Result<CreateOptions> {
-    let systemd = match args.text("cgroup-manager") {
-        None | Some("cgroupfs") => false,
-        Some("systemd") => true,
-        Some("disabled") => return Err(Error::unsupported("--cgroup-manager disabled is not supported")),
+    let (systemd_cgroup, no_cgroup) = match args.text("cgroup-manager") {
+        None => (args.on("systemd-cgroup"), false),
+        Some("cgroupfs") => (false, false),
+        Some("systemd") => (true, false),
+        Some("disabled") => (false, true),
         Some(other) => return Err(Error::invalid(format!("--cgroup-manager {other}: neither cgroupfs, systemd nor disabled"))),
     };
     Ok(CreateOptions {
@@ -33,7 +35,8 @@ pub(super) fn options(args: &Args) -> error::Result<CreateOptions> {
         no_new_keyring: args.on("no-new-keyring"),
         preserve_fds: preserve_fds(args)?,
         listen_fds: listen_fds(),
-        systemd_cgroup: systemd || args.on("systemd-cgroup"),
+        systemd_cgroup,
+        no_cgroup,
         notify_socket: std::env::var_os("NOTIFY_SOCKET").filter(|s| !s.is_empty()).map(PathBuf::from),
         ..CreateOptions::default()
     })

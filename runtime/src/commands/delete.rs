@@ -1,19 +1,37 @@
 //! `delete`: remove a stopped container.
 
+use std::ffi::CString;
+
 use anyhow::Result;
 use libcontainer::container;
 use libcontainer::error::{self, Error};
+use libcontainer::sys::regex::Regex;
 
-use crate::args::Args;
 use crate::call::Call;
+use crate::log::complain;
 
 pub(super) fn run(call: &Call<'_>) -> Result<u8> {
-    refuse_regex(call.args)?;
-    container::delete(&call.root()?, call.id()?, call.args.on("force"))?;
+    let root = call.root()?;
+    let force = call.args.on("force");
+    if call.args.on("regex") {
+        return each_match(call, |id| container::delete(&root, id, force));
+    }
+    container::delete(&root, call.id()?, force)?;
     Ok(0)
 }
 
-/// crun's --regex: an id that happens to be a pattern must not be taken for an id.
-pub(super) fn refuse_regex(args: &Args) -> error::Result<()> {
-    if args.on("regex") { Err(Error::unsupported("--regex is not supported")) } else { Ok(()) }
+/// crun's --regex: does it with each container whose id matches. One that it fails for is told and does not keep it from
+/// the others, nor does it change the exit code.
+pub(super) fn each_match(call: &Call<'_>, mut act: impl FnMut(&str) -> error::Result<()>) -> Result<u8> {
+    let pattern = call.args.operands.first().map_or("", String::as_str);
+    let bad = |why: &str| Error::invalid(format!("invalid regular expression {pattern}: {why}"));
+    let regex = Regex::new(&CString::new(pattern).map_err(|_| bad("it holds a NUL byte"))?).map_err(|why| bad(&why))?;
+    for id in container::ids(&call.root()?)? {
+        if CString::new(id.as_str()).is_ok_and(|text| regex.matches(&text))
+            && let Err(e) = act(&id)
+        {
+            complain(&format!("container {id}: {e}"));
+        }
+    }
+    Ok(0)
 }

@@ -1,15 +1,19 @@
 //! `kill`: send a signal to a container.
 
 use anyhow::Result;
+use libcontainer::container::Container;
 use libcontainer::error::{Error, Kind};
 
 use crate::call::Call;
 
 pub(super) fn run(call: &Call<'_>) -> Result<u8> {
-    super::delete::refuse_regex(call.args)?;
     let word = call.args.operands.get(1).map_or("", String::as_str);
     let signal = number(word).ok_or_else(|| Error::invalid(format!("unknown signal \"{word}\"")))?;
     let all = call.args.on("all");
+    if call.args.on("regex") {
+        let root = call.root()?;
+        return super::delete::each_match(call, |id| Container::open(&root, id)?.kill(signal, all));
+    }
     match call.container()?.kill(signal, all) {
         // who sends --all means "let there be none"
         Err(e) if all && e.kind() == Kind::WrongStatus => Ok(0),

@@ -9,6 +9,7 @@ use crate::call::Call;
 use crate::foreground::{self, Foreground, Signals};
 
 pub(super) fn run(call: &Call<'_>) -> Result<u8> {
+    call.check_name()?;
     let options = CreateOptions { detach: call.args.on("detach"), ..create::options(call.args)? };
     let (root, id) = (call.root()?, call.id()?);
     // from here on a signal is for the container, and kept until there is one
