@@ -141,9 +141,18 @@ impl Test {
     /// # Errors
     /// The files of its output cannot be made.
     pub fn launched<S: AsRef<OsStr>>(&self, options: &[&str], words: impl IntoIterator<Item = S>) -> Result<Command> {
+        let payload = self.payload.to_string_lossy();
+        self.under(&[&[&payload, "launch"], options, &["--"]].concat(), words)
+    }
+
+    /// The command of [`Test::command`] as the last words of the command `outer`.
+    ///
+    /// # Errors
+    /// The files of its output cannot be made.
+    pub fn under<S: AsRef<OsStr>>(&self, outer: &[&str], words: impl IntoIterator<Item = S>) -> Result<Command> {
         let plain = self.command(words)?;
-        let mut command = Command::new(&self.payload);
-        command.arg("launch").args(options).arg("--").arg(plain.get_program()).args(plain.get_args());
+        let mut command = Command::new(outer.first().context("a program")?);
+        command.args(outer.iter().skip(1)).arg(plain.get_program()).args(plain.get_args());
         redirect(&mut command, &self.stem())?;
         Ok(command)
     }

@@ -114,7 +114,7 @@ impl Features {
                 intel_rdt: Switch { enabled: false },
                 memory_policy: MemoryPolicy { modes: &memory_policy::MODES, flags: &memory_policy::FLAGS },
                 mount_extensions: MountExtensions { idmap: Switch { enabled: false } },
-                net_devices: Switch { enabled: false },
+                net_devices: Switch { enabled: true },
             },
             annotations: BTreeMap::from([
                 ("io.github.masu-containers.masu.version", version.to_string()),
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(d["linux"]["mountExtensions"]["idmap"]["enabled"], false);
         assert_eq!(d["linux"]["cgroup"]["systemdUser"], false);
         assert_eq!(d["linux"]["intelRdt"]["enabled"], false);
-        assert_eq!(d["linux"]["netDevices"]["enabled"], false);
+        assert_eq!(d["linux"]["netDevices"]["enabled"], true);
         assert_eq!(d["linux"]["memoryPolicy"]["modes"].as_array().unwrap().len(), 7);
         assert_eq!(d["linux"]["capabilities"].as_array().unwrap().len(), 41);
         assert!(d["potentiallyUnsafeConfigAnnotations"].as_array().unwrap().is_empty());

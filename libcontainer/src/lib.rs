@@ -25,6 +25,8 @@ pub mod lsm;
 pub mod mask;
 pub mod memory_policy;
 pub mod namespaces;
+pub mod net_devices;
+mod netlink;
 mod notify;
 pub mod personality;
 mod pidfd;

@@ -13,6 +13,7 @@ use crate::findings::Findings;
 use crate::hooks::Hooks;
 use crate::memory_policy;
 use crate::namespaces::Namespaces;
+use crate::net_devices::NetDevices;
 use crate::personality;
 use crate::process::ProcessPlan;
 use crate::rootfs::RootfsPlan;
@@ -43,6 +44,7 @@ pub struct Plan {
     pub annotations: BTreeMap<String, String>,
     pub namespaces: Namespaces,
     pub time_offsets: TimeOffsets,
+    pub net_devices: NetDevices,
     pub cgroup: CgroupPlan,
     pub rootfs: RootfsPlan,
     pub hostname: String,
@@ -77,6 +79,7 @@ impl Plan {
             refuse_unsupported(linux, found);
             plan.namespaces = Namespaces::plan(&linux.namespaces, found);
             plan.time_offsets = found.at("linux.timeOffsets", TimeOffsets::plan(&linux.time_offsets, &plan.namespaces)).unwrap_or_default();
+            plan.net_devices = NetDevices::plan(&linux.net_devices, &plan.namespaces, found);
             check_names(spec, &plan.namespaces, found);
             plan.sysctls = Sysctls::plan(&linux.sysctl, &plan.namespaces, &spec.domainname, found);
             plan.cgroup = CgroupPlan::plan(layout, id, &linux.cgroups_path, linux.resources.as_ref(), found);
@@ -164,10 +167,8 @@ fn check_version(version: &str, found: &mut Findings) {
 
 /// What has an issue of its own is an error until then, never silence.
 fn refuse_unsupported(linux: &spec::Linux, found: &mut Findings) {
-    for (there, what) in [(linux.intel_rdt.is_some(), "intelRdt"), (!linux.net_devices.is_empty(), "netDevices")] {
-        if there {
-            found.wrong(format_args!("linux.{what}"), Error::unsupported(format!("linux.{what} is not supported yet")));
-        }
+    if linux.intel_rdt.is_some() {
+        found.wrong("linux.intelRdt", Error::unsupported("linux.intelRdt is not supported yet"));
     }
     if !(linux.uid_mappings.is_empty() && linux.gid_mappings.is_empty()) {
         found.warn("linux", "linux: id mappings mean nothing without a user namespace");

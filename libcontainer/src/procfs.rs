@@ -106,6 +106,18 @@ impl Procfs {
         self.fd.as_fd()
     }
 
+    /// A namespace of process `pid`, by its file's name in namespaces(7).
+    pub fn namespace(&self, pid: i32, file: &str) -> Result<OwnedFd> {
+        let doing = || format!("open /proc/{pid}/ns/{file}");
+        let dir = self.open_file(&format!("{pid}/ns"), OFlags::PATH | OFlags::DIRECTORY).doing(doing)?;
+        // the one kind of link that is followed: it leads to the namespace itself, wherever it is
+        let fd = rustix::fs::openat(&dir, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).doing(doing)?;
+        match rustix::fs::fstatfs(&fd).doing(doing)?.f_type as i64 {
+            libc::NSFS_MAGIC => Ok(fd),
+            _ => Err(Error::new(Kind::Internal, format!("/proc/{pid}/ns/{file} is not a namespace"))),
+        }
+    }
+
     /// What identifies the process `pid` for as long as the machine runs: its state and start time. `None` when there is
     /// no such process.
     pub fn process(&self, pid: i32) -> Result<Option<ProcessStat>> {

@@ -131,10 +131,17 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     };
     let mut child = spawn(&plan, &inherited, into).doing(|| "unable to start container process")?;
     log::debug!("init of container {id} is process {}", child.pid);
+    let moves_to = net_namespace(&plan, &inherited, &proc, child.pid);
     // our copies of init's ends: else its death would not be the end of the stream
     drop(inherited);
 
+    let mut devices = None;
     let made = (|| -> Result<Option<OwnedFd>> {
+        if let Some(namespace) = moves_to? {
+            // while init makes its mounts; it waits for us before hooks or the program look
+            let own = proc.namespace(rustix::process::getpid().as_raw_nonzero().get(), "net")?;
+            devices = Some(plan.net_devices.move_into(&namespace, own)?);
+        }
         if let Some(score) = plan.process.oom_score_adj {
             proc.write(&format!("{}/oom_score_adj", child.pid), score.to_string().as_bytes())
                 .doing(|| format!("failed to update /proc/self/oom_score_adj to {score}"))?;
@@ -181,6 +188,9 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     ours.send(&Message::Recorded).doing(|| "unable to start container process: release init")?;
 
     cgroup.keep();
+    if let Some(devices) = devices {
+        devices.keep();
+    }
     let (pid, pidfd) = child.keep()?;
     drop(lock);
     let container = Container { root: root.to_owned(), dir: dir.keep()?, record, proc: Arc::new(proc) };
@@ -302,6 +312,17 @@ fn join_pid_namespace(namespace: &Opened) -> Result<OwnedFd> {
 pub(super) fn own_pid_namespace() -> Result<OwnedFd> {
     use rustix::fs::{Mode, OFlags};
     rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).doing(|| "open the own pid namespace")
+}
+
+/// Where network devices are to be moved: the namespace that is made with init, or the one that init joins.
+fn net_namespace(plan: &Plan, inherited: &init::Inherited, proc: &Procfs, pid: i32) -> Result<Option<OwnedFd>> {
+    if plan.net_devices.is_empty() {
+        return Ok(None);
+    }
+    match inherited.namespaces.iter().find(|n| n.flag == libc::CLONE_NEWNET) {
+        Some(joined) => Ok(Some(rustix::io::fcntl_dupfd_cloexec(&joined.fd, 3).doing(|| "duplicate a namespace's descriptor")?)),
+        None => proc.namespace(pid, "net").map(Some),
+    }
 }
 
 fn words_of_clone(namespaces: &Namespaces) -> String {
