@@ -81,21 +81,39 @@ fn target_directory() -> Result<PathBuf> {
     }
 }
 
+/// An example program of libcontainer.
+///
+/// # Errors
+/// Its build failed.
+pub fn example(name: &str) -> Result<PathBuf> {
+    let target = target_directory()?;
+    let built = target.join("debug/examples").join(name);
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--package", "libcontainer", "--example", name, "--target-dir"]).arg(&target);
+    run_build(&mut cargo, name)?;
+    Ok(built)
+}
+
 fn build(package: &str, program: &str) -> Result<PathBuf> {
     let target = target_directory()?;
     let triple = static_triple();
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--package", package, "--bin", program, "--target", &triple, "--target-dir"]).arg(&target);
-    cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")));
     cargo.env("CARGO_PROFILE_DEV_STRIP", "true").env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
     if triple.ends_with("gnu") {
         cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
     }
+    run_build(&mut cargo, program)?;
+    Ok(target.join(triple).join("debug").join(program))
+}
+
+fn run_build(cargo: &mut Command, program: &str) -> Result<()> {
+    cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")));
     let output = cargo.stdin(Stdio::null()).output().with_context(|| format!("run cargo to build {program}"))?;
     if !output.status.success() {
-        bail!("build {program} for {triple}: {}", String::from_utf8_lossy(&output.stderr));
+        bail!("build {program}: {}", String::from_utf8_lossy(&output.stderr));
     }
-    Ok(target.join(triple).join("debug").join(program))
+    Ok(())
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {

@@ -127,6 +127,16 @@ impl Test {
         finish(&mut command, &self.stem())
     }
 
+    /// Runs another program than the runtime to its end, with the same standard streams.
+    ///
+    /// # Errors
+    /// It does not start, or hangs.
+    pub fn run_command(&self, mut command: Command) -> Result<Output> {
+        self.commands.set(self.commands.get() + 1);
+        redirect(&mut command, &self.stem())?;
+        self.finish(command)
+    }
+
     /// Runs the runtime with `words` to its end.
     ///
     /// # Errors

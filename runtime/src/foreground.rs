@@ -6,15 +6,15 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use libcontainer::container::Process;
-use libcontainer::error::{Doing, Error, Kind, Result};
+use libcontainer::container::{Exit, Process};
+use libcontainer::error::{Doing, Error, Result};
 use libcontainer::sys::signal;
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, WaitIdOptions, WaitOptions};
+use rustix::process::{Pid, WaitOptions};
 use rustix::stdio;
 
 use crate::relay::{HostTerminal, Relay};
@@ -106,8 +106,8 @@ impl Foreground<'_> {
             }
             for source in wait(&wanted)? {
                 match source {
-                    Source::Process if relay.is_none() => return exit_code(pidfd.as_fd()),
-                    Source::Process => code = Some(exit_code(pidfd.as_fd())?),
+                    Source::Process if relay.is_none() => return Ok(Exit::wait(&pidfd)?.code()),
+                    Source::Process => code = Some(Exit::wait(&pidfd)?.code()),
                     Source::Signals => {
                         while let Some(number) = signals.next()? {
                             match (number, code) {
@@ -173,17 +173,6 @@ fn reap(pid: i32) -> Result<Option<u8>> {
             Ok(None) | Err(Errno::CHILD) => return Ok(code),
             Err(Errno::INTR) => {}
             Err(e) => return Err(e).doing(|| "wait for children"),
-        }
-    }
-}
-
-fn exit_code(pidfd: BorrowedFd<'_>) -> Result<u8> {
-    loop {
-        match rustix::process::waitid(rustix::process::WaitId::PidFd(pidfd), WaitIdOptions::EXITED) {
-            Ok(Some(status)) => return Ok(code_of(status.exit_status(), status.terminating_signal())),
-            Ok(None) => return Err(Error::new(Kind::Internal, "wait for the process: it has not ended")),
-            Err(Errno::INTR) => {}
-            Err(e) => return Err(e).doing(|| "wait for the process"),
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::namespaces::{Namespaces, Opened};
 use crate::plan::{Choices, Plan};
 use crate::process::channel::{Channel, Message};
 use crate::process::gate::Gate;
-use crate::process::init;
+use crate::process::{Stdio, init};
 use crate::procfs::Procfs;
 use crate::rfc3339;
 use crate::seccomp;
@@ -33,11 +33,13 @@ use crate::sys::namespace::setns;
 use crate::terminal;
 
 /// What the caller asks for besides the bundle; see the flags of `masu create`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct CreateOptions {
     pub bundle: PathBuf,
     /// Another name for the bundle's config.json.
     pub config: Option<PathBuf>,
+    /// The standard streams; by default those of the caller.
+    pub stdio: Stdio,
     /// A unix socket that gets the terminal's master end.
     pub console_socket: Option<PathBuf>,
     /// A unix socket that gets a pidfd of init.
@@ -122,6 +124,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     let joins_cgroups = !plan.cgroup.paths().v1.is_empty();
     let inherited = init::Inherited {
         channel: theirs,
+        stdio: &options.stdio,
         gate,
         namespaces: joined,
         proc: if init_needs_proc { Some(proc.try_clone()?) } else { None },
@@ -279,7 +282,7 @@ fn keep_defaults(dir: &StateDir, plan: &Plan, spec: &Spec) -> Result<()> {
 }
 
 /// The one clone. A pid namespace that is joined is joined by us before it, for our children only, and left after it.
-fn spawn(plan: &Plan, inherited: &init::Inherited, into: Option<std::os::fd::BorrowedFd<'_>>) -> Result<Child> {
+fn spawn(plan: &Plan, inherited: &init::Inherited<'_>, into: Option<std::os::fd::BorrowedFd<'_>>) -> Result<Child> {
     // nobody in a namespace that init joins may trace it, or read from it what is not theirs (CVE-2016-9962)
     let dumpable = rustix::process::dumpable_behavior()?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).doing(|| "become non-dumpable")?;

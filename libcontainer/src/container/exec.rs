@@ -15,10 +15,10 @@ use crate::error::{Doing, Error, Kind, Result};
 use crate::findings::Findings;
 use crate::memory_policy;
 use crate::plan;
-use crate::process::ProcessPlan;
 use crate::process::channel::{Channel, Message};
 use crate::process::exec_init;
 use crate::process::gate;
+use crate::process::{ProcessPlan, Stdio};
 use crate::procfs::Procfs;
 use crate::seccomp::{self, Filter};
 use crate::spec;
@@ -29,7 +29,7 @@ use crate::terminal;
 use crate::user::UserSpec;
 
 /// What to run, and how; see the flags of `masu exec`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct ExecOptions {
     /// A whole process document; it stands in for the container's own and for most of what follows.
     pub process: Option<spec::Process>,
@@ -49,6 +49,8 @@ pub struct ExecOptions {
     pub cgroups: Vec<String>,
     pub ignore_paused: bool,
     pub preserve_fds: u32,
+    /// The standard streams; by default those of the caller.
+    pub stdio: Stdio,
     pub console_socket: Option<PathBuf>,
     /// Rows and columns of the terminal, where the process document does not say.
     pub console_size: Option<(u16, u16)>,
@@ -103,6 +105,7 @@ impl Container {
         let into = if plan.cpu_affinity.initial.is_none() { cgroup.clone_target() } else { None };
         let joins_cgroups = !self.record.cgroup.v1.is_empty() || into.is_none();
         let inherited = exec_init::Inherited {
+            stdio: &options.stdio,
             channel: theirs,
             init,
             namespaces: self.record.namespaces & !libc::CLONE_NEWPID,
@@ -150,7 +153,7 @@ impl Container {
     }
 
     /// Clones into the container's pid namespace and cgroup.
-    fn spawn(&self, plan: &ProcessPlan, inherited: &exec_init::Inherited, into: Option<BorrowedFd<'_>>) -> Result<Child> {
+    fn spawn(&self, plan: &ProcessPlan, inherited: &exec_init::Inherited<'_>, into: Option<BorrowedFd<'_>>) -> Result<Child> {
         let _bound = plan.cpu_affinity.initial.as_ref().map(Bound::to).transpose()?;
         let dumpable = rustix::process::dumpable_behavior()?;
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).doing(|| "become non-dumpable")?;
@@ -230,7 +233,7 @@ impl Container {
     }
 }
 
-fn clone_into(cgroup: Option<BorrowedFd<'_>>, plan: &ProcessPlan, inherited: &exec_init::Inherited) -> Result<Side, Errno> {
+fn clone_into(cgroup: Option<BorrowedFd<'_>>, plan: &ProcessPlan, inherited: &exec_init::Inherited<'_>) -> Result<Side, Errno> {
     let cloned = clone3(0, cgroup);
     if let Ok(Side::Child) = cloned {
         exec_init::run(plan, inherited);

@@ -10,6 +10,7 @@ mod pause;
 mod record;
 mod start;
 mod update;
+mod wait;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,6 +26,9 @@ pub use create::{CreateOptions, create};
 pub use delete::delete;
 pub use exec::ExecOptions;
 pub use record::Record;
+pub use wait::Exit;
+
+pub use crate::process::Stdio;
 
 use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, Kind, Result};

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use super::channel::{Channel, Message};
 use super::plan::ProcessPlan;
+use super::stdio::Stdio;
 use crate::error::{Doing, Result};
 use crate::keyring;
 use crate::procfs::Procfs;
@@ -17,7 +18,8 @@ use crate::terminal;
 
 /// What the runtime gives an exec'd process.
 #[derive(Debug)]
-pub(crate) struct Inherited {
+pub(crate) struct Inherited<'a> {
+    pub(crate) stdio: &'a Stdio,
     pub(crate) channel: Channel,
     /// The container's init.
     pub(crate) init: OwnedFd,
@@ -31,7 +33,7 @@ pub(crate) struct Inherited {
 }
 
 /// Runs in the child of the clone; never returns.
-pub(crate) fn run(plan: &ProcessPlan, inherited: &Inherited) -> ! {
+pub(crate) fn run(plan: &ProcessPlan, inherited: &Inherited<'_>) -> ! {
     match steps(plan, inherited) {
         Ok(never) => match never {},
         Err(error) => {
@@ -41,12 +43,13 @@ pub(crate) fn run(plan: &ProcessPlan, inherited: &Inherited) -> ! {
     }
 }
 
-fn steps(plan: &ProcessPlan, inherited: &Inherited) -> Result<Infallible> {
+fn steps(plan: &ProcessPlan, inherited: &Inherited<'_>) -> Result<Infallible> {
     let channel = &inherited.channel;
     let mut keep: Vec<u32> = (3..3 + plan.preserved_fds).collect();
     keep.extend([channel.number(), inherited.init.as_raw_fd() as u32]);
     keep.extend(inherited.proc.iter().map(|p| p.as_fd().as_raw_fd() as u32));
     keep.sort_unstable();
+    inherited.stdio.take()?;
     close_all_but(&keep).doing(|| "close descriptors")?;
     signal::reset(inherited.ignored).doing(|| "reset signals")?;
     rustix::process::setsid().doing(|| "start a session")?;

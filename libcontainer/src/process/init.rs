@@ -9,6 +9,7 @@ use std::os::fd::AsRawFd;
 use super::channel::{Channel, Message};
 use super::finish::{Program, fail_after_ready, pairs, reopen_null};
 use super::gate::Gate;
+use super::stdio::Stdio;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::hooks;
 use crate::keyring;
@@ -23,7 +24,8 @@ use crate::terminal;
 
 /// What the runtime opened for init.
 #[derive(Debug)]
-pub(crate) struct Inherited {
+pub(crate) struct Inherited<'a> {
+    pub(crate) stdio: &'a Stdio,
     pub(crate) channel: Channel,
     pub(crate) gate: Gate,
     pub(crate) namespaces: Vec<Opened>,
@@ -38,7 +40,7 @@ pub(crate) struct Inherited {
 }
 
 /// Runs in the child of the clone; never returns.
-pub(crate) fn run(plan: &Plan, inherited: &Inherited) -> ! {
+pub(crate) fn run(plan: &Plan, inherited: &Inherited<'_>) -> ! {
     match steps(plan, inherited) {
         Ok(never) => match never {},
         Err(error) => {
@@ -48,9 +50,10 @@ pub(crate) fn run(plan: &Plan, inherited: &Inherited) -> ! {
     }
 }
 
-fn steps(plan: &Plan, inherited: &Inherited) -> Result<Infallible> {
+fn steps(plan: &Plan, inherited: &Inherited<'_>) -> Result<Infallible> {
     let channel = &inherited.channel;
 
+    inherited.stdio.take()?;
     // nothing of the runtime's may be seen in the container, least of all a folder of the host (CVE-2024-21626)
     close_all_but(&kept(plan, inherited)).doing(|| "close descriptors")?;
     allow_leaving(inherited.open_files);
@@ -131,7 +134,7 @@ fn steps(plan: &Plan, inherited: &Inherited) -> Result<Infallible> {
 }
 
 /// Descriptors that init needs, sorted.
-fn kept(plan: &Plan, inherited: &Inherited) -> Vec<u32> {
+fn kept(plan: &Plan, inherited: &Inherited<'_>) -> Vec<u32> {
     let mut keep: Vec<u32> = (3..3 + plan.process.preserved_fds).collect();
     keep.extend([inherited.channel.number(), inherited.gate.number()]);
     keep.extend(inherited.namespaces.iter().map(|n| n.fd.as_raw_fd() as u32));
@@ -142,7 +145,7 @@ fn kept(plan: &Plan, inherited: &Inherited) -> Vec<u32> {
 }
 
 /// The cgroup namespace's root is the cgroup that we are in when it is made, so we must be in it for good.
-fn enter_cgroup(plan: &Plan, inherited: &Inherited) -> Result<()> {
+fn enter_cgroup(plan: &Plan, inherited: &Inherited<'_>) -> Result<()> {
     if inherited.joins_cgroups {
         inherited.channel.expect("released", |m| if let Message::Released = m { Some(()) } else { None })?;
     }

@@ -16,6 +16,8 @@ pub(crate) mod gate;
 mod id_maps;
 pub(crate) mod init;
 mod plan;
+mod stdio;
 
 pub use id_maps::{IdMap, IdMaps};
 pub use plan::{ProcessPlan, Terminal};
+pub use stdio::Stdio;

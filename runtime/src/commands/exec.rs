@@ -52,6 +52,7 @@ fn options(args: &Args) -> error::Result<ExecOptions> {
         pidfd_socket: path(args, "pidfd-socket"),
         pid_file: pid_file(args)?,
         detach: args.on("detach"),
+        ..ExecOptions::default()
     })
 }
 

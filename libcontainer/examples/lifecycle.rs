@@ -1,0 +1,63 @@
+//! The whole life of a container from a program: created with a pipe as its standard output, started, a second process
+//! executed in it, waited for, deleted.
+//!
+//! ```text
+//! lifecycle STATE-ROOT BUNDLE ID PROGRAM [ARGUMENT...]
+//! ```
+//!
+//! The container runs what its config.json says, at least a line of text, until it is killed; the program is executed in it. Prints what the program
+//! wrote and how both ended. A real one would seal its own executable first, if whoever runs in the container is not to be
+//! trusted: see `libcontainer::sealed_exe`.
+#![allow(clippy::print_stdout, reason = "this is what it is for")]
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, pipe};
+use std::path::Path;
+
+use libcontainer::container::{self, CreateOptions, ExecOptions, Stdio};
+use libcontainer::error::Result;
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().collect();
+    let [_, root, bundle, id, program @ ..] = args.as_slice() else {
+        println!("lifecycle STATE-ROOT BUNDLE ID PROGRAM [ARGUMENT...]");
+        return Ok(());
+    };
+    let (output, theirs) = pipe()?;
+    let null = || File::open("/dev/null");
+    let options = CreateOptions {
+        bundle: bundle.into(),
+        stdio: Stdio { stdin: Some(null()?.into()), stdout: Some(theirs.into()), stderr: None },
+        ..CreateOptions::default()
+    };
+    let (mut container, init) = container::create(Path::new(root), id, &options)?;
+    // our copy of the write end: else reading would never end
+    drop(options);
+    let result = in_container(&mut container, program);
+    if result.is_err() {
+        container.delete(true)?;
+        return result;
+    }
+
+    let mut line = String::new();
+    BufReader::new(output).read_line(&mut line)?;
+    container.kill(libc::SIGKILL, false)?;
+    let exit = init.wait()?;
+    container.delete(false)?;
+    println!("the container wrote {line:?} and ended with {}", exit.code());
+    Ok(())
+}
+
+fn in_container(container: &mut container::Container, program: &[String]) -> Result<()> {
+    container.start()?;
+    println!("{} is {}", container.record().id, container.status()?);
+    let (mut output, theirs) = pipe()?;
+    let options =
+        ExecOptions { args: program.to_vec(), stdio: Stdio { stdout: Some(theirs.into()), ..Stdio::default() }, ..ExecOptions::default() };
+    let process = container.exec(&options)?;
+    drop(options);
+    let mut text = String::new();
+    output.read_to_string(&mut text)?;
+    println!("the program wrote {text:?} and ended with {}", process.wait()?.code());
+    Ok(())
+}
