@@ -113,7 +113,7 @@ impl Features {
                 selinux: Switch { enabled: true },
                 intel_rdt: Switch { enabled: false },
                 memory_policy: MemoryPolicy { modes: &memory_policy::MODES, flags: &memory_policy::FLAGS },
-                mount_extensions: MountExtensions { idmap: Switch { enabled: false } },
+                mount_extensions: MountExtensions { idmap: Switch { enabled: true } },
                 net_devices: Switch { enabled: true },
             },
             annotations: BTreeMap::from([
@@ -140,7 +140,7 @@ mod tests {
         let d = document();
         assert_eq!((&d["ociVersionMin"], &d["ociVersionMax"]), (&"1.0.0".into(), &spec::VERSION.into()));
         assert!(d["mountOptions"].as_array().unwrap().contains(&"rro".into()));
-        assert_eq!(d["linux"]["mountExtensions"]["idmap"]["enabled"], false);
+        assert_eq!(d["linux"]["mountExtensions"]["idmap"]["enabled"], true);
         assert_eq!(d["linux"]["cgroup"]["systemdUser"], false);
         assert_eq!(d["linux"]["intelRdt"]["enabled"], false);
         assert_eq!(d["linux"]["netDevices"]["enabled"], true);

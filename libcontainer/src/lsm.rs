@@ -4,11 +4,15 @@
 //! Written through the guarded procfs handle only: a label written to something else is a container without one
 //! (CVE-2019-16884, CVE-2025-52881).
 
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
 use crate::error::{Doing, Error, Result};
 use crate::findings::Findings;
 use crate::procfs::Procfs;
+use crate::sys::close_range::leave;
 
 /// The labels to take on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -75,11 +79,22 @@ fn selinux_enabled() -> bool {
     rustix::fs::access("/sys/fs/selinux/enforce", rustix::fs::Access::EXISTS).is_ok()
 }
 
-/// The `mountLabel` as an option of a file system, empty when there is none; an error when SELinux is off.
-pub fn plan_mount_label(label: &str) -> Result<Option<String>> {
-    match label {
-        "" => Ok(None),
-        _ if selinux_enabled() => Ok(Some(label.to_owned())),
-        _ => Err(Error::invalid("linux.mountLabel: selinux label is specified in config, but selinux is disabled or not supported")),
+/// A `mountLabel` without SELinux is an error.
+pub(crate) fn check_mount_label(label: &str) -> Result<()> {
+    if label.contains('\0') {
+        return Err(Error::invalid("linux.mountLabel: it holds a NUL byte"));
     }
+    if label.is_empty() || selinux_enabled() {
+        return Ok(());
+    }
+    Err(Error::invalid("linux.mountLabel: selinux label is specified in config, but selinux is disabled or not supported"))
+}
+
+/// Labels the root of a mount whose file system takes no label as an option (mqueue).
+pub(crate) fn label_mount(mount: BorrowedFd<'_>, label: &str) -> Result<()> {
+    let doing = || format!("set the label {label:?} of the mount");
+    let root = rustix::fs::openat(mount, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).doing(doing)?;
+    rustix::fs::fsetxattr(&root, "security.selinux", label.as_bytes(), XattrFlags::empty()).doing(doing)?;
+    leave(root);
+    Ok(())
 }

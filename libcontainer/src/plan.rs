@@ -16,7 +16,7 @@ use crate::namespaces::Namespaces;
 use crate::net_devices::NetDevices;
 use crate::personality;
 use crate::process::ProcessPlan;
-use crate::rootfs::RootfsPlan;
+use crate::rootfs::{MountPlan, Operation, RootfsPlan};
 use crate::seccomp;
 use crate::spec::{self, Spec, State};
 use crate::sysctl::Sysctls;
@@ -138,14 +138,7 @@ impl Plan {
 
     /// The socket of sd_notify(3): the program sees it at a fixed place.
     fn add_notify(&mut self, dir: &str) {
-        use crate::rootfs::{MountPlan, Operation, What};
-        self.rootfs.operations.push(Operation::Mount(MountPlan {
-            target: "/run/notify".into(),
-            what: What::Bind { source: dir.to_owned(), recursive: false },
-            change: Default::default(),
-            change_all: Default::default(),
-            propagation: Vec::new(),
-        }));
+        self.rootfs.operations.push(Operation::Mount(MountPlan::bind("/run/notify", dir)));
         self.process.env.retain(|e| !e.as_bytes().starts_with(b"NOTIFY_SOCKET="));
         self.process.env.push(c"NOTIFY_SOCKET=/run/notify/notify.sock".to_owned());
     }

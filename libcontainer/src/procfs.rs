@@ -70,6 +70,15 @@ impl Procfs {
         openat2_retry(self.fd.as_fd(), path, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, resolve)
     }
 
+    /// Opens a namespace of the process `pid`; `file` is its name below `/proc/PID/ns`. The kernel's own link is followed from
+    /// a directory that is its own.
+    pub fn open_namespace(&self, pid: i32, file: &str) -> Result<OwnedFd, Errno> {
+        let folder = self.open_file(&format!("{pid}/ns"), OFlags::PATH | OFlags::DIRECTORY)?;
+        let fd = rustix::fs::openat(&folder, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        leave(folder);
+        Ok(fd)
+    }
+
     /// Writes `value` to the file `path` in one call.
     pub fn write(&self, path: &str, value: &[u8]) -> Result<(), Errno> {
         let fd = self.open_file(path, OFlags::WRONLY)?;

@@ -102,6 +102,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     let proc = if writes_proc { Procfs::detached()? } else { Procfs::open()? };
     let init_needs_proc = writes_proc || plan.namespaces.is_fresh(libc::CLONE_NEWTIME);
     let ignored = proc.ignored_signals()?;
+    let id_maps = plan.rootfs.make_id_maps(&proc)?;
 
     // the first side effect is the claim of the id, the second its undo on disk
     let dir = Claim::new(root, id)?;
@@ -128,6 +129,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
         gate,
         namespaces: joined,
         proc: if init_needs_proc { Some(proc.try_clone()?) } else { None },
+        id_maps,
         ignored,
         open_files,
         joins_cgroups,

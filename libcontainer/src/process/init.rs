@@ -4,7 +4,7 @@
 //! the runtime over the channel, whose text the user sees.
 
 use std::convert::Infallible;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::channel::{Channel, Message};
 use super::finish::{Program, fail_after_ready, pairs, reopen_null};
@@ -31,6 +31,8 @@ pub(crate) struct Inherited<'a> {
     pub(crate) namespaces: Vec<Opened>,
     /// For sysctls, labels and a fresh time namespace, when there are any.
     pub(crate) proc: Option<Procfs>,
+    /// The user namespaces that id-mapped mounts take their maps from.
+    pub(crate) id_maps: Vec<OwnedFd>,
     /// The signals that the caller ignores.
     pub(crate) ignored: u64,
     /// How many files it may have open.
@@ -55,7 +57,7 @@ fn steps(plan: &Plan, inherited: &Inherited<'_>) -> Result<Infallible> {
 
     inherited.stdio.take()?;
     // nothing of the runtime's may be seen in the container, least of all a folder of the host (CVE-2024-21626)
-    close_all_but(&kept(plan, inherited)).doing(|| "close descriptors")?;
+    close_all_but(&kept(plan, inherited, true)).doing(|| "close descriptors")?;
     allow_leaving(inherited.open_files);
     // ignored signals would stay ignored in the program
     signal::reset(inherited.ignored).doing(|| "reset signals")?;
@@ -83,7 +85,7 @@ fn steps(plan: &Plan, inherited: &Inherited<'_>) -> Result<Infallible> {
         keyring::join(name)?;
     }
 
-    let mut rootfs = plan.rootfs.build(|| enter_cgroup(plan, inherited)).map_err(|e| e.in_step("mounts"))?;
+    let mut rootfs = plan.rootfs.build(&inherited.id_maps, || enter_cgroup(plan, inherited)).map_err(|e| e.in_step("mounts"))?;
 
     let pid = if plan.hooks.meet() {
         channel.send(&Message::HooksDue)?;
@@ -119,7 +121,7 @@ fn steps(plan: &Plan, inherited: &Inherited<'_>) -> Result<Infallible> {
     plan.rootfs.lock_down(&mut rootfs).map_err(|e| e.in_step("masks"))?;
     rootfs.leave();
     // all that was left open on the way: whoever looks at a created container's init finds no folder of the host
-    close_all_but(&kept(plan, inherited)).doing(|| "close descriptors")?;
+    close_all_but(&kept(plan, inherited, false)).doing(|| "close descriptors")?;
 
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(plan.process.umask.unwrap_or(0o022)));
     let program = plan.process.become_user(inherited.proc.as_ref(), channel).map_err(|e| e.in_step("process"))?;
@@ -133,11 +135,14 @@ fn steps(plan: &Plan, inherited: &Inherited<'_>) -> Result<Infallible> {
     fail_after_ready(&plan.process.execute(&program, channel, || start_hooks(plan, pid, &program)))
 }
 
-/// Descriptors that init needs, sorted.
-fn kept(plan: &Plan, inherited: &Inherited<'_>) -> Vec<u32> {
+/// Descriptors that init needs, sorted: until its root is built, or from then on.
+fn kept(plan: &Plan, inherited: &Inherited<'_>, building: bool) -> Vec<u32> {
     let mut keep: Vec<u32> = (3..3 + plan.process.preserved_fds).collect();
     keep.extend([inherited.channel.number(), inherited.gate.number()]);
-    keep.extend(inherited.namespaces.iter().map(|n| n.fd.as_raw_fd() as u32));
+    if building {
+        keep.extend(inherited.namespaces.iter().map(|n| n.fd.as_raw_fd() as u32));
+        keep.extend(inherited.id_maps.iter().map(|fd| fd.as_raw_fd() as u32));
+    }
     keep.extend(inherited.proc.iter().map(|p| p.as_fd().as_raw_fd() as u32));
     keep.sort_unstable();
     keep.dedup();

@@ -38,12 +38,33 @@ pub(crate) fn mkdir_all(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
     }
 }
 
-/// Opens the directory `path` without following any symbolic link, making its last part where only that is missing. `None`
-/// when it is not as simple as that.
-pub(crate) fn mkdir_plain(root: BorrowedFd<'_>, path: &str) -> Option<OwnedFd> {
-    match open_plain_dir(root, path) {
-        Err(Errno::NOENT) => make_plain(root, path, FileType::Directory),
-        result => result.ok(),
+/// What a mount goes upon.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) fd: OwnedFd,
+    /// No part of the path is a symbolic link: it is where its name says.
+    pub(crate) is_plain: bool,
+    /// It was missing.
+    pub(crate) made: bool,
+}
+
+/// Opens what is at `path`, making it as `kind` and its directories where missing. What exists is taken as it is.
+pub(crate) fn place(root: BorrowedFd<'_>, path: &str, kind: impl FnOnce() -> FileType) -> Result<Place> {
+    let place = |fd, is_plain, made| Ok(Place { fd, is_plain, made });
+    // not O_NOFOLLOW, with which a link at the end is no error
+    match openat2_retry(root, in_root(path), OFlags::PATH | OFlags::CLOEXEC, IN_ROOT | ResolveFlags::NO_SYMLINKS) {
+        Err(Errno::NOENT) => {
+            let kind = kind();
+            match make_plain(root, path, kind) {
+                Some(fd) => place(fd, true, true),
+                None => place(make(root, path, kind)?, false, true),
+            }
+        }
+        Err(Errno::LOOP) => match open(root, path, OFlags::PATH) {
+            Err(Errno::NOENT) => place(make(root, path, kind())?, false, true),
+            result => place(result?, false, false),
+        },
+        result => place(result?, true, false),
     }
 }
 
@@ -65,17 +86,6 @@ fn make_plain(root: BorrowedFd<'_>, path: &str, kind: FileType) -> Option<OwnedF
     let made = rustix::fs::openat(&dir, name, flags, Mode::empty());
     leave(dir);
     made.ok()
-}
-
-/// Opens the file `path`, making it (empty, 0644) and its directories where missing. What exists is taken as it is.
-pub(crate) fn create_file(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
-    match open(root, path, OFlags::PATH) {
-        Err(Errno::NOENT) => match make_plain(root, path, FileType::RegularFile) {
-            Some(file) => Ok(file),
-            None => make(root, path, FileType::RegularFile),
-        },
-        result => Ok(result?),
-    }
 }
 
 /// The directory that holds `path`, made where missing, and the last part of `path`.
@@ -206,12 +216,29 @@ mod tests {
         symlink("/run", at("dangling")).unwrap();
         mkdir_all(fd.as_fd(), "/relative/a").unwrap();
         mkdir_all(fd.as_fd(), "/absolute/b").unwrap();
-        create_file(fd.as_fd(), "dangling/c/d").unwrap();
+        place(fd.as_fd(), "dangling/c/d", || FileType::RegularFile).unwrap();
         assert!(at("host/a").is_dir());
         assert!(at("run/c/d").is_file());
         let inside = dir.path().join("host").strip_prefix("/").unwrap().join("b");
         assert!(at(inside.to_str().unwrap()).is_dir());
         assert_eq!(std::fs::read_dir(dir.path().join("host")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_place_is_plain_without_links() {
+        if crate::sys::is_emulated("a_place_is_plain_without_links") {
+            return;
+        }
+        let (dir, fd) = root();
+        symlink("a", dir.path().join("root/link")).unwrap();
+        let of = |path: &str| {
+            let place = place(fd.as_fd(), path, || FileType::Directory).unwrap();
+            (place.is_plain, place.made)
+        };
+        assert_eq!([of("/a"), of("/a"), of("a/./b")], [(true, true), (true, false), (true, true)]);
+        // made on a longer walk: nothing is claimed about it
+        assert_eq!([of("/x/y/z"), of("/x/y/z")], [(false, true), (true, false)]);
+        assert_eq!([of("link/c"), of("/link/c"), of("link")], [(false, true), (false, false), (false, false)]);
     }
 
     #[test]

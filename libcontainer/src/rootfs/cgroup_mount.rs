@@ -6,8 +6,9 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use super::beneath;
-use super::mount::{bind, check_target, filesystem, move_to};
+use super::detached::{bind, filesystem, move_to};
 use super::options::Options;
+use super::target::check_target;
 use crate::cgroup::Paths;
 use crate::error::{Doing, Error, Result};
 use crate::spec;
@@ -45,7 +46,7 @@ impl CgroupMount {
             )));
         }
         let v1 = paths.v1.iter().map(|(controllers, dir)| Hierarchy { controllers: controllers.clone(), dir: dir.clone() }).collect();
-        Ok(CgroupMount { target, attributes: options.change.set, namespace, v2: paths.v2.clone(), v1 })
+        Ok(CgroupMount { target, attributes: options.attributes(), namespace, v2: paths.v2.clone(), v1 })
     }
 
     pub(super) fn apply(&self, root: BorrowedFd<'_>) -> Result<()> {
@@ -74,7 +75,7 @@ impl CgroupMount {
     }
 
     fn bind(&self, dir: &str, target: BorrowedFd<'_>) -> Result<()> {
-        let tree = bind(dir, true)?;
+        let tree = bind(dir, true, false)?;
         mount_setattr(tree.as_fd(), true, Change { set: self.attributes, ..Change::default() })?;
         Ok(move_to(tree.as_fd(), target)?)
     }

@@ -6,7 +6,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::beneath;
-use super::mount::{filesystem, make_read_only, move_to, open_tree};
+use super::detached::{filesystem, make_read_only, move_to, open_tree};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::findings::{Findings, Item};
 use crate::sys::close_range::leave;

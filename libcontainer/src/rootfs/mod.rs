@@ -6,11 +6,14 @@
 mod beneath;
 mod cgroup_mount;
 mod copy_up;
+mod detached;
 mod devices;
+mod id_map;
 mod masking;
 mod mount;
 pub mod options;
 mod pivot;
+mod target;
 
 use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,19 +24,23 @@ use rustix::mount::MountPropagationFlags;
 
 pub use cgroup_mount::CgroupMount;
 pub use devices::DevicePlan;
+pub use id_map::IdMapped;
 pub use masking::Masking;
-pub use mount::{MountPlan, What};
+pub use mount::{Link, MountPlan, What};
 
 pub(crate) use beneath::{clean, exists, mkdir_all, open as open_beneath};
-pub(crate) use mount::{move_to, open_tree};
+pub(crate) use detached::{move_to, open_tree};
 
 use crate::cgroup::Paths;
-use crate::error::{Doing, Result};
+use crate::error::{Doing, Error, Result};
 use crate::findings::{Findings, Item};
 use crate::namespaces::Namespaces;
+use crate::process::IdMaps;
+use crate::procfs::Procfs;
 use crate::spec::{self, Spec};
 use crate::sys::close_range::leave;
 use crate::sys::mount_attr::{Change, RDONLY, mount_setattr};
+use mount::MountLabel;
 use options::Options;
 
 /// One step of building the root file system, in the order of the config.
@@ -52,6 +59,8 @@ pub struct RootfsPlan {
     /// Absolute path on the host, free of symbolic links.
     pub path: String,
     pub operations: Vec<Operation>,
+    /// The maps of id-mapped mounts, each once.
+    pub id_maps: Vec<IdMaps>,
     /// None when /dev is a bind of something that is ready as it is.
     pub devices: Option<Vec<DevicePlan>>,
     /// Whether /dev/core is to lead to /proc/kcore.
@@ -79,9 +88,10 @@ impl RootfsPlan {
             let text = "linux.namespaces: unable to restrict sys entries without a private MNT namespace: add a mount namespace";
             found.invalid("linux.namespaces", text);
         }
-        let label = found.at("linux.mountLabel", crate::lsm::plan_mount_label(&linux.mount_label)).flatten();
+        let label = found.at("linux.mountLabel", mount_label(spec, linux)).flatten();
         let fresh_cgroup = namespaces.is_fresh(libc::CLONE_NEWCGROUP);
         let mut operations = Vec::with_capacity(spec.mounts.len() + 1);
+        let mut id_maps = Vec::new();
         let mut dev_is_bound = false;
         for (i, mount) in spec.mounts.iter().enumerate() {
             let at = Item("mounts", i);
@@ -94,6 +104,15 @@ impl RootfsPlan {
                 found.warn(at, text);
             }
             let Some(options) = found.at(at, Options::plan(&mount.options, &mount.destination)) else { continue };
+            let id_map = id_map::plan(mount, options.id_map.as_ref(), None, &mut id_maps);
+            let Some(id_map) = found.at(at, id_map) else { continue };
+            if options.bind && !options.superblock.is_empty() {
+                let words = options.superblock.join(",");
+                found.warn(
+                    at,
+                    format!("mount {}: {words}: a bind mount shares these with its source, nothing is changed", mount.destination),
+                );
+            }
             if mount.fs_type == "cgroup" && !options.bind {
                 if !operations.contains(&Operation::EnterCgroup) {
                     operations.push(Operation::EnterCgroup);
@@ -102,7 +121,7 @@ impl RootfsPlan {
                 continue;
             }
             let bind = options.bind;
-            let Some(plan) = found.at(at, MountPlan::plan(mount, options, bundle, label.as_deref())) else { continue };
+            let Some(plan) = found.at(at, MountPlan::plan(mount, options, id_map, bundle, label)) else { continue };
             if plan.target == "/dev" {
                 dev_is_bound = bind;
             }
@@ -121,6 +140,7 @@ impl RootfsPlan {
         RootfsPlan {
             path: path.to_owned(),
             operations,
+            id_maps,
             devices: if dev_is_bound { None } else { Some(devices) },
             core: rustix::fs::access(devices::CORE.1, rustix::fs::Access::EXISTS).is_ok(),
             masking: Masking::plan(&linux.masked_paths, &linux.readonly_paths, found),
@@ -135,9 +155,14 @@ impl RootfsPlan {
         self.propagation.is_none_or(|p| p & (libc::MS_SLAVE | libc::MS_PRIVATE) != 0)
     }
 
+    /// The user namespaces that id-mapped mounts take their maps from, made in the runtime.
+    pub(crate) fn make_id_maps(&self, proc: &Procfs) -> Result<Vec<OwnedFd>> {
+        id_map::make(&self.id_maps, proc)
+    }
+
     /// Mounts everything on the rootfs, in init, in the container's fresh mount namespace. `enter_cgroup` is called at
     /// its place among the mounts.
-    pub(crate) fn build(&self, mut enter_cgroup: impl FnMut() -> Result<()>) -> Result<Rootfs> {
+    pub(crate) fn build(&self, id_maps: &[OwnedFd], mut enter_cgroup: impl FnMut() -> Result<()>) -> Result<Rootfs> {
         let host = pivot::open_root().doing(|| "open /")?;
         let flags = self.propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC);
         let change = Change { propagation: flags & !libc::MS_REC, ..Change::default() };
@@ -161,7 +186,7 @@ impl RootfsPlan {
         for operation in &self.operations {
             match operation {
                 Operation::Mount(plan) => {
-                    let mount = plan.apply(root.as_fd())?;
+                    let Some(mount) = plan.apply(root.as_fd(), id_maps)? else { continue };
                     if plan.read_only_last() {
                         read_only_last.push(mount);
                     } else {
@@ -228,6 +253,22 @@ impl Rootfs {
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
+}
+
+/// `linux.mountLabel`, and the option that crun's annotation `run.oci.mount_context_type` wants it to be.
+fn mount_label<'a>(spec: &'a Spec, linux: &'a spec::Linux) -> Result<Option<MountLabel<'a>>> {
+    let option = match spec.annotations.get("run.oci.mount_context_type").map(String::as_str) {
+        None => "context",
+        Some(option @ ("context" | "fscontext" | "defcontext" | "rootcontext")) => option,
+        Some(other) => {
+            return Err(Error::invalid(format!(
+                "annotations: run.oci.mount_context_type: invalid mount context type {other:?}: \
+                 it is one of context, fscontext, defcontext and rootcontext"
+            )));
+        }
+    };
+    crate::lsm::check_mount_label(&linux.mount_label)?;
+    Ok((!linux.mount_label.is_empty()).then_some(MountLabel { label: &linux.mount_label, option }))
 }
 
 /// The mount with its destination inside the root, also where it is written with the path of the rootfs on the host, as

@@ -1,43 +1,30 @@
 //! One mount: from the config to what the kernel is told (`MountPlan`), and carried out in init.
 //!
-//! The mount API by descriptors (fsopen(2), open_tree(2), mount_setattr(2), move_mount(2)) makes a mount that is nowhere
-//! yet, gives it all its attributes, and attaches it in one step to a target that is a descriptor too. There is no
-//! remount, so no moment in which a read-only mount is writable, and no target that is looked up twice.
+//! The mount is made where it is nowhere, gets all its attributes there (`detached.rs`), and is attached in one step to a
+//! target that is a descriptor too (`target.rs`), so no target is looked up twice.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, FileType, OFlags, PROC_SUPER_MAGIC};
-use rustix::io::Errno;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
+use rustix::fs::PROC_SUPER_MAGIC;
 
-use super::beneath;
+use super::detached::{bind, change_flags, filesystem, is_dir, move_to};
+use super::id_map::{self, IdMapped};
 use super::options::Options;
+use super::target;
 use crate::error::{Doing, Error, Result};
 use crate::spec;
 use crate::sys::close_range::leave;
 use crate::sys::mount_attr::{Change, RDONLY, mount_setattr};
-
-/// Below /proc only these may be mounted upon: lxcfs and crypto policies do (runc's list).
-const IN_PROC: [&str; 10] = [
-    "/proc/cpuinfo",
-    "/proc/diskstats",
-    "/proc/meminfo",
-    "/proc/stat",
-    "/proc/swaps",
-    "/proc/uptime",
-    "/proc/loadavg",
-    "/proc/slabinfo",
-    "/proc/sys/kernel/ns_last_pid",
-    "/proc/sys/crypto/fips_enabled",
-];
 
 /// One mount, ready to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountPlan {
     /// Absolute and clean, inside the root.
     pub target: String,
+    /// Whether a symbolic link there is mounted upon, not followed.
+    pub target_nofollow: bool,
     pub what: What,
-    pub change: Change,
+    pub id_map: Option<IdMapped>,
     pub change_all: Change,
     pub propagation: Vec<(u64, bool)>,
 }
@@ -45,104 +32,134 @@ pub struct MountPlan {
 /// What is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
-    /// A tree of the host. `source` is absolute.
-    Bind { source: String, recursive: bool },
+    /// A tree of the host.
+    Bind {
+        /// Absolute.
+        source: String,
+        recursive: bool,
+        /// What becomes of a symbolic link at the source.
+        link: Link,
+        change: Change,
+        /// Flags that the config asks to be off.
+        cleared: u64,
+    },
     /// A file system of its own.
     Filesystem {
         fs_type: String,
         source: String,
         data: Vec<(String, Option<String>)>,
+        attributes: u64,
         /// A tmpfs that takes over the content of the directory below it.
         copy_up: bool,
+        /// A label for its root, where the file system takes none as an option.
+        label: Option<String>,
     },
+}
+
+/// What becomes of a symbolic link at the source of a bind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    Follow,
+    /// It is bound itself.
+    Bind,
+    /// The same link is made at the target instead of a mount.
+    Copy,
+}
+
+/// The label of mounts (`linux.mountLabel`), and how it is given to a file system: as which option.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MountLabel<'a> {
+    pub(super) label: &'a str,
+    pub(super) option: &'a str,
 }
 
 impl MountPlan {
     /// Turns one entry of `mounts` into a plan. `bundle` is absolute; a relative source is below it.
-    pub fn plan(mount: &spec::Mount, options: Options, bundle: &str, label: Option<&str>) -> Result<MountPlan> {
-        let target = check_target(mount)?;
-        if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-            return Err(Error::unsupported(format!(
-                "mount {target}: id-mapped mounts (idmap, uidMappings, gidMappings) are not supported yet"
-            )));
+    pub(super) fn plan(
+        mount: &spec::Mount,
+        options: Options,
+        id_map: Option<IdMapped>,
+        bundle: &str,
+        label: Option<MountLabel<'_>>,
+    ) -> Result<MountPlan> {
+        let target = target::check_target(mount)?;
+        target::check_proc(mount, &target, options.bind)?;
+        let what =
+            if options.bind { plan_bind(mount, &options, &target, bundle)? } else { plan_filesystem(mount, &options, &target, label)? };
+        Ok(MountPlan {
+            target,
+            target_nofollow: options.target_nofollow,
+            what,
+            id_map,
+            change_all: options.change_all,
+            propagation: options.propagation,
+        })
+    }
+
+    /// A bind of the host's folder `source` as it is.
+    pub(crate) fn bind(target: &str, source: &str) -> MountPlan {
+        let what = What::Bind { source: source.into(), recursive: false, link: Link::Follow, change: Change::default(), cleared: 0 };
+        MountPlan {
+            target: target.into(),
+            target_nofollow: false,
+            what,
+            id_map: None,
+            change_all: Change::default(),
+            propagation: Vec::new(),
         }
-        let fs_type = mount.fs_type.as_str();
-        let mut change = options.change;
-        let what = if options.bind {
-            if let Some((key, value)) = options.data.first() {
-                let value = value.as_ref().map(|v| format!("={v}")).unwrap_or_default();
-                return Err(Error::invalid(format!(
-                    "invalid mount {target}: bind mounts cannot have any filesystem-specific options applied: {key}{value}"
-                )));
-            }
-            if target.starts_with("/proc/") && !IN_PROC.contains(&target.as_str()) {
-                return Err(in_proc(mount, &target));
-            }
-            let source = if mount.source.starts_with('/') { mount.source.clone() } else { format!("{bundle}/{}", mount.source) };
-            What::Bind { source, recursive: options.recursive_bind }
-        } else {
-            if (target == "/proc" && fs_type != "proc") || target.starts_with("/proc/") {
-                return Err(in_proc(mount, &target));
-            }
-            if fs_type.is_empty() {
-                return Err(Error::invalid(format!(
-                    "error mounting {:?} to rootfs at {target:?}: the mount has neither a type nor the option bind: no such device",
-                    mount.source
-                )));
-            }
-            // a new mount has no flags to clear, but the mode of access times is part of the flags
-            change.clear = 0;
-            let mut data = options.data;
-            if let Some(label) = label.filter(|_| !matches!(fs_type, "proc" | "sysfs" | "mqueue" | "cgroup" | "cgroup2")) {
-                data.push(("context".into(), Some(label.to_owned())));
-            }
-            What::Filesystem {
-                fs_type: fs_type.to_owned(),
-                source: mount.source.clone(),
-                data,
-                copy_up: options.copy_up && fs_type == "tmpfs",
-            }
-        };
-        Ok(MountPlan { target, what, change, change_all: options.change_all, propagation: options.propagation })
     }
 
     /// Whether this is a tmpfs that must still be written into (devices, mount points, copied content) and so becomes
     /// read-only last.
     pub fn read_only_last(&self) -> bool {
-        self.change.set & RDONLY != 0 && matches!(&self.what, What::Filesystem { fs_type, .. } if fs_type == "tmpfs")
+        matches!(&self.what, What::Filesystem { fs_type, attributes, .. } if fs_type == "tmpfs" && attributes & RDONLY != 0)
     }
 
-    /// Makes and attaches it below `root`; the mount itself is returned.
-    pub(crate) fn apply(&self, root: BorrowedFd<'_>) -> Result<OwnedFd> {
+    /// Makes and attaches it below `root`; the mount itself is returned, if there is one. `id_maps` are the user namespaces
+    /// of the plan's maps.
+    pub(crate) fn apply(&self, root: BorrowedFd<'_>, id_maps: &[OwnedFd]) -> Result<Option<OwnedFd>> {
         let source = match &self.what {
             What::Bind { source, .. } | What::Filesystem { source, .. } => source,
         };
-        self.attach(root).doing(|| format!("error mounting {source:?} to rootfs at {:?}", self.target))
+        self.attach(root, id_maps).doing(|| format!("error mounting {source:?} to rootfs at {:?}", self.target))
     }
 
-    fn attach(&self, root: BorrowedFd<'_>) -> Result<OwnedFd> {
-        let mount = match &self.what {
-            What::Bind { source, recursive } => bind(source, *recursive)?,
-            What::Filesystem { fs_type, source, data, .. } => {
-                let mut attributes = self.change.set;
-                if self.read_only_last() {
-                    attributes &= !RDONLY;
+    fn attach(&self, root: BorrowedFd<'_>, id_maps: &[OwnedFd]) -> Result<Option<OwnedFd>> {
+        let (mount, target) = match &self.what {
+            What::Bind { source, link: Link::Copy, .. } if let Some(link) = target::read_link(source) => {
+                target::make_link(root, &self.target, &link)?;
+                return Ok(None);
+            }
+            What::Bind { .. } => {
+                let mount = self.make(None, id_maps)?;
+                let target = if self.target_nofollow {
+                    target::open_nofollow(root, &self.target)?
+                } else {
+                    target::open(root, &self.target, || is_dir(mount.as_fd()))?.fd
+                };
+                if self.target == "/proc" && target::magic(mount.as_fd())? != PROC_SUPER_MAGIC {
+                    return Err(Error::invalid(
+                        "check proc-safety of /proc mount: \"/proc\" cannot be mounted because it is not of type proc",
+                    ));
                 }
-                let mut data = data.clone();
-                if fs_type == "tmpfs" && !data.iter().any(|(key, _)| key == "mode") {
-                    // as the image has it: /tmp keeps its sticky bit
-                    data.extend(mode_of(root, &self.target)?);
-                }
-                filesystem(fs_type, source, &data, attributes)?
+                (mount, target)
+            }
+            What::Filesystem { fs_type, data, .. } => {
+                let (target, made) = match fs_type.as_str() {
+                    // /proc and /sys must be what they seem: labels and sysctls are written through them
+                    "proc" | "sysfs" => (target::open_plain(root, &self.target, fs_type)?, false),
+                    _ if self.target_nofollow => (target::open_nofollow(root, &self.target)?, false),
+                    _ => {
+                        let place = target::open(root, &self.target, || true)?;
+                        (place.fd, place.made)
+                    }
+                };
+                // as the image has it: /tmp keeps its sticky bit
+                let takes_mode = fs_type == "tmpfs" && !made && !data.iter().any(|(key, _)| key == "mode");
+                let mode = if takes_mode { Some(target::mode(target.as_fd())?) } else { None };
+                (self.make(mode, id_maps)?, target)
             }
         };
-        let target = self.open_target(root, mount.as_fd())?;
-        if matches!(self.what, What::Bind { .. }) && !self.change.is_empty() {
-            mount_setattr(mount.as_fd(), false, self.change).doing(|| "set its flags")?;
-        }
-        if !self.change_all.is_empty() {
-            mount_setattr(mount.as_fd(), true, self.change_all).doing(|| "set its flags recursively")?;
-        }
         if let What::Filesystem { copy_up: true, .. } = self.what {
             super::copy_up::copy(target.as_fd(), mount.as_fd()).doing(|| "tmpcopyup")?;
         }
@@ -153,168 +170,88 @@ impl MountPlan {
             mount_setattr(mount.as_fd(), *recursive, Change { propagation: *propagation, ..Change::default() })
                 .doing(|| "set its propagation")?;
         }
+        Ok(Some(mount))
+    }
+
+    /// The mount with all its attributes, nowhere yet; `mode` is for the root of a tmpfs.
+    fn make(&self, mode: Option<String>, id_maps: &[OwnedFd]) -> Result<OwnedFd> {
+        let mount = match &self.what {
+            What::Bind { source, recursive, link, .. } => bind(source, *recursive, *link == Link::Bind)?,
+            What::Filesystem { fs_type, source, data, attributes, .. } => {
+                let attributes = if self.read_only_last() { attributes & !RDONLY } else { *attributes };
+                match mode {
+                    Some(mode) => {
+                        let mut data = data.clone();
+                        data.push(("mode".into(), Some(mode)));
+                        filesystem(fs_type, source, &data, attributes)?
+                    }
+                    None => filesystem(fs_type, source, data, attributes)?,
+                }
+            }
+        };
+        if let Some(id_map) = self.id_map {
+            id_map::apply(id_map, mount.as_fd(), id_maps)?;
+        }
+        match &self.what {
+            What::Bind { change, cleared, .. } if !change.is_empty() => change_flags(mount.as_fd(), *change, *cleared)?,
+            What::Filesystem { label: Some(label), .. } => crate::lsm::label_mount(mount.as_fd(), label)?,
+            _ => {}
+        }
+        if !self.change_all.is_empty() {
+            mount_setattr(mount.as_fd(), true, self.change_all).doing(|| "set its flags recursively")?;
+        }
         Ok(mount)
     }
-
-    fn open_target(&self, root: BorrowedFd<'_>, mount: BorrowedFd<'_>) -> Result<OwnedFd> {
-        let target = match &self.what {
-            // /proc and /sys must be what they seem: labels and sysctls are written through them (CVE-2019-19921)
-            What::Filesystem { fs_type, .. } if fs_type == "proc" || fs_type == "sysfs" => {
-                plain_dir(root, &self.target).map_err(|e| match e.errno() {
-                    Some(Errno::LOOP | Errno::NOTDIR) => {
-                        Error::invalid(format!("filesystem {fs_type:?} must be mounted on ordinary directory"))
-                    }
-                    _ => e,
-                })?
-            }
-            What::Filesystem { .. } => match beneath::mkdir_plain(root, &self.target) {
-                // no symbolic link on the way: it is where its name says
-                Some(folder) => return Ok(folder),
-                None => beneath::mkdir_all(root, &self.target).doing(|| "create mountpoint")?,
-            },
-            What::Bind { .. } => match FileType::from_raw_mode(rustix::fs::fstat(mount)?.st_mode) {
-                FileType::Directory => beneath::mkdir_all(root, &self.target).doing(|| "create mountpoint")?,
-                _ => beneath::create_file(root, &self.target).doing(|| "create mountpoint")?,
-            },
-        };
-        if self.target == "/proc" {
-            if let What::Bind { .. } = self.what
-                && rustix::fs::fstatfs(mount)?.f_type as i64 != PROC_SUPER_MAGIC
-            {
-                return Err(Error::invalid("check proc-safety of /proc mount: \"/proc\" cannot be mounted because it is not of type proc"));
-            }
-        } else if !self.target.starts_with("/proc/") && rustix::fs::fstatfs(&target)?.f_type as i64 == PROC_SUPER_MAGIC {
-            // a symbolic link of the image led into /proc
-            return Err(Error::invalid(format!(
-                "check proc-safety of {} mount: it cannot be mounted because it is inside /proc",
-                self.target
-            )));
-        }
-        Ok(target)
-    }
 }
 
-fn in_proc(mount: &spec::Mount, target: &str) -> Error {
-    Error::invalid(format!(
-        "error mounting {:?} to rootfs at {target:?}: check proc-safety of {target} mount: {target:?} cannot be mounted because it is inside /proc",
-        mount.source
-    ))
-}
-
-/// The destination as an absolute clean path; the root itself is refused.
-pub(super) fn check_target(mount: &spec::Mount) -> Result<String> {
-    for field in [&mount.destination, &mount.source, &mount.fs_type] {
-        if field.contains('\0') {
-            return Err(Error::invalid(format!("invalid mount {:?}: mount field contains null byte", mount.destination)));
-        }
-    }
-    if mount.destination.is_empty() {
-        return Err(Error::invalid(format!("mounts: the mount of {:?} has no destination", mount.source)));
-    }
-    if mount.destination.len() >= libc::PATH_MAX as usize {
+fn plan_bind(mount: &spec::Mount, options: &Options, target: &str, bundle: &str) -> Result<What> {
+    if let Some((key, value)) = options.data.first() {
+        let value = value.as_ref().map(|v| format!("={v}")).unwrap_or_default();
         return Err(Error::invalid(format!(
-            "mounts: the destination of {:?} is longer than {} bytes: file name too long",
-            mount.source,
-            libc::PATH_MAX
+            "invalid mount {target}: bind mounts cannot have any filesystem-specific options applied: {key}{value}"
         )));
     }
-    let target = beneath::clean(&mount.destination);
-    if target == "/" {
+    let link = match (options.copy_symlink, options.source_nofollow) {
+        (true, true) => return Err(exclusive(target)),
+        (true, false) if options.target_nofollow => return Err(exclusive(target)),
+        (true, false) => Link::Copy,
+        (false, true) => Link::Bind,
+        (false, false) => Link::Follow,
+    };
+    let source = if mount.source.starts_with('/') { mount.source.clone() } else { format!("{bundle}/{}", mount.source) };
+    Ok(What::Bind { source, recursive: options.recursive_bind, link, change: options.change_of_bind(), cleared: options.cleared })
+}
+
+fn exclusive(target: &str) -> Error {
+    Error::invalid(format!("invalid mount {target}: copy-symlink is mutually exclusive with src-nofollow and dest-nofollow"))
+}
+
+fn plan_filesystem(mount: &spec::Mount, options: &Options, target: &str, label: Option<MountLabel<'_>>) -> Result<What> {
+    let fs_type = mount.fs_type.as_str();
+    if fs_type.is_empty() {
         return Err(Error::invalid(format!(
-            "error mounting {:?} to rootfs at \"/\": create mountpoint for / mount: mountpoint is on the top of rootfs",
+            "error mounting {:?} to rootfs at {target:?}: the mount has neither a type nor the option bind: no such device",
             mount.source
         )));
     }
-    Ok(target)
-}
-
-/// The mode of the folder that a tmpfs will cover, as its option.
-fn mode_of(root: BorrowedFd<'_>, target: &str) -> Result<Option<(String, Option<String>)>> {
-    match beneath::open(root, target, OFlags::PATH | OFlags::DIRECTORY) {
-        Ok(folder) => Ok(Some(("mode".to_owned(), Some(format!("{:o}", rustix::fs::fstat(&folder)?.st_mode & 0o7777))))),
-        Err(Errno::NOENT) => Ok(None),
-        Err(e) => Err(e).doing(|| "open mountpoint"),
+    if options.copy_symlink || options.source_nofollow {
+        return Err(Error::invalid(format!("invalid mount {target}: copy-symlink and src-nofollow are for bind mounts only")));
     }
-}
-
-fn plain_dir(root: BorrowedFd<'_>, target: &str) -> Result<OwnedFd> {
-    match beneath::open_plain_dir(root, target) {
-        Err(Errno::NOENT) => {
-            beneath::mkdir_all(root, target).doing(|| "create mountpoint")?;
-            Ok(beneath::open_plain_dir(root, target)?)
-        }
-        result => Ok(result?),
+    let mut data = options.data.clone();
+    data.extend(options.superblock.iter().map(|flag| ((*flag).to_owned(), None)));
+    let mut own_label = None;
+    match (label, fs_type) {
+        // of the kernel's own label
+        (None, _) | (_, "proc" | "sysfs") => {}
+        (Some(label), "mqueue") => own_label = Some(label.label.to_owned()),
+        (Some(MountLabel { label, option }), _) => data.push((option.to_owned(), Some(label.to_owned()))),
     }
-}
-
-/// A detached copy of the host's tree at `source`.
-pub(crate) fn bind(source: &str, recursive: bool) -> Result<OwnedFd> {
-    open_tree(CWD, source, recursive).map_err(Error::from).doing(|| format!("open {source}"))
-}
-
-/// open_tree(2) with OPEN_TREE_CLONE.
-pub(crate) fn open_tree(dir: BorrowedFd<'_>, path: &str, recursive: bool) -> Result<OwnedFd, Errno> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    if recursive {
-        flags |= OpenTreeFlags::AT_RECURSIVE;
-    }
-    if path.is_empty() {
-        flags |= OpenTreeFlags::AT_EMPTY_PATH;
-    }
-    rustix::mount::open_tree(dir, path, flags)
-}
-
-/// A new, detached mount of a file system, with the attributes `MOUNT_ATTR_*` of `attributes`.
-pub(crate) fn filesystem(fs_type: &str, source: &str, data: &[(String, Option<String>)], attributes: u64) -> Result<OwnedFd> {
-    let fs = rustix::mount::fsopen(fs_type, FsOpenFlags::FSOPEN_CLOEXEC).doing(|| format!("open file system {fs_type}"))?;
-    if !source.is_empty() {
-        rustix::mount::fsconfig_set_string(fs.as_fd(), "source", source)
-            .map_err(|e| explain(&fs, e))
-            .doing(|| format!("set source {source}"))?;
-    }
-    for (key, value) in data {
-        let set = match value {
-            Some(value) => rustix::mount::fsconfig_set_string(fs.as_fd(), key.as_str(), value.as_str()),
-            None => rustix::mount::fsconfig_set_flag(fs.as_fd(), key.as_str()),
-        };
-        set.map_err(|e| explain(&fs, e)).doing(|| match value {
-            Some(value) => format!("set option {key}={value}"),
-            None => format!("set option {key}"),
-        })?;
-    }
-    rustix::mount::fsconfig_create(fs.as_fd()).map_err(|e| explain(&fs, e))?;
-    let attributes = MountAttrFlags::from_bits_retain(attributes as u32);
-    let mount = rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-    leave(fs);
-    Ok(mount)
-}
-
-/// The errno, and what the file system says about it (fsopen(2): messages are read from the descriptor).
-fn explain(fs: &OwnedFd, errno: Errno) -> Error {
-    let mut text = [0u8; 256];
-    let error = Error::from(errno);
-    match rustix::io::read(fs, &mut text) {
-        Ok(n) if n > 2 => error.context(String::from_utf8_lossy(text[2..n].trim_ascii()).replace('\n', " ")),
-        _ => error,
-    }
-}
-
-/// Attaches a detached mount to what `target` is.
-pub(crate) fn move_to(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    rustix::mount::move_mount(mount, "", target, "", flags)
-}
-
-/// Makes the mount that `path` below `root` is in read-only at that place, with all below: a bind of itself.
-pub(crate) fn make_read_only(root: BorrowedFd<'_>, path: &str) -> Result<(), Errno> {
-    let target = match beneath::open(root, path, OFlags::PATH) {
-        Err(Errno::NOENT) => return Ok(()),
-        result => result?,
-    };
-    let tree = open_tree(target.as_fd(), "", true)?;
-    mount_setattr(tree.as_fd(), true, Change { set: RDONLY, ..Change::default() })?;
-    move_to(tree.as_fd(), target.as_fd())?;
-    leave(tree);
-    leave(target);
-    Ok(())
+    Ok(What::Filesystem {
+        fs_type: fs_type.to_owned(),
+        source: mount.source.clone(),
+        data,
+        attributes: options.attributes(),
+        copy_up: options.copy_up && fs_type == "tmpfs",
+        label: own_label,
+    })
 }

@@ -1,29 +1,39 @@
 //! The options of a mount and what each sets or clears (config.md, "Linux mount options"; mount(8), mount_setattr(2)).
 
 use crate::error::{Error, Result};
-use crate::sys::mount_attr::{ATIME, Change, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY, STRICTATIME};
+use crate::sys::mount_attr::{ATIME, Change, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY, RELATIME, STRICTATIME};
 
 /// What a word does.
 #[derive(Debug, Clone, Copy)]
 enum Effect {
     /// Nothing: it names the default.
     Nothing,
+    /// Nothing that fsconfig(2) or mount_setattr(2) know, but it is a flag.
+    Flag,
     Set(u64),
     Clear(u64),
     /// An access time mode, one of several.
     Atime(u64),
+    /// Takes back an access time mode.
+    NotAtime(u64),
     /// The same for all mounts below as well.
     SetAll(u64),
     ClearAll(u64),
     AtimeAll(u64),
     /// A flag of the superblock, by its name in fsconfig(2); the mount itself has no such flag.
     Super(&'static str),
+    /// The same under crun's name for all mounts below, which a bind cannot change.
+    SuperAll(&'static str),
     /// Propagation, and whether for all mounts below.
     Propagation(u64, bool),
     Bind,
     BindAll,
     CopyUp,
-    IdMap,
+    CopySymlink,
+    SourceNoFollow,
+    TargetNoFollow,
+    /// With the mount's mappings, or the container's; whether for all mounts below.
+    IdMap(bool),
 }
 use Effect::*;
 
@@ -32,54 +42,61 @@ const SLAVE: u64 = libc::MS_SLAVE;
 const PRIVATE: u64 = libc::MS_PRIVATE;
 const UNBINDABLE: u64 = libc::MS_UNBINDABLE;
 
-/// Every word that is not data for the file system; sorted, as `features` prints them.
-const OPTIONS: [(&str, Effect); 78] = [
-    ("acl", Super("acl")),
+/// Every word that is not data for the file system; sorted, as `features` prints them. Those of the specification, and
+/// crun's: copy-symlink, dest-nofollow, src-nofollow, and the recursive forms of flags that only a superblock has.
+const OPTIONS: [(&str, Effect); 70] = [
     ("async", Super("async")),
-    ("atime", Clear(NOATIME)),
+    ("atime", NotAtime(NOATIME)),
     ("bind", Bind),
+    ("copy-symlink", CopySymlink),
     ("defaults", Nothing),
+    ("dest-nofollow", TargetNoFollow),
     ("dev", Clear(NODEV)),
     ("diratime", Clear(NODIRATIME)),
     ("dirsync", Super("dirsync")),
     ("exec", Clear(NOEXEC)),
-    ("idmap", IdMap),
-    ("iversion", Nothing),
+    ("idmap", IdMap(false)),
+    // file systems that keep it do so unasked
+    ("iversion", Flag),
     ("lazytime", Super("lazytime")),
-    ("loud", Nothing),
+    // of the kernel's log
+    ("loud", Flag),
     ("mand", Super("mand")),
-    ("noacl", Super("noacl")),
     ("noatime", Atime(NOATIME)),
     ("nodev", Set(NODEV)),
     ("nodiratime", Set(NODIRATIME)),
     ("noexec", Set(NOEXEC)),
-    ("noiversion", Nothing),
+    ("noiversion", Flag),
     ("nolazytime", Super("nolazytime")),
     ("nomand", Super("nomand")),
-    ("norelatime", Clear(0)),
-    ("nostrictatime", Clear(STRICTATIME)),
+    ("norelatime", NotAtime(RELATIME)),
+    ("nostrictatime", NotAtime(STRICTATIME)),
     ("nosuid", Set(NOSUID)),
     ("nosymfollow", Set(NOSYMFOLLOW)),
     ("private", Propagation(PRIVATE, false)),
+    ("rasync", SuperAll("async")),
     ("ratime", ClearAll(NOATIME)),
     ("rbind", BindAll),
     ("rdev", ClearAll(NODEV)),
     ("rdiratime", ClearAll(NODIRATIME)),
-    ("relatime", Atime(0)),
+    ("rdirsync", SuperAll("dirsync")),
+    ("relatime", Atime(RELATIME)),
     ("remount", Nothing),
     ("rexec", ClearAll(NOEXEC)),
-    ("ridmap", IdMap),
+    ("ridmap", IdMap(true)),
+    ("rmand", SuperAll("mand")),
     ("rnoatime", AtimeAll(NOATIME)),
     ("rnodev", SetAll(NODEV)),
     ("rnodiratime", SetAll(NODIRATIME)),
     ("rnoexec", SetAll(NOEXEC)),
-    ("rnorelatime", ClearAll(0)),
+    ("rnomand", SuperAll("nomand")),
+    ("rnorelatime", Nothing),
     ("rnostrictatime", ClearAll(STRICTATIME)),
     ("rnosuid", SetAll(NOSUID)),
     ("rnosymfollow", SetAll(NOSYMFOLLOW)),
     ("ro", Set(RDONLY)),
     ("rprivate", Propagation(PRIVATE, true)),
-    ("rrelatime", AtimeAll(0)),
+    ("rrelatime", AtimeAll(RELATIME)),
     ("rro", SetAll(RDONLY)),
     ("rrw", ClearAll(RDONLY)),
     ("rshared", Propagation(SHARED, true)),
@@ -87,39 +104,27 @@ const OPTIONS: [(&str, Effect); 78] = [
     ("rstrictatime", AtimeAll(STRICTATIME)),
     ("rsuid", ClearAll(NOSUID)),
     ("rsymfollow", ClearAll(NOSYMFOLLOW)),
+    ("rsync", SuperAll("sync")),
     ("runbindable", Propagation(UNBINDABLE, true)),
     ("rw", Clear(RDONLY)),
     ("shared", Propagation(SHARED, false)),
-    ("silent", Nothing),
+    ("silent", Flag),
     ("slave", Propagation(SLAVE, false)),
+    ("src-nofollow", SourceNoFollow),
     ("strictatime", Atime(STRICTATIME)),
     ("suid", Clear(NOSUID)),
     ("symfollow", Clear(NOSYMFOLLOW)),
     ("sync", Super("sync")),
     ("tmpcopyup", CopyUp),
     ("unbindable", Propagation(UNBINDABLE, false)),
-    // crun's recursive words for flags that a mount cannot have alone
-    ("rasync", Nothing),
-    ("rdirsync", Nothing),
-    ("rmand", Nothing),
-    ("rnomand", Nothing),
-    ("rsync", Nothing),
-    // fstab's words for programs that are not us
-    ("_netdev", Nothing),
-    ("auto", Nothing),
-    ("noauto", Nothing),
-    ("nofail", Nothing),
-    ("nouser", Nothing),
-    ("user", Nothing),
-    // podman's: relabelling is done by the caller
-    ("z", Nothing),
-    ("Z", Nothing),
-    ("", Nothing),
 ];
 
-/// The words that `features` lists: those of the spec which this library carries out.
+/// Words that are for others: fstab's for programs that are not us, and podman's, which relabels by itself.
+const FOR_OTHERS: [&str; 9] = ["_netdev", "auto", "noauto", "nofail", "nouser", "user", "z", "Z", ""];
+
+/// The words that `features` lists: those that this library carries out.
 pub fn supported() -> impl Iterator<Item = &'static str> {
-    OPTIONS[..64].iter().map(|(name, _)| *name).filter(|name| !matches!(*name, "acl" | "noacl" | "idmap" | "ridmap"))
+    OPTIONS.iter().map(|(name, _)| *name)
 }
 
 /// A mount's options, sorted by what they are for.
@@ -127,15 +132,36 @@ pub fn supported() -> impl Iterator<Item = &'static str> {
 pub struct Options {
     pub bind: bool,
     pub recursive_bind: bool,
-    /// Flags of the mount.
-    pub change: Change,
+    /// Flags of the mount that are asked for (`MOUNT_ATTR_*`), but for the mode of access times.
+    pub set: u64,
+    /// Flags that are asked to be off.
+    pub cleared: u64,
+    /// The mode of access times that is asked for.
+    pub atime: Option<u64>,
+    /// Whether there is any word about flags of this mount.
+    pub flagged: bool,
     /// Flags of the mount and all below.
     pub change_all: Change,
     /// Propagations in the order given: flag, and whether for all below.
     pub propagation: Vec<(u64, bool)>,
+    /// Flags of the superblock.
+    pub superblock: Vec<&'static str>,
     /// Flags and `key=value` for the file system.
     pub data: Vec<(String, Option<String>)>,
     pub copy_up: bool,
+    pub copy_symlink: bool,
+    pub source_nofollow: bool,
+    pub target_nofollow: bool,
+    pub id_map: Option<IdMapOption>,
+}
+
+/// The option `idmap` or `ridmap`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdMapOption {
+    /// For the mounts below as well.
+    pub recursive: bool,
+    /// What follows `=`: crun's form of mappings.
+    pub maps: Option<String>,
 }
 
 impl Options {
@@ -146,57 +172,79 @@ impl Options {
             if word.contains('\0') {
                 return Err(Error::invalid(format!("invalid mount {destination}: mount field contains null byte")));
             }
-            // only the words that need it may contain a comma, and none of the flags do
-            let Some((_, effect)) = OPTIONS.iter().find(|(name, _)| name == word) else {
+            if let Some((_, effect)) = OPTIONS.iter().find(|(name, _)| name == word) {
+                options.take(*effect);
+            } else if !FOR_OTHERS.contains(&word.as_str()) {
                 let (key, value) = word.split_once('=').map_or((word.as_str(), None), |(k, v)| (k, Some(v.to_owned())));
-                if key == "idmap" || key == "ridmap" {
-                    return Err(Error::unsupported(format!(
-                        "mount {destination}: id-mapped mounts (idmap, uidMappings, gidMappings) are not supported yet"
-                    )));
-                }
-                options.data.push((key.to_owned(), value));
-                continue;
-            };
-            let (one, all) = (&mut options.change, &mut options.change_all);
-            match *effect {
-                Nothing => {}
-                Set(flag) => set(one, flag),
-                Clear(flag) => clear(one, flag),
-                Atime(mode) => atime(one, mode),
-                SetAll(flag) => set(all, flag),
-                ClearAll(flag) => clear(all, flag),
-                AtimeAll(mode) => atime(all, mode),
-                Super(name) => options.data.push((name.to_owned(), None)),
-                Propagation(flag, recursive) => options.propagation.push((flag, recursive)),
-                Bind => options.bind = true,
-                BindAll => (options.bind, options.recursive_bind) = (true, true),
-                CopyUp => options.copy_up = true,
-                IdMap => {
-                    return Err(Error::unsupported(format!(
-                        "mount {destination}: id-mapped mounts (idmap, uidMappings, gidMappings) are not supported yet"
-                    )));
+                match key {
+                    "idmap" | "ridmap" => {
+                        options.id_map = Some(IdMapOption { recursive: key == "ridmap", maps: value.filter(|maps| !maps.is_empty()) });
+                    }
+                    _ => options.data.push((key.to_owned(), value)),
                 }
             }
         }
         Ok(options)
     }
-}
 
-fn set(change: &mut Change, flag: u64) {
-    change.set |= flag;
-    change.clear &= !flag;
-}
+    fn take(&mut self, effect: Effect) {
+        self.flagged |= matches!(effect, Flag | Set(_) | Clear(_) | Atime(_) | NotAtime(_) | Super(_));
+        let all = &mut self.change_all;
+        match effect {
+            Nothing | Flag => {}
+            Set(flag) => {
+                self.set |= flag;
+                self.cleared &= !flag;
+            }
+            Clear(flag) => {
+                self.set &= !flag;
+                self.cleared |= flag;
+            }
+            Atime(mode) => self.atime = Some(mode),
+            NotAtime(mode) => self.atime = self.atime.filter(|own| *own != mode),
+            SetAll(flag) => {
+                all.set |= flag;
+                all.clear &= !flag;
+            }
+            ClearAll(flag) => {
+                all.set &= !flag;
+                // an access time mode is a number, not a bit: the kernel wants the whole of it cleared or none
+                all.clear |= if flag & ATIME != 0 { ATIME } else { flag };
+            }
+            AtimeAll(mode) => {
+                all.set = all.set & !ATIME | mode;
+                all.clear |= ATIME;
+            }
+            Super(name) | SuperAll(name) => self.superblock.push(name),
+            Propagation(flag, recursive) => self.propagation.push((flag, recursive)),
+            Bind => self.bind = true,
+            BindAll => (self.bind, self.recursive_bind) = (true, true),
+            CopyUp => self.copy_up = true,
+            CopySymlink => self.copy_symlink = true,
+            SourceNoFollow => self.source_nofollow = true,
+            TargetNoFollow => self.target_nofollow = true,
+            IdMap(recursive) => self.id_map = Some(IdMapOption { recursive, maps: None }),
+        }
+    }
 
-fn clear(change: &mut Change, flag: u64) {
-    // an access time mode is a number, not a bit: the kernel wants the whole of it cleared or none
-    let mask = if flag & ATIME != 0 { ATIME } else { flag };
-    change.set &= !flag;
-    change.clear |= mask;
-}
+    /// The attributes of a new mount of a file system.
+    pub fn attributes(&self) -> u64 {
+        self.set | self.atime.unwrap_or(RELATIME)
+    }
 
-fn atime(change: &mut Change, mode: u64) {
-    change.set = change.set & !ATIME | mode;
-    change.clear |= ATIME;
+    /// What a bind mount takes on, as under runc: if there is any word about flags, then those that are not asked for are
+    /// off, whatever the source has; but access times stay as they are at the source unless a mode is asked for.
+    pub fn change_of_bind(&self) -> Change {
+        if !self.flagged {
+            return Change::default();
+        }
+        let mut change = Change { set: self.set, clear: (RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW) & !self.set, propagation: 0 };
+        if self.atime.is_some() || self.set & NODIRATIME != 0 {
+            change.set |= self.atime.unwrap_or(RELATIME);
+            change.clear |= ATIME | NODIRATIME & !self.set;
+        }
+        change
+    }
 }
 
 #[cfg(test)]
@@ -209,27 +257,65 @@ mod tests {
 
     #[test]
     fn the_last_of_two_wins() {
-        assert_eq!(plan(&["ro", "rw"]).change, Change { set: 0, clear: RDONLY, propagation: 0 });
-        assert_eq!(plan(&["rw", "ro"]).change, Change { set: RDONLY, clear: 0, propagation: 0 });
-        assert_eq!(plan(&["noatime", "strictatime"]).change, Change { set: STRICTATIME, clear: ATIME, propagation: 0 });
-        assert_eq!(plan(&["strictatime", "relatime"]).change, Change { set: 0, clear: ATIME, propagation: 0 });
+        assert_eq!((plan(&["ro", "rw"]).set, plan(&["ro", "rw"]).cleared), (0, RDONLY));
+        assert_eq!((plan(&["rw", "ro"]).set, plan(&["rw", "ro"]).cleared), (RDONLY, 0));
+        for (words, mode) in [
+            (["noatime", "strictatime"], STRICTATIME),
+            (["strictatime", "relatime"], RELATIME),
+            (["noatime", "atime"], RELATIME),
+            (["strictatime", "nostrictatime"], RELATIME),
+            (["noatime", "norelatime"], NOATIME),
+        ] {
+            assert_eq!(plan(&words).attributes(), mode, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_bind_keeps_the_flags_of_its_source_until_one_is_named() {
+        const BITS: u64 = RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW;
+        for words in [&["bind"][..], &["rbind", "rprivate", "rro", "defaults", "remount", "z"]] {
+            assert!(plan(words).change_of_bind().is_empty(), "{words:?}");
+        }
+        let change = |set, clear| Change { set, clear, propagation: 0 };
+        for (words, expected) in [
+            (&["ro"][..], change(RDONLY, BITS & !RDONLY)),
+            (&["dev"], change(0, BITS)),
+            (&["sync"], change(0, BITS)),
+            // access times only when a mode is asked for, and then as a whole
+            (&["atime", "diratime", "norelatime"], change(0, BITS)),
+            (&["noatime"], change(NOATIME, BITS | ATIME | NODIRATIME)),
+            (&["relatime"], change(RELATIME, BITS | ATIME | NODIRATIME)),
+            (&["nodiratime", "strictatime"], change(NODIRATIME | STRICTATIME, BITS | ATIME)),
+            (&["nodiratime"], change(NODIRATIME, BITS | ATIME)),
+        ] {
+            assert_eq!(plan(words).change_of_bind(), expected, "{words:?}");
+        }
     }
 
     #[test]
     fn what_is_no_flag_is_data() {
-        let o = plan(&["rbind", "rprivate", "mode=755", "size=65536k", "newinstance", "rro"]);
+        let o = plan(&["rbind", "rprivate", "mode=755", "size=65536k", "newinstance", "rro", "sync", "acl"]);
         assert!(o.bind && o.recursive_bind);
         assert_eq!(o.propagation, [(PRIVATE, true)]);
         assert_eq!(o.change_all.set, RDONLY);
-        assert_eq!(o.data, [("mode".into(), Some("755".into())), ("size".into(), Some("65536k".into())), ("newinstance".into(), None)]);
+        assert_eq!(o.superblock, ["sync"]);
+        let keys: Vec<_> = o.data.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
+        assert_eq!(keys, [("mode", Some("755")), ("size", Some("65536k")), ("newinstance", None), ("acl", None)]);
     }
 
     #[test]
-    fn no_word_is_listed_twice() {
-        let mut names: Vec<_> = OPTIONS.iter().map(|o| o.0).collect();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), OPTIONS.len());
-        assert!(supported().count() >= 58);
+    fn an_id_map_may_carry_its_ranges() {
+        let option = |recursive, maps: Option<&str>| Some(IdMapOption { recursive, maps: maps.map(str::to_owned) });
+        assert_eq!(plan(&["idmap"]).id_map, option(false, None));
+        assert_eq!(plan(&["ridmap="]).id_map, option(true, None));
+        assert_eq!(plan(&["idmap", "ridmap=uids=0-1-1"]).id_map, option(true, Some("uids=0-1-1")));
+        assert_eq!(plan(&["bind"]).id_map, None);
+    }
+
+    #[test]
+    fn the_words_are_sorted_and_none_is_there_twice() {
+        let names: Vec<_> = supported().collect();
+        assert!(names.is_sorted_by(|a, b| a < b));
+        assert!(FOR_OTHERS.iter().all(|word| !names.contains(word)));
     }
 }

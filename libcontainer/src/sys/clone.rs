@@ -1,8 +1,9 @@
 //! clone3(2): the one way in which this library makes a process.
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 /// `linux/sched.h`; libc's constant overflows.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -27,13 +28,44 @@ pub enum Side {
 ///
 /// The caller must have one thread: the child has a copy of all memory, locks included. Debug builds check it.
 pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side, Errno> {
+    clone_with(flags, cgroup, libc::SIGCHLD as u64)
+}
+
+/// A child of ours that has ended: it was born into namespaces of its own, which can be found in /proc until this is
+/// dropped and so reaped. No signal tells of its end, so that nobody else reaps it, nor the kernel where SIGCHLD is ignored;
+/// and should we die, there is nothing left to end.
+#[derive(Debug)]
+pub struct Ended {
+    pub pid: i32,
+    pidfd: OwnedFd,
+}
+
+impl Ended {
+    /// Makes one in fresh namespaces (`CLONE_NEW*`).
+    pub fn in_namespaces(flags: i32) -> Result<Ended, Errno> {
+        match clone_with(flags as u64, None, 0)? {
+            Side::Child => super::exec::exit(0),
+            Side::Parent { pid, pidfd } => Ok(Ended { pid, pidfd }),
+        }
+    }
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // a child without a signal is waited for only by who says so
+        let options = WaitIdOptions::EXITED | WaitIdOptions::from_bits_retain(libc::__WALL as u32);
+        let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), options);
+    }
+}
+
+fn clone_with(flags: u64, cgroup: Option<BorrowedFd<'_>>, exit_signal: u64) -> Result<Side, Errno> {
     debug_assert!(one_thread(), "a process that forks has one thread");
     let mut pidfd: libc::c_int = -1;
     // SAFETY: all zero is a valid clone_args: it is plain integers.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags | libc::CLONE_PIDFD as u64;
     args.pidfd = &raw mut pidfd as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
+    args.exit_signal = exit_signal;
     if let Some(fd) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = fd.as_raw_fd() as u64;

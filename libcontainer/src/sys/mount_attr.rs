@@ -11,6 +11,7 @@ pub const NODEV: u64 = 0x4;
 pub const NOEXEC: u64 = 0x8;
 /// The mask of the access time modes; a change of mode must clear all of it.
 pub const ATIME: u64 = 0x70;
+pub const RELATIME: u64 = 0;
 pub const NOATIME: u64 = 0x10;
 pub const STRICTATIME: u64 = 0x20;
 pub const NODIRATIME: u64 = 0x80;
@@ -33,19 +34,31 @@ impl Change {
     }
 }
 
+/// `linux/mount.h`.
+const IDMAP: u64 = 0x10_0000;
+
+#[repr(C)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
 /// Changes the mount whose root `fd` is; with `recursive` all mounts below as well.
 pub fn mount_setattr(fd: BorrowedFd<'_>, recursive: bool, change: Change) -> Result<(), Errno> {
-    #[repr(C)]
-    struct MountAttr {
-        attr_set: u64,
-        attr_clr: u64,
-        propagation: u64,
-        userns_fd: u64,
-    }
-    let attr = MountAttr { attr_set: change.set, attr_clr: change.clear, propagation: change.propagation, userns_fd: 0 };
+    call(fd, recursive, &MountAttr { attr_set: change.set, attr_clr: change.clear, propagation: change.propagation, userns_fd: 0 })
+}
+
+/// Maps the ids of the detached mount whose root `fd` is as those of the user namespace `namespace` are mapped.
+pub fn set_id_map(fd: BorrowedFd<'_>, recursive: bool, namespace: BorrowedFd<'_>) -> Result<(), Errno> {
+    call(fd, recursive, &MountAttr { attr_set: IDMAP, attr_clr: 0, propagation: 0, userns_fd: namespace.as_raw_fd() as u64 })
+}
+
+fn call(fd: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> Result<(), Errno> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the kernel reads a struct mount_attr of the given size, and an empty C string.
-    match unsafe { libc::syscall(libc::SYS_mount_setattr, fd.as_raw_fd(), c"".as_ptr(), flags, &raw const attr, size_of::<MountAttr>()) } {
+    match unsafe { libc::syscall(libc::SYS_mount_setattr, fd.as_raw_fd(), c"".as_ptr(), flags, &raw const *attr, size_of::<MountAttr>()) } {
         0 => Ok(()),
         _ => Err(super::last_errno()),
     }

@@ -1,0 +1,177 @@
+//! Id-mapped mounts: a mount whose files belong to other ids than on disk (mount_setattr(2), `MOUNT_ATTR_IDMAP`).
+//!
+//! The kernel takes such a map as a user namespace. Each distinct map of the config is one, made by the runtime before
+//! init is cloned: from a child that ends at once and is looked at as a zombie, so nothing is left if we are killed.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+
+use super::options::IdMapOption;
+use crate::error::{Doing, Error, Result};
+use crate::process::{IdMap, IdMaps};
+use crate::procfs::Procfs;
+use crate::spec;
+use crate::sys::clone::Ended;
+use crate::sys::mount_attr::set_id_map;
+
+/// How the ids of a mount are mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdMapped {
+    /// The map, by its place in the plan's list.
+    pub map: usize,
+    /// The mounts below as well.
+    pub recursive: bool,
+}
+
+/// Plans the map of one mount and puts it into `maps`, unless it is there. A mount with mappings needs no option, and
+/// crun's form is an option with mappings. `container` are the maps of the container's own user namespace.
+pub(super) fn plan(
+    mount: &spec::Mount,
+    option: Option<&IdMapOption>,
+    container: Option<&IdMaps>,
+    maps: &mut Vec<IdMaps>,
+) -> Result<Option<IdMapped>> {
+    let target = &mount.destination;
+    let invalid = |why: &str| Error::invalid(format!("invalid mount {target}: {why}"));
+    if option.is_none() && mount.uid_mappings.is_empty() && mount.gid_mappings.is_empty() {
+        return Ok(None);
+    }
+    let own = IdMaps {
+        uids: IdMap::plan(&mount.uid_mappings, &format!("invalid mount {target}: uidMappings"))?,
+        gids: IdMap::plan(&mount.gid_mappings, &format!("invalid mount {target}: gidMappings"))?,
+    };
+    let written = option.and_then(|o| o.maps.as_deref()).map(|text| parse(text, target, container)).transpose()?;
+    let is_own = own != IdMaps::default();
+    let wanted = match (written, container) {
+        (Some(written), _) if is_own && written != own => {
+            return Err(invalid("the mappings of the option idmap are not those of uidMappings and gidMappings"));
+        }
+        (Some(written), _) => written,
+        (None, Some(container)) if !is_own => container.clone(),
+        (None, _) => own,
+    };
+    if wanted.uids.is_empty() || wanted.gids.is_empty() {
+        return Err(invalid("id-mapped mounts must have both uid and gid mappings specified"));
+    }
+    let map = maps.iter().position(|map| *map == wanted).unwrap_or_else(|| {
+        maps.push(wanted);
+        maps.len() - 1
+    });
+    Ok(Some(IdMapped { map, recursive: option.is_some_and(|o| o.recursive) }))
+}
+
+/// crun's form: `uids=INSIDE-OUTSIDE-SIZE#…;gids=…`; with `@` before a range OUTSIDE is an id in the container.
+fn parse(text: &str, target: &str, container: Option<&IdMaps>) -> Result<IdMaps> {
+    let invalid = |why: String| Error::invalid(format!("invalid mount {target}: {why}"));
+    let mut maps = IdMaps::default();
+    for part in text.split(';').filter(|part| !part.is_empty()) {
+        let (map, own, ranges) = match part.split_once('=') {
+            Some(("uids", ranges)) => (&mut maps.uids, container.map(|c| &c.uids), ranges),
+            Some(("gids", ranges)) => (&mut maps.gids, container.map(|c| &c.gids), ranges),
+            _ => return Err(invalid(format!("invalid option {part:?} specified for idmap"))),
+        };
+        let mut list = Vec::new();
+        for range in ranges.split('#').filter(|range| !range.is_empty()) {
+            let (relative, numbers) = range.strip_prefix('@').map_or((false, range), |rest| (true, rest));
+            let numbers: Option<Vec<u32>> = numbers.split('-').map(|n| n.parse().ok()).collect();
+            let Some([inside, outside, size]) = numbers.as_deref() else {
+                return Err(invalid(format!("invalid mapping specified {range:?}")));
+            };
+            let mut mapping = spec::IdMapping { container_id: *inside, host_id: *outside, size: *size };
+            if relative {
+                let own = own.ok_or_else(|| invalid("specified a relative mapping without user namespace mappings".into()))?;
+                mapping.host_id = own
+                    .outside(*outside)
+                    .ok_or_else(|| invalid(format!("could not find a user namespace mapping for the relative mapping {range:?}")))?;
+            }
+            list.push(mapping);
+        }
+        *map = IdMap::plan(&list, &format!("invalid mount {target}: idmap"))?;
+    }
+    Ok(maps)
+}
+
+/// A user namespace for each of `maps`, in their order.
+pub(super) fn make(maps: &[IdMaps], proc: &Procfs) -> Result<Vec<OwnedFd>> {
+    let one = |map: &IdMaps| {
+        let child = Ended::in_namespaces(libc::CLONE_NEWUSER)?;
+        proc.write(&format!("{}/uid_map", child.pid), map.uids.text().as_bytes()).doing(|| "write uid_map")?;
+        proc.write(&format!("{}/gid_map", child.pid), map.gids.text().as_bytes()).doing(|| "write gid_map")?;
+        proc.open_namespace(child.pid, "user").doing(|| "open it")
+    };
+    maps.iter().map(|map| one(map).doing(|| "failed to create userns for id-mapping")).collect()
+}
+
+/// Maps the ids of a detached mount. `namespaces` are those that [`make`] made.
+pub(super) fn apply(id_map: IdMapped, mount: BorrowedFd<'_>, namespaces: &[OwnedFd]) -> Result<()> {
+    let namespace = namespaces.get(id_map.map).ok_or(Errno::BADF)?;
+    let result = set_id_map(mount, id_map.recursive, namespace.as_fd());
+    result.doing(|| match result {
+        Err(Errno::INVAL) => "failed to set MOUNT_ATTR_IDMAP (maybe the filesystem used doesn't support idmap mounts on this kernel?)",
+        _ => "failed to set MOUNT_ATTR_IDMAP",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::options::Options;
+    use super::*;
+
+    fn container() -> IdMaps {
+        let map = |json: &str| IdMap::plan(&serde_json::from_str::<Vec<_>>(json).unwrap(), "x").unwrap();
+        IdMaps {
+            uids: map(r#"[{"containerID":0,"hostID":0,"size":1},{"containerID":1,"hostID":2,"size":1000}]"#),
+            gids: map(r#"[{"containerID":0,"hostID":5000,"size":10}]"#),
+        }
+    }
+
+    type Planned = Option<(usize, bool)>;
+
+    /// The maps of these mounts, as what the kernel is told, and which each mount has.
+    fn plan_all(mounts: &str, container: Option<&IdMaps>) -> Result<(Vec<String>, Vec<Planned>)> {
+        let mut maps = Vec::new();
+        let mut plans = Vec::new();
+        for mount in serde_json::from_str::<Vec<spec::Mount>>(mounts).unwrap() {
+            let options = Options::plan(&mount.options, &mount.destination)?;
+            plans.push(plan(&mount, options.id_map.as_ref(), container, &mut maps)?.map(|own| (own.map, own.recursive)));
+        }
+        Ok((maps.iter().map(|map| format!("{}/{}", map.uids.text(), map.gids.text()).replace('\n', ",")).collect(), plans))
+    }
+
+    const MAPS: &str = r#""uidMappings":[{"containerID":0,"hostID":7,"size":2}],"gidMappings":[{"containerID":0,"hostID":8,"size":2}]"#;
+
+    #[test]
+    fn equal_maps_are_made_once() {
+        let mounts = format!(
+            r#"[{{"destination":"/a",{MAPS}}}, {{"destination":"/b"}}, {{"destination":"/c","options":["ridmap"],{MAPS}}},
+                {{"destination":"/d","options":["idmap=uids=0-7-2;gids=0-8-2"]}}, {{"destination":"/e","options":["idmap=uids=1-1-1#3-3-1;gids=0-8-2"]}}]"#
+        );
+        let (maps, plans) = plan_all(&mounts, None).unwrap();
+        assert_eq!(maps, ["0 7 2,/0 8 2,", "1 1 1,3 3 1,/0 8 2,"]);
+        assert_eq!(plans, [Some((0, false)), None, Some((0, true)), Some((0, false)), Some((1, false))]);
+    }
+
+    #[test]
+    fn maps_may_be_the_container_s_or_relative_to_them() {
+        let mounts =
+            r#"[{"destination":"/a","options":["idmap"]}, {"destination":"/b","options":["idmap=uids=@1-3-10#0-50-1;gids=@0-1-1"]}]"#;
+        let (maps, _) = plan_all(mounts, Some(&container())).unwrap();
+        assert_eq!(maps, ["0 0 1,1 2 1000,/0 5000 10,", "0 50 1,1 4 10,/0 5001 1,"]);
+        for (mounts, container, text) in [
+            (r#"[{"destination":"/a","options":["idmap"]}]"#, None, "must have both uid and gid mappings"),
+            (r#"[{"destination":"/a","options":["idmap=uids=@0-0-1;gids=0-0-1"]}]"#, None, "without user namespace mappings"),
+            (
+                r#"[{"destination":"/a","options":["idmap=gids=@0-10-1;uids=0-0-1"]}]"#,
+                Some(container()),
+                "could not find a user namespace mapping",
+            ),
+            (r#"[{"destination":"/a","options":["idmap=uids=0-1-x;gids=0-0-1"]}]"#, None, "invalid mapping specified \"0-1-x\""),
+            (r#"[{"destination":"/a","options":["idmap=uids=0-1-1-1;gids=0-0-1"]}]"#, None, "invalid mapping specified"),
+            (r#"[{"destination":"/a","options":["idmap=0-1-1"]}]"#, None, "invalid option \"0-1-1\" specified"),
+        ] {
+            let e = plan_all(mounts, container.as_ref()).unwrap_err();
+            assert!(e.to_string().contains(text), "{mounts}: {e}");
+        }
+    }
+}
