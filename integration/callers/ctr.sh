@@ -1,9 +1,12 @@
 #!/bin/bash
-# ctr.sh RUNTIME: containerd of this machine's packages with its stock runc shim, whose BinaryName is RUNTIME (a path or a
-# name), driven by ctr. State, sockets and namespaces are its own; the root file system is made here, nothing is pulled.
+# ctr.sh RUNTIME [SHIM]: containerd of this machine's packages with its stock runc shim, whose BinaryName is RUNTIME (a path or
+# a name), or with the shim SHIM (a path to containerd-shim-masu-v2), driven by ctr. State, sockets and namespaces are its own;
+# the root file system is made here, nothing is pulled.
 # One line for each check: ok, FAIL or SKIP; then the counts. KEEP_LOG=FILE keeps the log of the daemon.
 . "$(dirname "$0")/prepare.sh"
 RUNTIME=$(runtime_path "${1:?runtime}") || exit
+SHIM=${2:-}
+[ -z "$SHIM" ] || SHIM=$(runtime_path "$SHIM") || exit
 if [ -z "${OWN_WORLD:-}" ]; then
     need containerd containerd
     need ctr containerd
@@ -23,6 +26,11 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 [grpc]
   address = "$CONTAINERD_ADDRESS"
 TOML
+kind=(--runc-binary "$RUNTIME")
+if [ -n "$SHIM" ]; then
+    ln -s "$SHIM" "$SCRATCH/bin/containerd-shim-masu-v2"
+    kind=(--runtime io.containerd.masu.v2)
+fi
 containerd --config "$SCRATCH/config.toml" --log-level debug >"$SCRATCH/log" 2>&1 &
 daemon=$!
 finish() {
@@ -36,7 +44,7 @@ if ! until_true c version; then
     finish
     exit 1
 fi
-echo "# containerd $(containerd --version | cut -d' ' -f3), runtime $RUNTIME: $("$RUNTIME" --version | head -n 1)"
+echo "# containerd $(containerd --version | cut -d' ' -f3), ${SHIM:+shim $SHIM, }runtime $RUNTIME: $("$RUNTIME" --version | head -n 1)"
 make_rootfs "$SCRATCH/rootfs"
 
 # run FLAGS... -- ID COMMAND...: a container of the root file system under the runtime
@@ -47,7 +55,7 @@ run() {
         shift
     done
     shift
-    c run --runc-binary "$RUNTIME" --env PATH=/bin --rootfs "${flags[@]}" "$SCRATCH/rootfs" "$@"
+    c run "${kind[@]}" --env PATH=/bin --rootfs "${flags[@]}" "$SCRATCH/rootfs" "$@"
 }
 on_pty() { timeout 60 script -qec "$1" /dev/null <&9 | tr -d '\r'; }
 status_of() { c task ls | awk -v id="$1" '$1 == id { print $3 }'; }
@@ -97,7 +105,7 @@ many_execs() {
 }
 
 terminal() {
-    contains "$(on_pty "ctr run --rm -t --runc-binary $RUNTIME --env PATH=/bin --rootfs $SCRATCH/rootfs tty sh -c 'tty; test -t 0 -a -t 1 && echo both'")" both
+    contains "$(on_pty "ctr run --rm -t ${kind[*]} --env PATH=/bin --rootfs $SCRATCH/rootfs tty sh -c 'tty; test -t 0 -a -t 1 && echo both'")" both
     contains "$(on_pty "ctr task exec -t --exec-id t1 one sh -c 'tty; test -t 0 -a -t 1 && echo both'")" both
     contains "$(on_pty "stty cols 91 rows 37; ctr task exec -t --exec-id t2 one sh -c 'sleep 1; stty size'")" "37 91"
 }
@@ -188,7 +196,7 @@ nothing_left() {
     equal "$(c task ls -q)" ""
     equal "$(cgroups)" ""
     # the shim's root for the runtime
-    equal "$(find /run/containerd/runc -mindepth 2 2>/dev/null | tr '\n' ' ' || true)" ""
+    equal "$(find /run/containerd/runc /run/containerd/masu -mindepth 2 2>/dev/null | tr '\n' ' ' || true)" ""
 }
 
 try "run, its code and its output" foreground

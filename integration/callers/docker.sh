@@ -1,9 +1,12 @@
 #!/bin/bash
-# docker.sh RUNTIME: a Docker daemon of this machine's packages with RUNTIME (a path or a name) as its default runtime, put
-# to work through the docker client. Data, sockets and namespaces are its own; images are made here, nothing is pulled.
+# docker.sh RUNTIME [SHIM]: a Docker daemon of this machine's packages with RUNTIME (a path or a name) as its default runtime,
+# or the shim SHIM (a path to containerd-shim-masu-v2), put to work through the docker client. Data, sockets and namespaces are
+# its own; images are made here, nothing is pulled.
 # One line for each check: ok, FAIL or SKIP; then the counts. KEEP_LOG=FILE keeps the log of the daemon.
 . "$(dirname "$0")/prepare.sh"
 RUNTIME=$(runtime_path "${1:?runtime}") || exit
+SHIM=${2:-}
+[ -z "$SHIM" ] || SHIM=$(runtime_path "$SHIM") || exit
 if [ -z "${OWN_WORLD:-}" ]; then
     need dockerd docker.io
     command -v docker >/dev/null || need docker docker-cli
@@ -18,6 +21,12 @@ settle
 # the client that belongs to the daemon
 export PATH=$SCRATCH/bin:/usr/sbin:/usr/bin:$PATH DOCKER_HOST=unix://$SCRATCH/docker.sock DOCKER_CONFIG=$SCRATCH/client
 mkdir -p "$DOCKER_CONFIG" "$SCRATCH/volume"
+kind=tested on=()
+if [ -n "$SHIM" ]; then
+    ln -s "$SHIM" "$SCRATCH/bin/containerd-shim-masu-v2"
+    # daemons before 23 can be told of no shim: it takes the place of theirs
+    ln -s "$SHIM" "$SCRATCH/bin/containerd-shim-runc-v2"
+fi
 cat >"$SCRATCH/daemon.json" <<JSON
 {
   "data-root": "$SCRATCH/data", "exec-root": "$SCRATCH/exec", "pidfile": "$SCRATCH/docker.pid", "hosts": ["$DOCKER_HOST"],
@@ -33,15 +42,23 @@ finish() {
     wait "$daemon"
     [ -z "${KEEP_LOG:-}" ] || cp "$SCRATCH/log" "$KEEP_LOG"
 }
-d() { timeout 60 docker "$@"; }
+d() {
+    local verb=$1
+    shift
+    case $verb in run | create) set -- "${on[@]}" "$@" ;; esac
+    timeout 60 docker "$verb" "$@"
+}
 if ! until_true d version; then
     grep -E 'level=(fatal|error)|failed' "$SCRATCH/log" | tail -n 5
     finish
     exit 1
 fi
-echo "# docker $(d version --format '{{.Server.Version}}'), runtime $RUNTIME: $("$RUNTIME" --version | head -n 1)"
+echo "# docker $(d version --format '{{.Server.Version}}'), ${SHIM:+shim $SHIM, }runtime $RUNTIME: $("$RUNTIME" --version | head -n 1)"
 
 major=$(d version --format '{{.Server.Version}}' | cut -d. -f1)
+if [ -n "$SHIM" ] && [ "$major" -ge 23 ]; then
+    kind=io.containerd.masu.v2 on=(--runtime io.containerd.masu.v2)
+fi
 
 make_rootfs "$SCRATCH/rootfs"
 tar -C "$SCRATCH/rootfs" -c . | d import - box >/dev/null || { echo "no image"; finish; exit 1; }
@@ -54,7 +71,7 @@ says() { d logs "$1" 2>&1 | grep -q "$2"; }
 
 hello() { equal "$(d run --rm box echo hello)" hello; }
 
-runtime_is_used() { equal "$(d run --rm -d --name used box sleep 1000 >/dev/null; d inspect --format '{{.HostConfig.Runtime}}' used; d rm -f used >/dev/null)" tested; }
+runtime_is_used() { equal "$(d run --rm -d --name used box sleep 1000 >/dev/null; d inspect --format '{{.HostConfig.Runtime}}' used; d rm -f used >/dev/null)" "$kind"; }
 
 background() {
     d run -d --name bg box sh -c 'i=0; while :; do echo line $i; i=$((i+1)); sleep 0.1; done' >/dev/null
@@ -86,8 +103,8 @@ exec_terminal() {
 }
 
 run_terminal() {
-    contains "$(on_pty "docker run --rm -it box sh -c 'tty; test -t 0 -a -t 1 && echo both'")" both
-    exits 5 on_pty "docker run --rm -it box sh -c 'exit 5'"
+    contains "$(on_pty "docker run ${on[*]} --rm -it box sh -c 'tty; test -t 0 -a -t 1 && echo both'")" both
+    exits 5 on_pty "docker run ${on[*]} --rm -it box sh -c 'exit 5'"
 }
 
 inspect() {

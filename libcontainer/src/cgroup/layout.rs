@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC};
 
 use super::file;
+use super::plan::Paths;
 use crate::error::{Doing, Error, Result};
 
 /// Where a host with nothing but v2 mounts it; everything relies on it.
@@ -72,6 +73,21 @@ impl Layout {
     /// No hierarchy at all: the container stays in the caller's cgroup.
     pub fn none() -> Layout {
         Layout { v1: Vec::new(), v2: None }
+    }
+
+    /// The cgroups that a process is in, without those that are the root of their hierarchy.
+    ///
+    /// # Errors
+    /// As [`Layout::detect`]; and without such a process.
+    pub fn paths_of(pid: i32) -> Result<Paths> {
+        let proc_cgroup = read_proc(&format!("/proc/{pid}/cgroup"))?;
+        let layout = match file::is_cgroup2(UNIFIED) {
+            true => Layout::unified(UNIFIED, &proc_cgroup),
+            false => Layout::parse(&read_proc("/proc/self/mountinfo")?, &proc_cgroup)?,
+        };
+        let path = |m: &Mount| m.own.as_ref().filter(|own| *own != "/").map(|own| format!("{}{own}", m.dir));
+        let v1 = layout.v1.iter().filter_map(|m| Some((m.controllers.clone(), path(m)?))).collect();
+        Ok(Paths { v2: layout.v2.as_ref().and_then(path), v1 })
     }
 
     /// The layout of a host with only v2, mounted at `dir`. `proc_cgroup` is what /proc/self/cgroup says.

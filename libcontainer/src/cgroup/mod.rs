@@ -38,7 +38,7 @@ pub use layout::Layout;
 pub use oom::{OomEvents, OomNotice};
 pub use plan::{CgroupPlan, Paths};
 pub use resources::merge;
-pub use stats::Stats;
+pub use stats::{BlkioEntry, MemoryEntry, Pressure, PressureData, Stats};
 
 use crate::error::{Doing, Error, Kind, Result};
 use plan::Place;

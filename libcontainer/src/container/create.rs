@@ -57,6 +57,8 @@ pub struct CreateOptions {
     pub no_cgroup: bool,
     /// Whether the caller goes away: a terminal then needs a console socket.
     pub detach: bool,
+    /// Whether the caller keeps the terminal's master end from [`Process::terminal`], for one who is no terminal himself.
+    pub keeps_terminal: bool,
     /// The caller's NOTIFY_SOCKET (sd_notify(3)).
     pub notify_socket: Option<PathBuf>,
 }
@@ -88,7 +90,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     let mut plan = found.unless_wrong(plan)?;
     check_terminal(&plan, options)?;
     if let Some(terminal) = &mut plan.process.terminal {
-        terminal.relayed = options.console_socket.is_none();
+        terminal.relayed = options.console_socket.is_none() && !options.keeps_terminal;
     }
     check_rootfs(&plan.rootfs.path)?;
     if let Some(filter) = &plan.process.filter {
@@ -219,7 +221,9 @@ pub(super) fn check_preserved(n: u32) -> Result<u64> {
 fn check_terminal(plan: &Plan, options: &CreateOptions) -> Result<()> {
     let terminal = plan.process.terminal.is_some();
     match &options.console_socket {
-        None if terminal && options.detach => Err(Error::invalid("cannot allocate tty if runc will detach without setting console socket")),
+        None if terminal && options.detach && !options.keeps_terminal => {
+            Err(Error::invalid("cannot allocate tty if runc will detach without setting console socket"))
+        }
         Some(_) if !terminal || !options.detach => Err(Error::invalid("cannot use console socket if runc will not detach or allocate tty")),
         _ => Ok(()),
     }

@@ -57,6 +57,8 @@ pub struct ExecOptions {
     pub pidfd_socket: Option<PathBuf>,
     pub pid_file: Option<PathBuf>,
     pub detach: bool,
+    /// As in [`CreateOptions`](super::CreateOptions).
+    pub keeps_terminal: bool,
 }
 
 impl Container {
@@ -90,7 +92,7 @@ impl Container {
         plan.note_cpuset(Some(&defaults.resources));
         check_terminal(&plan, options)?;
         if let Some(terminal) = &mut plan.terminal {
-            terminal.relayed = options.console_socket.is_none();
+            terminal.relayed = options.console_socket.is_none() && !options.keeps_terminal;
             terminal.size = terminal.size.or(options.console_size);
         }
         let console = options.console_socket.as_deref().map(terminal::connect).transpose()?;
@@ -243,7 +245,7 @@ fn clone_into(cgroup: Option<BorrowedFd<'_>>, plan: &ProcessPlan, inherited: &ex
 
 fn check_terminal(plan: &ProcessPlan, options: &ExecOptions) -> Result<()> {
     match &options.console_socket {
-        None if plan.terminal.is_some() && options.detach => {
+        None if plan.terminal.is_some() && options.detach && !options.keeps_terminal => {
             Err(Error::invalid("cannot allocate tty if runc will detach without setting console socket"))
         }
         Some(_) if plan.terminal.is_none() || !options.detach => {

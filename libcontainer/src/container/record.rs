@@ -72,6 +72,13 @@ pub struct Record {
     pub(crate) notify_socket: Option<String>,
 }
 
+impl Record {
+    /// Whether the container has no pid namespace of its own: then others outlive its init.
+    pub fn shares_pids(&self) -> bool {
+        self.fresh_namespaces & libc::CLONE_NEWPID == 0
+    }
+}
+
 /// What exec and update need of the config, as it was at create: later edits of config.json do not count (runtime.md).
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Defaults {

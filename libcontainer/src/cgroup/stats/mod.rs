@@ -145,6 +145,9 @@ pub struct Memory {
     /// TCP buffers (v1 only).
     #[serde(rename = "kernelTCP", skip_serializing_if = "is_zero")]
     pub kernel_tcp: MemoryEntry,
+    /// How often limits were reached: memory.events of v2, memory.oom_control of v1; not in runc's JSON.
+    #[serde(skip)]
+    pub events: BTreeMap<String, u64>,
     /// The file memory.stat.
     #[serde(skip_serializing_if = "is_zero")]
     pub raw: BTreeMap<String, u64>,

@@ -71,6 +71,7 @@ fn cpuset(dir: Dir<'_>, c: &mut Cpuset) -> Result<()> {
 
 fn memory(dir: Dir<'_>, m: &mut Memory) -> Result<()> {
     m.raw = map(dir, "memory.stat")?.unwrap_or_default();
+    m.events = map(dir, "memory.oom_control")?.unwrap_or_default();
     m.cache = m.raw.get("cache").copied().unwrap_or(0);
     m.usage = entry(dir, "memory")?;
     m.swap = entry(dir, "memory.memsw")?;

@@ -54,6 +54,7 @@ fn memory(dir: Dir<'_>, s: &mut Stats) -> Result<()> {
     s.memory.psi = pressure(dir, "memory.pressure")?;
     let Some(usage) = entry(dir, "memory")? else { return Ok(()) };
     s.memory.raw = map(dir, "memory.stat")?.unwrap_or_default();
+    s.memory.events = map(dir, "memory.events")?.unwrap_or_default();
     s.memory.cache = s.memory.raw.get("file").copied().unwrap_or(0);
     // v1 counts memory and swap together, and so do all readers
     if let Some(mut swap) = entry(dir, "memory.swap")? {

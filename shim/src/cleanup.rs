@@ -1,0 +1,100 @@
+//! `delete`: clears what a shim has left that is gone, and tells how its container ended. containerd calls it after every
+//! shim, dead or not, so it finds mostly nothing; a second call says the same as the first.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use libcontainer::error::{Doing, Error, Kind, Result};
+
+use crate::bootstrap;
+use crate::flags::Flags;
+use crate::messages::{DeleteResponse, Options};
+use crate::process::timestamp;
+use crate::verbs::Runtime;
+use crate::wire::Message;
+
+/// Where Create keeps the options that are not the default, in the bundle.
+const OPTIONS: &str = "options.json";
+/// 128 + SIGKILL.
+const KILLED: u32 = 137;
+
+/// A DeleteResponse.
+pub(crate) fn delete(flags: &Flags) -> Result<Vec<u8>> {
+    let bundle = if flags.bundle.is_empty() { std::env::current_dir().doing(|| "find the bundle")? } else { PathBuf::from(&flags.bundle) };
+    let options = read_options(&bundle)?;
+    let runtime = Runtime::new(&options, &flags.namespace);
+    let pid = pid_of(&runtime, &flags.id, &bundle);
+    let bundle_name = bundle.to_string_lossy();
+    runtime.delete(&flags.id, &bundle_name, true).map_err(|status| Error::new(Kind::Os, status.message))?;
+    remove_socket(flags, &bundle);
+    let response = DeleteResponse { pid: pid as u32, exit_status: KILLED, exited_at: Some(timestamp(SystemTime::now())) };
+    Ok(response.encode())
+}
+
+fn pid_of(runtime: &Runtime, id: &str, bundle: &Path) -> i32 {
+    match &runtime.foreign {
+        None => runtime.open(id).map_or(0, |container| container.record().pid),
+        Some(_) => std::fs::read_to_string(bundle.join("init.pid")).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0),
+    }
+}
+
+/// The socket of a group goes with the container that the group is named after, unless a shim still serves it.
+fn remove_socket(flags: &Flags, bundle: &Path) {
+    let Ok(address) = std::fs::read_to_string(bundle.join("address")) else { return };
+    let Some(path) = address.trim().strip_prefix("unix://").map(Path::new) else { return };
+    if bootstrap::group(bundle, &flags.id).is_ok_and(|group| group == flags.id) && !bootstrap::is_served(path) {
+        // it is gone already when the shim ended by itself
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// Written before anything is made, for [`delete`].
+pub(crate) fn write_options(bundle: &Path, options: &Options) -> Result<()> {
+    if options.binary_name.is_empty() && options.root.is_empty() {
+        return Ok(());
+    }
+    let path = bundle.join(OPTIONS);
+    let doing = || format!("write {}", path.display());
+    let text = serde_json::json!({
+        "binary_name": options.binary_name, "root": options.root, "systemd_cgroup": options.systemd_cgroup,
+        "io_uid": options.io_uid, "io_gid": options.io_gid,
+    })
+    .to_string();
+    let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CREATE | rustix::fs::OFlags::TRUNC | rustix::fs::OFlags::CLOEXEC;
+    let fd = rustix::fs::open(&path, flags, rustix::fs::Mode::from_raw_mode(0o600)).doing(doing)?;
+    std::io::Write::write_all(&mut std::fs::File::from(fd), text.as_bytes()).doing(doing)
+}
+
+fn read_options(bundle: &Path) -> Result<Options> {
+    let path = bundle.join(OPTIONS);
+    let text = match std::fs::read(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Options::default()),
+        result => result.doing(|| format!("read {}", path.display()))?,
+    };
+    let value: serde_json::Value = serde_json::from_slice(&text).map_err(|e| Error::invalid(format!("{}: {e}", path.display())))?;
+    let get = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
+    Ok(Options {
+        binary_name: get("binary_name"),
+        root: get("root"),
+        systemd_cgroup: value["systemd_cgroup"].as_bool().unwrap_or(false),
+        ..Options::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(read_options(dir.path()).unwrap(), Options::default());
+        write_options(dir.path(), &Options::default()).unwrap();
+        assert!(!dir.path().join(OPTIONS).exists());
+        let options = Options { binary_name: "crun".into(), root: "/r".into(), systemd_cgroup: true, ..Options::default() };
+        write_options(dir.path(), &options).unwrap();
+        assert_eq!(read_options(dir.path()).unwrap(), options);
+        std::fs::write(dir.path().join(OPTIONS), "{").unwrap();
+        read_options(dir.path()).unwrap_err();
+    }
+}

@@ -1,0 +1,130 @@
+//! Programs that log: `binary:///path?key=value` and `binary-v2://` (containerd's docs, "Logging", and its PR of v2).
+//!
+//! They get the container's stdout and stderr at 3 and 4, and at 5 a pipe on which they say that they are ready: by a byte or
+//! by closing it. With v2, closing it without a byte says that they failed.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+
+use libcontainer::error::{Doing, Error, Kind, Result};
+use libcontainer::sys::clone::{Side, clone3};
+use libcontainer::sys::exec::{Strings, execve, exit};
+use libcontainer::sys::{place, signal};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::pipe::PipeFlags;
+
+/// How long one may take to be ready.
+const PATIENCE: i64 = 10;
+
+/// A program that was named, not yet started.
+#[derive(Debug)]
+pub(crate) struct Logger {
+    args: Vec<CString>,
+    speaks: bool,
+    /// What it reads, once there is something.
+    pub(crate) streams: Vec<OwnedFd>,
+}
+
+impl Logger {
+    pub(crate) fn parse(uri: &str) -> Result<Logger> {
+        let bad = |why: &str| Error::invalid(format!("{uri}: {why}"));
+        let (scheme, rest) = uri.split_once("://").ok_or_else(|| bad("no URI"))?;
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        if !path.starts_with('/') {
+            return Err(bad("absolute path required"));
+        }
+        let mut args = vec![decode(path, false)];
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            args.extend([decode(key, true), decode(value, true)]);
+        }
+        let args = args.into_iter().map(|arg| CString::new(arg).map_err(|_| bad("a zero byte"))).collect::<Result<_>>()?;
+        Ok(Logger { args, speaks: scheme == "binary-v2", streams: Vec::new() })
+    }
+
+    /// Starts it and waits until it is ready; its pid.
+    pub(crate) fn start(self, id: &str, namespace: &str) -> Result<i32> {
+        let doing = || format!("start the logger {}", self.args.first().map(|p| p.to_string_lossy()).unwrap_or_default());
+        let (ready, say) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).doing(doing)?;
+        let variable = |name: &str, value: &str| CString::new(format!("{name}={value}")).ok();
+        let env: Vec<CString> = [variable("CONTAINER_ID", id), variable("CONTAINER_NAMESPACE", namespace)].into_iter().flatten().collect();
+        let (pid, pidfd) = match clone3(0, None).doing(doing)? {
+            Side::Parent { pid, pidfd } => (pid, pidfd),
+            Side::Child => {
+                let mut fds = self.streams;
+                fds.push(say);
+                execute(&self.args, &env, fds);
+            }
+        };
+        drop(say);
+        drop(self.streams);
+        let limit = Timespec { tv_sec: PATIENCE, tv_nsec: 0 };
+        let waited = rustix::event::poll(&mut [PollFd::new(&ready, PollFlags::IN)], Some(&limit)).doing(|| "wait for the logger")?;
+        let mut byte = [0];
+        let said = waited > 0 && rustix::io::read(&ready, &mut byte).doing(|| "wait for the logger")? > 0;
+        if waited == 0 || (self.speaks && !said) {
+            // it is ours to end; the daemon reaps it
+            let _ = signal::send(pidfd.as_fd(), libc_kill());
+            let path = self.args.first().map(|p| p.to_string_lossy()).unwrap_or_default();
+            return Err(Error::new(Kind::Os, format!("the logger {path} did not get ready")));
+        }
+        Ok(pid)
+    }
+}
+
+fn libc_kill() -> i32 {
+    rustix::process::Signal::KILL.as_raw()
+}
+
+/// In the child.
+fn execute(args: &[CString], env: &[CString], fds: Vec<OwnedFd>) -> ! {
+    let run = || -> Option<()> {
+        let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty()).ok()?;
+        rustix::stdio::dup2_stdin(&null).ok()?;
+        rustix::stdio::dup2_stdout(&null).ok()?;
+        rustix::stdio::dup2_stderr(&null).ok()?;
+        signal::default_action(rustix::process::Signal::PIPE.as_raw()).ok()?;
+        place::from_three(fds).ok()?;
+        execve(args.first()?, &Strings::new(args), &Strings::new(env));
+        None
+    };
+    let _ = run();
+    exit(127)
+}
+
+/// Percent-encoding, and in a query `+` for a blank.
+fn decode(text: &str, query: bool) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut i = 0;
+    while let Some(&byte) = bytes.get(i) {
+        let hex = |at: usize| bytes.get(at).and_then(|b| char::from(*b).to_digit(16));
+        match (byte, hex(i + 1), hex(i + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push((high * 16 + low) as u8);
+                i += 2;
+            }
+            (b'+', ..) if query => out.push(b' '),
+            _ => out.push(byte),
+        }
+        i += 1;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_those_of_the_query() {
+        let logger = Logger::parse("binary:///usr/bin/my%20log?id=a&path=%2Fx+y&flag").unwrap();
+        let args: Vec<_> = logger.args.iter().map(|a| a.to_str().unwrap()).collect();
+        assert_eq!(args, ["/usr/bin/my log", "id", "a", "path", "/x y", "flag", ""]);
+        assert!(!logger.speaks);
+        assert!(Logger::parse("binary-v2:///x").unwrap().speaks);
+        for bad in ["binary://x", "binary", "binary:///a%00b"] {
+            Logger::parse(bad).unwrap_err();
+        }
+    }
+}
