@@ -34,7 +34,7 @@ pub struct Linux {
     pub seccomp: Seccomp,
     pub apparmor: Switch,
     pub selinux: Switch,
-    pub intel_rdt: Switch,
+    pub intel_rdt: IntelRdt,
     pub memory_policy: MemoryPolicy,
     pub mount_extensions: MountExtensions,
     pub net_devices: Switch,
@@ -64,6 +64,17 @@ pub struct Seccomp {
     pub known_flags: Vec<&'static str>,
     /// The one list that depends on the kernel.
     pub supported_flags: Vec<&'static str>,
+}
+
+/// `intelRdt`.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[non_exhaustive]
+pub struct IntelRdt {
+    pub enabled: bool,
+    /// `schemata` besides the older two.
+    pub schemata: bool,
+    /// `enableMonitoring`.
+    pub monitoring: bool,
 }
 
 /// The words of `linux.memoryPolicy`.
@@ -111,7 +122,7 @@ impl Features {
                 },
                 apparmor: Switch { enabled: true },
                 selinux: Switch { enabled: true },
-                intel_rdt: Switch { enabled: false },
+                intel_rdt: IntelRdt { enabled: true, schemata: true, monitoring: true },
                 memory_policy: MemoryPolicy { modes: &memory_policy::MODES, flags: &memory_policy::FLAGS },
                 mount_extensions: MountExtensions { idmap: Switch { enabled: true } },
                 net_devices: Switch { enabled: true },
@@ -142,7 +153,7 @@ mod tests {
         assert!(d["mountOptions"].as_array().unwrap().contains(&"rro".into()));
         assert_eq!(d["linux"]["mountExtensions"]["idmap"]["enabled"], true);
         assert_eq!(d["linux"]["cgroup"]["systemdUser"], false);
-        assert_eq!(d["linux"]["intelRdt"]["enabled"], false);
+        assert_eq!(d["linux"]["intelRdt"]["monitoring"], true);
         assert_eq!(d["linux"]["netDevices"]["enabled"], true);
         assert_eq!(d["linux"]["memoryPolicy"]["modes"].as_array().unwrap().len(), 7);
         assert_eq!(d["linux"]["capabilities"].as_array().unwrap().len(), 41);

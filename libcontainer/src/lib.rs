@@ -19,6 +19,7 @@ pub mod error;
 pub mod features;
 pub mod findings;
 pub mod hooks;
+pub mod intel_rdt;
 pub mod io_priority;
 mod keyring;
 pub mod lsm;

@@ -11,6 +11,7 @@ use crate::cpu_affinity::CpuAffinity;
 use crate::error::{Error, Kind, Result};
 use crate::findings::Findings;
 use crate::hooks::Hooks;
+use crate::intel_rdt::IntelRdt;
 use crate::memory_policy;
 use crate::namespaces::Namespaces;
 use crate::net_devices::NetDevices;
@@ -45,6 +46,7 @@ pub struct Plan {
     pub namespaces: Namespaces,
     pub time_offsets: TimeOffsets,
     pub net_devices: NetDevices,
+    pub intel_rdt: Option<IntelRdt>,
     pub cgroup: CgroupPlan,
     pub rootfs: RootfsPlan,
     pub hostname: String,
@@ -80,6 +82,7 @@ impl Plan {
             plan.namespaces = Namespaces::plan(&linux.namespaces, found);
             plan.time_offsets = found.at("linux.timeOffsets", TimeOffsets::plan(&linux.time_offsets, &plan.namespaces)).unwrap_or_default();
             plan.net_devices = NetDevices::plan(&linux.net_devices, &plan.namespaces, found);
+            plan.intel_rdt = linux.intel_rdt.as_ref().and_then(|rdt| found.at("linux.intelRdt", IntelRdt::plan(rdt, id)));
             check_names(spec, &plan.namespaces, found);
             plan.sysctls = Sysctls::plan(&linux.sysctl, &plan.namespaces, &spec.domainname, found);
             plan.cgroup = CgroupPlan::plan(layout, id, &linux.cgroups_path, linux.resources.as_ref(), found);
@@ -160,9 +163,6 @@ fn check_version(version: &str, found: &mut Findings) {
 
 /// What has an issue of its own is an error until then, never silence.
 fn refuse_unsupported(linux: &spec::Linux, found: &mut Findings) {
-    if linux.intel_rdt.is_some() {
-        found.wrong("linux.intelRdt", Error::unsupported("linux.intelRdt is not supported yet"));
-    }
     if !(linux.uid_mappings.is_empty() && linux.gid_mappings.is_empty()) {
         found.warn("linux", "linux: id mappings mean nothing without a user namespace");
     }

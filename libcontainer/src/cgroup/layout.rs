@@ -10,6 +10,7 @@ use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC};
 use super::file;
 use super::plan::Paths;
 use crate::error::{Doing, Error, Result};
+use crate::procfs::unescape;
 
 /// Where a host with nothing but v2 mounts it; everything relies on it.
 const UNIFIED: &str = "/sys/fs/cgroup";
@@ -192,11 +193,6 @@ fn parse_mount(line: &[u8]) -> Option<Found<'_>> {
     let mut mount = mount.split(' ').skip(3);
     let (root, dir) = (unescape(mount.next()?), unescape(mount.next()?));
     Some(Found { v2, root, dir, options: filesystem.nth(1).unwrap_or_default() })
-}
-
-/// Undoes the kernel's octal escapes of space, tab, newline and backslash.
-fn unescape(text: &str) -> String {
-    text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
 
 /// The path of `controller` (empty: v2) in /proc/PID/cgroup, whose lines are `number:controllers:path`. `None` also for a

@@ -18,6 +18,7 @@ use crate::cgroup::{Cgroup, Layout};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::findings::Findings;
 use crate::hooks;
+use crate::intel_rdt::Group;
 use crate::namespaces::{Namespaces, Opened};
 use crate::plan::{Choices, Plan};
 use crate::process::channel::{Channel, Message};
@@ -119,6 +120,11 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
         crate::notify::make(&root.join(id))?;
     }
     let cgroup = Cgroup::create(&plan.cgroup).doing(|| "unable to start container process: unable to apply cgroup configuration")?;
+    let group = record.intel_rdt.clone();
+    let class = match (&plan.intel_rdt, &group) {
+        (Some(rdt), Some(group)) => Some(group.make(rdt).doing(|| "unable to apply Intel RDT configuration")?),
+        _ => None,
+    };
 
     let (ours, theirs) = Channel::pair()?;
     let gate = Gate::make(dir.dir()?.fd())?;
@@ -158,6 +164,9 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
             cgroup.join(child.pid, into.is_some()).doing(|| "unable to apply cgroup configuration")?;
             ours.send(&Message::Released)?;
         }
+        if let Some(group) = &group {
+            group.join(child.pid).doing(|| "unable to apply Intel RDT configuration")?;
+        }
         let terminal = serve(&plan, &ours, child.pid, &sockets)?;
         record.start_time = proc.process(child.pid)?.ok_or_else(died)?.start_time;
         record.pid = child.pid;
@@ -195,6 +204,9 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     ours.send(&Message::Recorded).doing(|| "unable to start container process: release init")?;
 
     cgroup.keep();
+    if let Some(class) = class {
+        class.keep();
+    }
     if let Some(devices) = devices {
         devices.keep();
     }
@@ -262,6 +274,7 @@ fn intent(plan: &Plan, proc: &Procfs, options: &CreateOptions) -> Result<Record>
         maker: me,
         maker_start_time: proc.process(me)?.map_or(0, |p| p.start_time),
         cgroup: plan.cgroup.paths().clone(),
+        intel_rdt: plan.intel_rdt.as_ref().map(|rdt| Group::intend(rdt, &plan.id, proc)).transpose()?,
         namespaces: plan.namespaces.all(),
         fresh_namespaces: plan.namespaces.fresh,
         keyring: plan.keyring.is_some(),

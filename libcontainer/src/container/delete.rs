@@ -98,6 +98,10 @@ impl Container {
             // the kernel has ended them all
             cgroup.kill()?;
         }
-        cgroup.remove(PATIENCE).doing(|| format!("remove the cgroup of container {}", self.record.id))
+        cgroup.remove(PATIENCE).doing(|| format!("remove the cgroup of container {}", self.record.id))?;
+        match &self.record.intel_rdt {
+            Some(group) => group.remove(),
+            None => Ok(()),
+        }
     }
 }

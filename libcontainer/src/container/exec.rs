@@ -114,7 +114,7 @@ impl Container {
             keyring: if self.record.keyring { Some(plan::keyring(&self.record.id)?) } else { None },
             proc,
             ignored: self.proc.ignored_signals()?,
-            waits: joins_cgroups || plan.oom_score_adj.is_some(),
+            waits: joins_cgroups || plan.oom_score_adj.is_some() || self.record.intel_rdt.is_some(),
         };
         let waits = inherited.waits;
         let child = self.spawn(&plan, &inherited, into).doing(|| "unable to start container process")?;
@@ -127,6 +127,9 @@ impl Container {
             }
             if joins_cgroups {
                 self.join(&cgroup, child.pid, into.is_some())?;
+            }
+            if let Some(group) = &self.record.intel_rdt {
+                group.join(child.pid)?;
             }
             if waits {
                 ours.send(&Message::Released)?;

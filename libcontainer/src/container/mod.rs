@@ -178,7 +178,11 @@ impl Container {
             return Err(Error::wrong_status(format!("container {} is not running", self.record.id)));
         }
         self.check_cgroup()?;
-        self.cgroup()?.stats()
+        let mut stats = self.cgroup()?.stats()?;
+        if let Some(group) = &self.record.intel_rdt {
+            stats.intel_rdt = group.stats()?;
+        }
+        Ok(stats)
     }
 
     /// Notices of processes that were killed for want of memory.

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::Paths;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::hooks::Hook;
+use crate::intel_rdt;
 use crate::procfs::read_regular;
 use crate::spec;
 
@@ -59,6 +60,8 @@ pub struct Record {
     pub(crate) maker: i32,
     pub(crate) maker_start_time: u64,
     pub(crate) cgroup: Paths,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) intel_rdt: Option<intel_rdt::Group>,
     /// CLONE_NEW* flags of the namespaces that are the container's, made or joined.
     pub(crate) namespaces: i32,
     /// Those of them that were made for it.

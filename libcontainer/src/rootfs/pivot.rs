@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags};
 
 use crate::error::{Doing, Error, Result};
-use crate::procfs::Procfs;
+use crate::procfs::{Procfs, unescape};
 use crate::sys::mount_attr::{Change, mount_setattr};
 
 /// Makes `root` (the top of a mount of this namespace) the root, and lets go of the old one. `old_is_slave`: whether
@@ -61,12 +61,6 @@ fn full_kernel_mounts(proc: &Procfs, rootfs: &str) -> Result<Vec<String>> {
         (kernels && top == "/" && !point.starts_with(rootfs)).then_some(point)
     };
     Ok(text.lines().filter_map(point).collect())
-}
-
-/// Undoes the octal escapes of proc_pid_mountinfo(5).
-fn unescape(field: &str) -> String {
-    let octal = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
-    octal.iter().fold(field.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
 /// The root directory of the caller.

@@ -15,7 +15,11 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     if resources.memory.kernel.is_some() || resources.memory.kernel_tcp.is_some() {
         log::warn!("limits of kernel memory are ignored");
     }
-    call.container()?.update(&resources)?;
+    let [cache, bandwidth] = ["l3-cache-schema", "mem-bw-schema"].map(|flag| call.args.text(flag).unwrap_or_default());
+    match (cache, bandwidth) {
+        ("", "") => call.container()?.update(&resources)?,
+        _ => call.container()?.update_with_intel_rdt(&resources, cache, bandwidth)?,
+    }
     Ok(0)
 }
 
@@ -35,11 +39,6 @@ pub(super) fn document(name: &str) -> error::Result<Vec<u8>> {
 }
 
 fn resources(args: &Args) -> error::Result<Resources> {
-    for (flag, text) in [("l3-cache-schema", "CAT: l3 cache schema"), ("mem-bw-schema", "MBA: memory bandwidth schema")] {
-        if args.text(flag).is_some() {
-            return Err(Error::unsupported(format!("Intel RDT/{text} is not enabled")));
-        }
-    }
     if let Some(file) = args.text("resources") {
         return Resources::from_slice(&document(file)?).doing(|| format!("read {file}"));
     }
@@ -171,7 +170,6 @@ mod tests {
             ("update --cpu-share -1 id", "invalid value for cpu-share: '-1' is not such a number"),
             ("update --cpu-quota x id", "invalid value for cpu-quota: 'x' is not such a number"),
             ("update --blkio-weight 70000 id", "invalid value for blkio-weight: out of range"),
-            ("update --l3-cache-schema L3:0=f id", "Intel RDT/CAT: l3 cache schema is not enabled"),
             ("update -r /nonexistent id", "open /nonexistent: no such file or directory"),
         ] {
             assert_eq!(parse(line).unwrap_err().text(), error, "{line}");

@@ -28,8 +28,8 @@ pub struct Stats {
     pub blkio: Blkio,
     /// Huge pages by size (`2MB`).
     pub hugetlb: BTreeMap<String, Hugetlb>,
-    /// Intel RDT: always empty here.
-    pub intel_rdt: IntelRdt,
+    /// Intel RDT, of a container that has it.
+    pub intel_rdt: crate::intel_rdt::Stats,
     /// The network interfaces; runc has them only where it made them, i.e. never for an OCI bundle.
     pub network_interfaces: Option<Vec<()>>,
 }
@@ -231,10 +231,6 @@ pub struct Hugetlb {
     /// How often the limit was reached.
     pub failcnt: u64,
 }
-
-/// See [`Stats::intel_rdt`].
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct IntelRdt {}
 
 impl Cgroup {
     /// Reads all numbers.

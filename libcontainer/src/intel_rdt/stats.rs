@@ -1,0 +1,122 @@
+//! What `events --stats` prints of a class of service: the JSON of runc.
+
+use serde::Serialize;
+
+use super::resctrl::Resctrl;
+use crate::error::{Doing, Error, Kind, Result};
+
+/// The class, and what the machine has. What a machine lacks is left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Stats {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub l3_cache_info: Option<L3CacheInfo>,
+    /// Of the root class.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub l3_cache_schema_root: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub l3_cache_schema: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mem_bw_info: Option<MemBwInfo>,
+    /// Of the root class.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub mem_bw_schema_root: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub mem_bw_schema: String,
+    /// All lines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub schemata: Vec<String>,
+    /// Memory bandwidth, by domain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mbm_stats: Option<Vec<Bandwidth>>,
+    /// Cache occupancy, by domain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cmt_stats: Option<Vec<Occupancy>>,
+}
+
+/// Of the cache.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct L3CacheInfo {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cbm_mask: String,
+    pub min_cbm_bits: u64,
+    pub num_closids: u64,
+}
+
+/// Of memory bandwidth.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct MemBwInfo {
+    pub bandwidth_gran: u64,
+    pub delay_linear: u64,
+    pub min_bandwidth: u64,
+    pub num_closids: u64,
+}
+
+/// Bytes since the group was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Bandwidth {
+    pub mbm_total_bytes: u64,
+    pub mbm_local_bytes: u64,
+}
+
+/// Bytes now.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Occupancy {
+    pub llc_occupancy: u64,
+}
+
+/// Of the class with that file of schemata, counted for `group`.
+pub(super) fn read(resctrl: &Resctrl, schemata: &str, group: &str) -> Result<Stats> {
+    let lines = |file: &str| -> Result<Vec<String>> { Ok(resctrl.read(file)?.trim().lines().map(str::to_owned).collect()) };
+    let (root, own) = (lines("schemata")?, lines(schemata)?);
+    let line = |lines: &[String], word: &str| lines.iter().rfind(|line| line.contains(word)).map(|line| line.trim().to_owned());
+    let number = |file: String| -> Result<u64> {
+        let text = resctrl.read(&file)?;
+        // a counter that is out of reach says "Unavailable", as does one that has no reading yet
+        text.trim()
+            .parse()
+            .map_err(|_| Error::new(Kind::Internal, format!("{:?} is not a number", text.trim())))
+            .doing(|| format!("read {file}"))
+    };
+    let mut stats = Stats::default();
+    if resctrl.has("info/L3")? {
+        let info = |name: &str| format!("info/L3/{name}");
+        stats.l3_cache_info = Some(L3CacheInfo {
+            cbm_mask: resctrl.read(&info("cbm_mask"))?.trim().to_owned(),
+            min_cbm_bits: number(info("min_cbm_bits"))?,
+            num_closids: number(info("num_closids"))?,
+        });
+        stats.l3_cache_schema_root = line(&root, "L3").unwrap_or_default();
+        stats.l3_cache_schema = line(&own, "L3").unwrap_or_default();
+    }
+    if resctrl.has("info/MB")? {
+        let info = |name: &str| number(format!("info/MB/{name}"));
+        stats.mem_bw_info = Some(MemBwInfo {
+            bandwidth_gran: info("bandwidth_gran")?,
+            delay_linear: info("delay_linear")?,
+            min_bandwidth: info("min_bandwidth")?,
+            num_closids: info("num_closids")?,
+        });
+        stats.mem_bw_schema_root = line(&root, "MB").unwrap_or_default();
+        stats.mem_bw_schema = line(&own, "MB").unwrap_or_default();
+    }
+    stats.schemata = own;
+    if resctrl.has("info/L3_MON")? {
+        let features = resctrl.read("info/L3_MON/mon_features")?;
+        let has = |feature: &str| features.lines().any(|line| line == feature);
+        let data = if group.is_empty() { "mon_data".to_owned() } else { format!("{group}/mon_data") };
+        let domains = resctrl.list(&data)?;
+        if has("mbm_total_bytes") || has("mbm_local_bytes") {
+            let one = |file: &str, domain: &str| if has(file) { number(format!("{data}/{domain}/{file}")) } else { Ok(0) };
+            let counted = domains.iter().map(|domain| {
+                Ok(Bandwidth { mbm_total_bytes: one("mbm_total_bytes", domain)?, mbm_local_bytes: one("mbm_local_bytes", domain)? })
+            });
+            stats.mbm_stats = Some(counted.collect::<Result<_>>()?);
+        }
+        if has("llc_occupancy") {
+            let counted = domains.iter().map(|domain| Ok(Occupancy { llc_occupancy: number(format!("{data}/{domain}/llc_occupancy"))? }));
+            stats.cmt_stats = Some(counted.collect::<Result<_>>()?);
+        }
+    }
+    Ok(stats)
+}
