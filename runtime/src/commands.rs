@@ -8,6 +8,7 @@ mod exec;
 mod features;
 mod kill;
 mod list;
+mod mounts;
 mod pause;
 mod ps;
 mod run;
@@ -46,6 +47,7 @@ pub(crate) fn run(call: &Call<'_>) -> Result<u8> {
         "features" => features::run(),
         "kill" => kill::run(call),
         "list" => list::run(call),
+        "mounts" => mounts::run(call),
         "pause" => pause::pause(call),
         "resume" => pause::resume(call),
         "ps" => ps::run(call),

@@ -39,6 +39,7 @@ pub use oom::{OomEvents, OomNotice};
 pub use plan::{CgroupPlan, Paths};
 pub use resources::merge;
 pub use stats::{BlkioEntry, MemoryEntry, Pressure, PressureData, Stats};
+pub(crate) use update::merge_rules;
 
 use crate::error::{Doing, Error, Kind, Result};
 use plan::Place;

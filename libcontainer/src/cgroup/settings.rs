@@ -18,12 +18,28 @@ pub(super) struct Dir<'a> {
     pub(super) v2: bool,
 }
 
-/// What a file said before it was written.
-struct Before<'a> {
-    dir: Dir<'a>,
-    file: &'a str,
-    value: &'a str,
-    text: String,
+/// What files said before they were written, in that order: how to bring each back.
+#[derive(Debug, Default)]
+pub(super) struct Before(Vec<Old>);
+
+#[derive(Debug)]
+struct Old {
+    controller: String,
+    file: String,
+    lines: Vec<String>,
+}
+
+impl Before {
+    /// Writes it all back; best effort, for there is an error to report already.
+    pub(super) fn restore<'a>(&self, find: &dyn Fn(&str) -> Option<Dir<'a>>) {
+        // twice: values that bound each other may have to go back in the other order
+        for old in self.0.iter().rev().chain(self.0.iter().rev()) {
+            let Some(dir) = find(&old.controller) else { continue };
+            for line in &old.lines {
+                let _ = file::write(dir.fd, &old.file, line);
+            }
+        }
+    }
 }
 
 /// Writes all, in order. `find` is the directory of a controller.
@@ -31,36 +47,30 @@ struct Before<'a> {
 /// # Errors
 /// The first refused value, with file and directory; a controller that this host does not have is named.
 pub(super) fn write<'a>(settings: &'a [Setting], find: &dyn Fn(&str) -> Option<Dir<'a>>) -> Result<()> {
-    write_noting(settings, find, &mut |_, _, _| {})
+    write_noting(settings, find, &mut |_, _, _, _| {})
 }
 
 /// Writes all, or, if a value is refused, none: what was there before is written back.
-pub(super) fn write_or_restore<'a>(settings: &'a [Setting], find: &dyn Fn(&str) -> Option<Dir<'a>>) -> Result<()> {
-    let mut before: Vec<Before<'a>> = Vec::new();
-    let result = write_noting(settings, find, &mut |dir, file, value| {
+pub(super) fn write_or_restore<'a>(settings: &'a [Setting], find: &dyn Fn(&str) -> Option<Dir<'a>>) -> Result<Before> {
+    let mut before = Before::default();
+    let result = write_noting(settings, find, &mut |dir, s, file, value| {
         if let Ok(text) = file::read(dir.fd, file) {
-            before.push(Before { dir, file, value, text });
+            before.0.push(Old { controller: s.controller.clone(), file: file.to_owned(), lines: old_value(file, value, &text) });
         }
     });
-    if result.is_err() {
-        // twice: values that bound each other may have to go back in the other order
-        for _ in 0..2 {
-            for b in before.iter().rev() {
-                for line in old_value(b.file, b.value, &b.text) {
-                    // best effort: the error to report is the one that brought us here
-                    let _ = file::write(b.dir.fd, b.file, &line);
-                }
-            }
+    match result {
+        Ok(()) => Ok(before),
+        Err(e) => {
+            before.restore(find);
+            Err(e)
         }
     }
-    result
 }
 
-fn write_noting<'a>(
-    settings: &'a [Setting],
-    find: &dyn Fn(&str) -> Option<Dir<'a>>,
-    note: &mut dyn FnMut(Dir<'a>, &'a str, &'a str),
-) -> Result<()> {
+/// Is told of each write before it happens: where, for which setting, file and value.
+type Note<'a, 'n> = &'n mut dyn FnMut(Dir<'a>, &'a Setting, &'a str, &'a str);
+
+fn write_noting<'a>(settings: &'a [Setting], find: &dyn Fn(&str) -> Option<Dir<'a>>, note: Note<'a, '_>) -> Result<()> {
     for group in settings.chunk_by(|a, b| a.controller == b.controller) {
         let Some(dir) = group.first().and_then(|s| find(&s.controller)) else {
             let controller = group.first().map_or("", |s| s.controller.as_str());
@@ -81,12 +91,12 @@ fn write_noting<'a>(
     Ok(())
 }
 
-fn write_one<'a>(dir: Dir<'a>, s: &'a Setting, note: &mut dyn FnMut(Dir<'a>, &'a str, &'a str)) -> Result<(), Errno> {
-    note(dir, &s.file, &s.value);
+fn write_one<'a>(dir: Dir<'a>, s: &'a Setting, note: Note<'a, '_>) -> Result<(), Errno> {
+    note(dir, s, &s.file, &s.value);
     match (file::write(dir.fd, &s.file, &s.value), &s.missing) {
         (Err(Errno::NOENT), Missing::Skip) => Ok(()),
         (Err(Errno::NOENT), Missing::Instead(file, value)) => {
-            note(dir, file, value);
+            note(dir, s, file, value);
             file::write(dir.fd, file, value)
         }
         (result, _) => result,

@@ -2,20 +2,93 @@
 //!
 //! Runs in the runtime.
 
-use super::settings::{self, Dir};
-use super::{Cgroup, file, resources};
+use super::devices::Devices;
+use super::settings::{self, Before, Dir};
+use super::v2::Swap;
+use super::{Cgroup, file, resources, v1, v2};
 use crate::error::{Error, Result};
 use crate::findings::Findings;
-use crate::spec::{Memory, Resources};
+use crate::spec::{DeviceRule, Memory, Resources};
+
+/// How to take an update back.
+#[derive(Debug, Default)]
+pub(crate) struct Undo {
+    limits: Before,
+    devices: Option<Rules>,
+}
+
+/// The device rules before and after, and on v2 the programs.
+#[derive(Debug)]
+struct Rules {
+    from: Devices,
+    to: Devices,
+    swap: Option<Swap>,
+}
+
+/// The rules after an update with `new`: those that begin with one for all devices stand for themselves, others come after
+/// the `old` ones, of which those for the same devices and access are forgotten.
+pub(crate) fn merge_rules(old: &[DeviceRule], new: &[DeviceRule]) -> Vec<DeviceRule> {
+    let mut rules = Vec::with_capacity(old.len() + new.len());
+    if !new.first().is_some_and(|r| matches!(r.kind.as_str(), "" | "a")) {
+        let same = |a: &DeviceRule, b: &DeviceRule| (&a.kind, a.major, a.minor, &a.access) == (&b.kind, b.major, b.minor, &b.access);
+        rules.extend(old.iter().filter(|r| !new.iter().any(|n| same(r, n))).cloned());
+    }
+    rules.extend_from_slice(new);
+    rules
+}
 
 impl Cgroup {
-    /// Writes `resources`, which are [`merge`](super::merge)d already. Device rules stay as they are, for other programs may
-    /// have changed them.
+    /// [`change`](Self::change) of limits alone.
+    pub fn update(&self, resources: &Resources) -> Result<()> {
+        self.change(Some(resources), None).map(drop)
+    }
+
+    /// Writes `resources`, which are [`merge`](super::merge)d already, except device rules; and changes the device rules from
+    /// the first to the second list of `rules`, in one step on v2. On v1 what other programs allowed stays allowed.
     ///
     /// # Errors
     /// As for creating; with `checkBeforeUpdate` on v2 also a memory limit that is not above what is in use. Then nothing
     /// is changed: values written before the one that was refused are put back.
-    pub fn update(&self, resources: &Resources) -> Result<()> {
+    pub(crate) fn change(&self, resources: Option<&Resources>, rules: Option<(&[DeviceRule], &[DeviceRule])>) -> Result<Undo> {
+        let mut found = Findings::new();
+        let devices = rules.map(|(from, to)| (Devices::plan(from, &mut Findings::new()), Devices::plan(to, &mut found)));
+        let devices = found.unless_wrong(devices)?.filter(|(from, to)| from != to);
+        let limits = resources.map_or(Ok(Before::default()), |r| self.limit(r))?;
+        let mut undo = Undo { limits, devices: None };
+        if let Some((from, to)) = devices {
+            match self.change_devices(&from, &to) {
+                Ok(swap) => undo.devices = Some(Rules { from, to, swap }),
+                Err(e) => {
+                    self.take_back(&undo);
+                    return Err(e);
+                }
+            }
+        }
+        Ok(undo)
+    }
+
+    /// Undoes an update; best effort, for there is an error to report already.
+    pub(crate) fn take_back(&self, undo: &Undo) {
+        if let Some(Rules { from, to, swap }) = &undo.devices
+            && let Some(dir) = self.find("devices")
+        {
+            let _ = match swap {
+                Some(swap) => swap.undo(dir),
+                None => v1::change_devices(dir, to, from),
+            };
+        }
+        undo.limits.restore(&|controller| self.find(controller));
+    }
+
+    fn change_devices(&self, from: &Devices, to: &Devices) -> Result<Option<Swap>> {
+        match self.find("devices") {
+            Some(dir) if dir.v2 => v2::change_devices(dir, from, to).map(Some),
+            Some(dir) => v1::change_devices(dir, from, to).map(|()| None),
+            None => Err(Error::unsupported("linux.resources.devices: the container has no cgroup for devices")),
+        }
+    }
+
+    fn limit(&self, resources: &Resources) -> Result<Before> {
         let unified = self.is_unified();
         let mut found = Findings::new();
         let settings = if unified { resources::v2(resources, &mut found) } else { resources::v1(resources, &mut found) };
@@ -44,4 +117,25 @@ fn check_memory(dir: Dir<'_>, memory: &Memory) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_added_or_stand_for_themselves() {
+        let rule = |text: &str| -> DeviceRule { serde_json::from_str(text).unwrap() };
+        let none = rule(r#"{"allow":false,"access":"rwm"}"#);
+        let tun = |allow| rule(&format!(r#"{{"allow":{allow},"type":"c","major":10,"minor":200,"access":"rwm"}}"#));
+        let fuse = rule(r#"{"allow":true,"type":"c","major":10,"minor":229,"access":"rw"}"#);
+        let old = [none.clone(), tun(true)];
+        assert_eq!(merge_rules(&old, std::slice::from_ref(&fuse)), [none.clone(), tun(true), fuse.clone()]);
+        assert_eq!(
+            merge_rules(&old, &[tun(false), fuse.clone()]),
+            [none.clone(), tun(false), fuse.clone()],
+            "the list does not grow for ever"
+        );
+        assert_eq!(merge_rules(&old, &[none.clone(), fuse.clone()]), [none, fuse]);
+    }
 }

@@ -42,9 +42,25 @@ fn effective(dir: BorrowedFd<'_>, file: &str, depth: usize) -> Result<String, Er
 
 /// Writes the device lists. The cgroup is empty, so nobody notices that for a moment all is denied, or allowed.
 pub(super) fn write_devices(dir: Dir<'_>, devices: &Devices) -> Result<()> {
+    write_lines(dir, devices.v1_lines())
+}
+
+/// Changes the device lists from one state to another; if a line is refused, back.
+pub(super) fn change_devices(dir: Dir<'_>, from: &Devices, to: &Devices) -> Result<()> {
+    let result = write_lines(dir, from.v1_changes(to).into_iter());
+    if result.is_err() {
+        // best effort: the error to report is the one that brought us here
+        for line in to.v1_changes(from) {
+            let _ = write_lines(dir, std::iter::once(line));
+        }
+    }
+    result
+}
+
+fn write_lines(dir: Dir<'_>, lines: impl Iterator<Item = (bool, String)>) -> Result<()> {
     let open = |name: &str| file::open(dir.fd, name, OFlags::WRONLY).doing(|| format!("open {name} of {}", dir.path));
     let (allow, deny) = (open("devices.allow")?, open("devices.deny")?);
-    for (allowed, line) in devices.v1_lines() {
+    for (allowed, line) in lines {
         let (file, name) = if allowed { (&allow, "devices.allow") } else { (&deny, "devices.deny") };
         file::write_open(file.as_fd(), &line).doing(|| format!("write {line:?} to {name} of {}", dir.path))?;
     }

@@ -3,7 +3,7 @@
 //! Runs in the runtime. The kernel's admin-guide/cgroup-v2.rst.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -91,6 +91,56 @@ pub(super) fn attach_devices(dir: Dir<'_>, devices: &Devices, fresh: bool) -> Re
         }
     }
     Ok(())
+}
+
+/// The program that was attached, and the one that stands in its place.
+#[derive(Debug)]
+pub(super) struct Swap {
+    old: Option<OwnedFd>,
+    new: Option<OwnedFd>,
+}
+
+/// Puts the program of `to` in the place of that of `from`, in one step and among whatever others attached.
+///
+/// # Errors
+/// If the program of `from` is not there: another program has replaced it, and its rules would be lost.
+pub(super) fn change_devices(dir: Dir<'_>, from: &Devices, to: &Devices) -> Result<Swap> {
+    let doing = |what: &str| format!("{what} device program of {}", dir.path);
+    let load = |devices: &Devices| -> Result<Option<OwnedFd>> {
+        let program = devices.program()?;
+        program.map(|p| bpf::load_device_program(&p).doing(|| doing("load"))).transpose()
+    };
+    let mut old = None;
+    if let Some(like) = load(from)? {
+        let tag = bpf::program_tag(like.as_fd()).doing(|| doing("look at"))?;
+        let mut attached = bpf::attached_device_programs(dir.fd).doing(|| doing("list"))?.into_iter();
+        old = attached.find(|p| bpf::program_tag(p.as_fd()) == Ok(tag));
+        if old.is_none() {
+            return Err(Error::unsupported(format!(
+                "the device rules of {} are not ours any more: another program has replaced them",
+                dir.path
+            )));
+        }
+    }
+    let swap = Swap { old, new: load(to)? };
+    swap.carry_out(dir, swap.old.as_ref(), swap.new.as_ref())?;
+    Ok(swap)
+}
+
+impl Swap {
+    /// Puts the old program back.
+    pub(super) fn undo(&self, dir: Dir<'_>) -> Result<()> {
+        self.carry_out(dir, self.new.as_ref(), self.old.as_ref())
+    }
+
+    fn carry_out(&self, dir: Dir<'_>, from: Option<&OwnedFd>, to: Option<&OwnedFd>) -> Result<()> {
+        let doing = |what: &str| format!("{what} device program of {}", dir.path);
+        match (from, to) {
+            (from, Some(to)) => bpf::attach_device_program(dir.fd, to.as_fd(), from.map(AsFd::as_fd)).doing(|| doing("attach")),
+            (Some(from), None) => bpf::detach_device_program(dir.fd, from.as_fd()).doing(|| doing("detach")),
+            (None, None) => Ok(()),
+        }
+    }
 }
 
 /// Freezes the cgroup and waits until all of it is frozen; if that fails, it is thawed.

@@ -295,6 +295,7 @@ fn keep_defaults(dir: &StateDir, plan: &Plan, spec: &Spec) -> Result<()> {
     dir.write_first_defaults(&Defaults {
         process: spec::Process { args: Vec::new(), ..process },
         resources,
+        devices: None,
         personality: plan.process.personality,
         memory_policy: spec.linux.as_ref().and_then(|l| l.memory_policy.clone()),
     })

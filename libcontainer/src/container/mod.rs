@@ -5,6 +5,7 @@ mod create;
 mod delete;
 mod exec;
 mod kill;
+mod live;
 mod lock;
 mod pause;
 mod record;

@@ -87,6 +87,9 @@ impl Record {
 pub(crate) struct Defaults {
     pub(crate) process: spec::Process,
     pub(crate) resources: spec::Resources,
+    /// The device rules in force, where an update has changed those of the config.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) devices: Option<Vec<spec::DeviceRule>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) personality: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -30,6 +30,12 @@ pub(crate) fn open_plain_dir(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd
     openat2_retry(root, in_root(path), flags, IN_ROOT | ResolveFlags::NO_SYMLINKS)
 }
 
+/// Opens what `path` names, whatever it is, without following any symbolic link.
+pub(crate) fn open_plain(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat2_retry(root, in_root(path), flags, IN_ROOT | ResolveFlags::NO_SYMLINKS)
+}
+
 /// Opens the directory `path`, making what is missing of it with mode 0755.
 pub(crate) fn mkdir_all(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
     match open(root, path, OFlags::PATH | OFlags::DIRECTORY) {

@@ -85,6 +85,56 @@ impl DevicePlan {
         Ok(Some(DevicePlan { path, kind, rdev, mode: mode & 0o7777, uid: device.uid.unwrap_or(0), gid: device.gid.unwrap_or(0) }))
     }
 
+    /// One node for a container that exists. `None` for a path that is no node's.
+    pub(crate) fn plan_live(device: &spec::Device) -> Result<Option<DevicePlan>> {
+        Self::plan_one(device)
+    }
+
+    /// Makes the node in a container that exists; whether it was not there. One that is there already stays as it is.
+    pub(crate) fn add(&self, root: BorrowedFd<'_>) -> Result<bool> {
+        let doing = || format!("create device {}", self.path);
+        let (dir, name) = beneath::parent(root, &self.path).doing(doing)?;
+        // the umask is 0 here too
+        let made = match rustix::fs::mknodat(&dir, name, self.kind, Mode::from_raw_mode(self.mode), self.rdev) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
+            Err(e) => return Err(e).doing(doing),
+        };
+        let node = self.find(&dir, name).doing(doing)?;
+        if made && (self.uid, self.gid) != (0, 0) {
+            rustix::fs::chownat(&node, "", Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)), AtFlags::EMPTY_PATH)
+                .doing(doing)?;
+        }
+        Ok(made)
+    }
+
+    /// Removes the node from a container that exists; what it was, if it was there.
+    pub(crate) fn remove(&self, root: BorrowedFd<'_>) -> Result<Option<DevicePlan>> {
+        let doing = || format!("remove device {}", self.path);
+        let (dir, name) = self.path.rsplit_once('/').unwrap_or(("", &self.path));
+        let dir = match beneath::open(root, dir, OFlags::PATH | OFlags::DIRECTORY) {
+            Err(Errno::NOENT) => return Ok(None),
+            result => result.doing(doing)?,
+        };
+        let node = match self.find(&dir, name) {
+            Err(e) if e.errno() == Some(Errno::NOENT) => return Ok(None),
+            result => result.doing(doing)?,
+        };
+        let stat = rustix::fs::fstat(&node).doing(doing)?;
+        rustix::fs::unlinkat(&dir, name, AtFlags::empty()).doing(doing)?;
+        Ok(Some(DevicePlan { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, ..self.clone() }))
+    }
+
+    /// The node at its name, if it is this device.
+    fn find(&self, dir: &OwnedFd, name: &str) -> Result<OwnedFd> {
+        let node = rustix::fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let stat = rustix::fs::fstat(&node)?;
+        if FileType::from_raw_mode(stat.st_mode) != self.kind || (self.kind != FileType::Fifo && stat.st_rdev != self.rdev) {
+            return Err(Error::invalid(format!("{} exists and is not that device", self.path)));
+        }
+        Ok(node)
+    }
+
     fn apply(&self, root: BorrowedFd<'_>, dev: &OwnedFd) -> Result<()> {
         let doing = || format!("create device {}", self.path);
         let deeper;

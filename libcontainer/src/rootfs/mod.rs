@@ -28,8 +28,10 @@ pub use id_map::IdMapped;
 pub use masking::Masking;
 pub use mount::{Link, MountPlan, What};
 
-pub(crate) use beneath::{clean, exists, mkdir_all, open as open_beneath};
+pub(crate) use beneath::{clean, exists, mkdir_all, open as open_beneath, open_plain, parent};
 pub(crate) use detached::{move_to, open_tree};
+pub(crate) use id_map::make as make_id_maps;
+pub(crate) use target::check_target;
 
 use crate::cgroup::Paths;
 use crate::error::{Doing, Error, Result};
@@ -42,6 +44,17 @@ use crate::sys::close_range::leave;
 use crate::sys::mount_attr::{Change, RDONLY, mount_setattr};
 use mount::MountLabel;
 use options::Options;
+
+/// Plans a mount for a container that exists; `maps` collects its map of ids.
+pub(crate) fn plan_live(mount: &spec::Mount, bundle: &str, maps: &mut Vec<IdMaps>) -> Result<MountPlan> {
+    let options = Options::plan(&mount.options, &mount.destination)?;
+    if mount.fs_type == "cgroup" && !options.bind {
+        let text = format!("mount {}: cgroups cannot be added to a container that exists", mount.destination);
+        return Err(Error::unsupported(text));
+    }
+    let id_map = id_map::plan(mount, options.id_map.as_ref(), None, maps)?;
+    MountPlan::plan(mount, options, id_map, bundle, None)
+}
 
 /// One step of building the root file system, in the order of the config.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,7 +170,7 @@ impl RootfsPlan {
 
     /// The user namespaces that id-mapped mounts take their maps from, made in the runtime.
     pub(crate) fn make_id_maps(&self, proc: &Procfs) -> Result<Vec<OwnedFd>> {
-        id_map::make(&self.id_maps, proc)
+        make_id_maps(&self.id_maps, proc)
     }
 
     /// Mounts everything on the rootfs, in init, in the container's fresh mount namespace. `enter_cgroup` is called at

@@ -5,6 +5,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::OFlags;
 use rustix::fs::PROC_SUPER_MAGIC;
 
 use super::detached::{bind, change_flags, filesystem, is_dir, move_to};
@@ -118,10 +119,42 @@ impl MountPlan {
     /// Makes and attaches it below `root`; the mount itself is returned, if there is one. `id_maps` are the user namespaces
     /// of the plan's maps.
     pub(crate) fn apply(&self, root: BorrowedFd<'_>, id_maps: &[OwnedFd]) -> Result<Option<OwnedFd>> {
-        let source = match &self.what {
-            What::Bind { source, .. } | What::Filesystem { source, .. } => source,
+        self.attach(root, id_maps).doing(|| self.doing())
+    }
+
+    fn doing(&self) -> String {
+        let (What::Bind { source, .. } | What::Filesystem { source, .. }) = &self.what;
+        format!("error mounting {source:?} to rootfs at {:?}", self.target)
+    }
+
+    /// Makes it, attached to nothing: for [`attach_live`](Self::attach_live), in a container that exists.
+    pub(crate) fn make_live(&self, root: BorrowedFd<'_>, id_maps: &[OwnedFd]) -> Result<OwnedFd> {
+        let make = || match &self.what {
+            What::Bind { link: Link::Copy, .. } => Err(Error::unsupported("copy-symlink is for containers that are being made")),
+            What::Bind { .. } => self.make(None, id_maps),
+            What::Filesystem { fs_type, data, .. } => {
+                let there = super::beneath::open(root, &self.target, OFlags::PATH | OFlags::DIRECTORY).ok();
+                let there = there.filter(|_| fs_type == "tmpfs" && !data.iter().any(|(key, _)| key == "mode"));
+                self.make(there.map(|folder| target::mode(folder.as_fd())).transpose()?, id_maps)
+            }
         };
-        self.attach(root, id_maps).doing(|| format!("error mounting {source:?} to rootfs at {:?}", self.target))
+        make().doing(|| self.doing())
+    }
+
+    /// Attaches what [`make_live`](Self::make_live) made below `root`, which is in the caller's mount namespace.
+    pub(crate) fn attach_live(&self, root: BorrowedFd<'_>, mount: BorrowedFd<'_>) -> Result<()> {
+        let attach = || -> Result<()> {
+            let target = match &self.what {
+                What::Bind { .. } => self.target_of_bind(root, mount)?,
+                What::Filesystem { fs_type, .. } => self.target_of_filesystem(root, fs_type)?.0,
+            };
+            self.place(mount, target)?;
+            if self.read_only_last() {
+                mount_setattr(mount, false, Change { set: RDONLY, ..Change::default() }).doing(|| "make it read-only")?;
+            }
+            Ok(())
+        };
+        attach().doing(|| self.doing())
     }
 
     fn attach(&self, root: BorrowedFd<'_>, id_maps: &[OwnedFd]) -> Result<Option<OwnedFd>> {
@@ -132,45 +165,57 @@ impl MountPlan {
             }
             What::Bind { .. } => {
                 let mount = self.make(None, id_maps)?;
-                let target = if self.target_nofollow {
-                    target::open_nofollow(root, &self.target)?
-                } else {
-                    target::open(root, &self.target, || is_dir(mount.as_fd()))?.fd
-                };
-                if self.target == "/proc" && target::magic(mount.as_fd())? != PROC_SUPER_MAGIC {
-                    return Err(Error::invalid(
-                        "check proc-safety of /proc mount: \"/proc\" cannot be mounted because it is not of type proc",
-                    ));
-                }
+                let target = self.target_of_bind(root, mount.as_fd())?;
                 (mount, target)
             }
             What::Filesystem { fs_type, data, .. } => {
-                let (target, made) = match fs_type.as_str() {
-                    // /proc and /sys must be what they seem: labels and sysctls are written through them
-                    "proc" | "sysfs" => (target::open_plain(root, &self.target, fs_type)?, false),
-                    _ if self.target_nofollow => (target::open_nofollow(root, &self.target)?, false),
-                    _ => {
-                        let place = target::open(root, &self.target, || true)?;
-                        (place.fd, place.made)
-                    }
-                };
+                let (target, made) = self.target_of_filesystem(root, fs_type)?;
                 // as the image has it: /tmp keeps its sticky bit
                 let takes_mode = fs_type == "tmpfs" && !made && !data.iter().any(|(key, _)| key == "mode");
                 let mode = if takes_mode { Some(target::mode(target.as_fd())?) } else { None };
                 (self.make(mode, id_maps)?, target)
             }
         };
-        if let What::Filesystem { copy_up: true, .. } = self.what {
-            super::copy_up::copy(target.as_fd(), mount.as_fd()).doing(|| "tmpcopyup")?;
+        self.place(mount.as_fd(), target)?;
+        Ok(Some(mount))
+    }
+
+    fn target_of_bind(&self, root: BorrowedFd<'_>, mount: BorrowedFd<'_>) -> Result<OwnedFd> {
+        let target = if self.target_nofollow {
+            target::open_nofollow(root, &self.target)?
+        } else {
+            target::open(root, &self.target, || is_dir(mount))?.fd
+        };
+        if self.target == "/proc" && target::magic(mount)? != PROC_SUPER_MAGIC {
+            return Err(Error::invalid("check proc-safety of /proc mount: \"/proc\" cannot be mounted because it is not of type proc"));
         }
-        move_to(mount.as_fd(), target.as_fd())?;
+        Ok(target)
+    }
+
+    /// Where it goes, and whether that was made for it.
+    fn target_of_filesystem(&self, root: BorrowedFd<'_>, fs_type: &str) -> Result<(OwnedFd, bool)> {
+        Ok(match fs_type {
+            // /proc and /sys must be what they seem: labels and sysctls are written through them
+            "proc" | "sysfs" => (target::open_plain(root, &self.target, fs_type)?, false),
+            _ if self.target_nofollow => (target::open_nofollow(root, &self.target)?, false),
+            _ => {
+                let place = target::open(root, &self.target, || true)?;
+                (place.fd, place.made)
+            }
+        })
+    }
+
+    fn place(&self, mount: BorrowedFd<'_>, target: OwnedFd) -> Result<()> {
+        if let What::Filesystem { copy_up: true, .. } = self.what {
+            super::copy_up::copy(target.as_fd(), mount).doing(|| "tmpcopyup")?;
+        }
+        move_to(mount, target.as_fd())?;
         leave(target);
         // only now: a detached mount has no peers to propagate from or to
         for (propagation, recursive) in &self.propagation {
-            mount_setattr(mount.as_fd(), *recursive, Change { propagation: *propagation, ..Change::default() })
-                .doing(|| "set its propagation")?;
+            mount_setattr(mount, *recursive, Change { propagation: *propagation, ..Change::default() }).doing(|| "set its propagation")?;
         }
-        Ok(Some(mount))
+        Ok(())
     }
 
     /// The mount with all its attributes, nowhere yet; `mode` is for the root of a tmpfs.

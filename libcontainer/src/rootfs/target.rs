@@ -28,7 +28,7 @@ const SYSFS_MAGIC: i64 = 0x6265_6572;
 const DEVPTS_MAGIC: i64 = 0x1cd1;
 
 /// The destination as an absolute clean path; the root itself is refused.
-pub(super) fn check_target(mount: &spec::Mount) -> Result<String> {
+pub(crate) fn check_target(mount: &spec::Mount) -> Result<String> {
     for field in [&mount.destination, &mount.source, &mount.fs_type] {
         if field.contains('\0') {
             return Err(Error::invalid(format!("invalid mount {:?}: mount field contains null byte", mount.destination)));

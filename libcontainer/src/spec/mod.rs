@@ -10,6 +10,7 @@ mod process;
 mod resources;
 mod seccomp;
 mod state;
+mod update;
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,7 @@ pub use resources::{
 };
 pub use seccomp::{Seccomp, SeccompArg, SyscallRule};
 pub use state::State;
+pub use update::{LiveChanges, MountChanges};
 
 use crate::error::{Error, Result};
 use json::object;
@@ -84,6 +86,20 @@ impl Process {
 impl Resources {
     /// Reads resources, as [`Spec::from_slice`] reads a config.
     pub fn from_slice(bytes: &[u8]) -> Result<Resources> {
+        first_value(bytes)
+    }
+}
+
+impl LiveChanges {
+    /// Reads the changes of a document for `update`, as [`Spec::from_slice`] reads a config.
+    pub fn from_slice(bytes: &[u8]) -> Result<LiveChanges> {
+        first_value(bytes)
+    }
+}
+
+impl Mount {
+    /// Reads a list of mounts, as [`Spec::from_slice`] reads a config.
+    pub fn list_from_slice(bytes: &[u8]) -> Result<Vec<Mount>> {
         first_value(bytes)
     }
 }

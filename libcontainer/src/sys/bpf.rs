@@ -12,6 +12,7 @@ const PROG_LOAD: libc::c_long = 5;
 const PROG_ATTACH: libc::c_long = 8;
 const PROG_DETACH: libc::c_long = 9;
 const PROG_GET_FD_BY_ID: libc::c_long = 13;
+const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const PROG_QUERY: libc::c_long = 16;
 
 const PROG_TYPE_CGROUP_DEVICE: u32 = 15;
@@ -92,6 +93,37 @@ struct QueryAttributes {
     link_ids: u64,
     link_attach_flags: u64,
     revision: u64,
+}
+
+/// `union bpf_attr` as BPF_OBJ_GET_INFO_BY_FD reads it.
+#[repr(C)]
+struct InfoAttributes {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// The beginning of `struct bpf_prog_info`.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramInfo {
+    kind: u32,
+    id: u32,
+    tag: [u8; 8],
+}
+
+/// What the kernel makes of a program's instructions: the same for the same instructions (linux/bpf.h, BPF_TAG_SIZE).
+pub fn program_tag(program: BorrowedFd<'_>) -> Result<[u8; 8], Errno> {
+    let mut info = ProgramInfo::default();
+    let mut attributes = InfoAttributes {
+        bpf_fd: program.as_raw_fd().cast_unsigned(),
+        info_len: size_of::<ProgramInfo>() as u32,
+        info: &raw mut info as u64,
+    };
+    // SAFETY: BPF_OBJ_GET_INFO_BY_FD writes at most `info_len` bytes at `info`, a live structure of that size laid out by
+    // repr(C) as the beginning of the kernel's.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attributes) }?;
+    Ok(info.tag)
 }
 
 /// Loads a device program; the returned fd is close-on-exec.

@@ -297,7 +297,7 @@ pub(crate) static COMMANDS: &[Command] = &[
     Command { name: "state", summary: "print the state of a container, as JSON", ..PLAIN },
     Command {
         name: "update",
-        summary: "change the limits of a container",
+        summary: "change the limits of a container, and from a file its devices and mounts",
         about: "Sizes are bytes, or take a suffix as in 512m and 1.5g; -1 is unlimited.",
         flags: &[
             text("resources", Some('r'), "JSON file as linux.resources of config.json, - for standard input; other flags are then ignored"),

@@ -1,24 +1,24 @@
-//! `update`: change the limits of a container, by flags or by a document.
+//! `update`: change the limits of a container, by flags or by a document, and by a document its devices and mounts.
 
 use std::fs::File;
 use std::io::Read;
 
 use anyhow::Result;
 use libcontainer::error::{self, Doing, Error};
-use libcontainer::spec::{self, Resources};
+use libcontainer::spec::{self, LiveChanges, Resources};
 
 use crate::args::Args;
 use crate::call::Call;
 
 pub(super) fn run(call: &Call<'_>) -> Result<u8> {
-    let resources = resources(call.args)?;
+    let (resources, changes) = asked(call.args)?;
     if resources.memory.kernel.is_some() || resources.memory.kernel_tcp.is_some() {
         log::warn!("limits of kernel memory are ignored");
     }
     let [cache, bandwidth] = ["l3-cache-schema", "mem-bw-schema"].map(|flag| call.args.text(flag).unwrap_or_default());
     match (cache, bandwidth) {
-        ("", "") => call.container()?.update(&resources)?,
-        _ => call.container()?.update_with_intel_rdt(&resources, cache, bandwidth)?,
+        ("", "") => call.container()?.update_live(&resources, &changes)?,
+        _ => call.container()?.update_with_intel_rdt(&resources, &changes, cache, bandwidth)?,
     }
     Ok(0)
 }
@@ -38,9 +38,12 @@ pub(super) fn document(name: &str) -> error::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn resources(args: &Args) -> error::Result<Resources> {
+/// Limits, and what a document may ask for besides.
+fn asked(args: &Args) -> error::Result<(Resources, LiveChanges)> {
     if let Some(file) = args.text("resources") {
-        return Resources::from_slice(&document(file)?).doing(|| format!("read {file}"));
+        let text = document(file)?;
+        let read = || -> error::Result<_> { Ok((Resources::from_slice(&text)?, LiveChanges::from_slice(&text)?)) };
+        return read().doing(|| format!("read {file}"));
     }
     let mut r = Resources::default();
     if let Some(weight) = args.number("blkio-weight").filter(|w| *w != 0) {
@@ -61,7 +64,7 @@ fn resources(args: &Args) -> error::Result<Resources> {
     r.memory.kernel = bytes(args, "kernel-memory")?;
     r.memory.kernel_tcp = bytes(args, "kernel-memory-tcp")?;
     r.pids.limit = args.number("pids-limit");
-    Ok(r)
+    Ok((r, LiveChanges::default()))
 }
 
 fn invalid(flag: &str, why: impl std::fmt::Display) -> Error {
@@ -143,7 +146,7 @@ mod tests {
     fn parse(line: &str) -> error::Result<Resources> {
         let args = Args::parse(line.split(' ').map(OsString::from));
         assert_eq!(args.problem, None);
-        resources(&args)
+        asked(&args).map(|(resources, _)| resources)
     }
 
     #[test]

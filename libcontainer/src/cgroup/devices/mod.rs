@@ -104,6 +104,23 @@ impl Devices {
         all.chain(self.exceptions.iter().map(|e| (!self.allow, e.to_string())))
     }
 
+    /// The lines that bring a v1 cgroup from this state into that of `to`, without a moment in which more is denied than in
+    /// both. What others have allowed meanwhile stays, unless the two differ in what is not listed.
+    pub(super) fn v1_changes(&self, to: &Devices) -> Vec<(bool, String)> {
+        if self.allow != to.allow {
+            return to.v1_lines().collect();
+        }
+        let missing = |from: &Devices, of: &Devices, allowed: bool| -> Vec<(bool, String)> {
+            let rest = |e: &Exception| {
+                let had = of.exceptions.iter().find(|x| x.same_devices(e)).map_or(0, |x| x.access);
+                Exception { access: e.access & !had, ..*e }
+            };
+            from.exceptions.iter().map(rest).filter(|e| e.access != 0).map(|e| (allowed, e.to_string())).collect()
+        };
+        let (new, old) = (missing(to, self, !to.allow), missing(self, to, to.allow));
+        if to.allow { [old, new].concat() } else { [new, old].concat() }
+    }
+
     /// The program for v2. `None`: everything is allowed.
     ///
     /// # Errors

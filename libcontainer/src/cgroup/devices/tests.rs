@@ -216,3 +216,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_change_of_v1_lists_allows_before_it_denies() {
+    let devices = |json: &str| Devices::plan(&serde_json::from_str::<Vec<DeviceRule>>(json).unwrap(), &mut Findings::new());
+    let changes = |from: &str, to: &str| devices(from).v1_changes(&devices(to));
+    let fuse = r#"[{"allow":true,"type":"c","major":10,"minor":229,"access":"rwm"}]"#;
+    let loop9 = r#"[{"allow":true,"type":"b","major":7,"minor":9,"access":"r"}]"#;
+    assert_eq!(changes(fuse, fuse), []);
+    assert_eq!(changes("[]", fuse), [(true, "c 10:229 rwm".into())]);
+    assert_eq!(changes(fuse, loop9), [(true, "b 7:9 r".into()), (false, "c 10:229 rwm".into())]);
+    assert_eq!(changes(fuse, r#"[{"allow":true,"type":"c","major":10,"minor":229,"access":"r"}]"#), [(false, "c 10:229 wm".into())]);
+    let all = r#"[{"allow":true,"access":"rwm"},{"allow":false,"type":"c","major":10,"minor":229,"access":"w"}]"#;
+    let other = r#"[{"allow":true,"access":"rwm"},{"allow":false,"type":"c","major":10,"minor":230,"access":"w"}]"#;
+    assert_eq!(changes(all, other), [(true, "c 10:229 w".into()), (false, "c 10:230 w".into())]);
+    assert_eq!(changes(fuse, all)[0], (true, "a".into()), "what is not listed changes: all is written");
+}
