@@ -20,6 +20,19 @@ pub struct Finding {
     pub text: String,
 }
 
+impl Finding {
+    /// Path and text as one line, the path once.
+    pub fn line(&self) -> String {
+        let Finding { path, text, .. } = self;
+        // a text may begin with the path, or with that of the list that the path leads into
+        let rest = match text.split_once(": ") {
+            Some((start, rest)) if !start.is_empty() && path.starts_with(start) => rest,
+            _ => text,
+        };
+        if path.is_empty() { rest.to_owned() } else { format!("{path}: {rest}") }
+    }
+}
+
 /// The path of an item of a list: `mounts[3]`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Item<'a>(pub(crate) &'a str, pub(crate) usize);
@@ -80,6 +93,18 @@ impl Findings {
         }
     }
 
+    /// Takes over what `more` has found, but for what only follows from an error that is noted already: what is told of
+    /// the same place, or of one below.
+    pub(crate) fn extend(&mut self, more: Findings) {
+        let below = |path: &str, wrong: &str| path.strip_prefix(wrong).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+        let told = |f: &Finding| self.list.iter().any(|known| known.kind.is_some() && !f.path.is_empty() && below(&f.path, &known.path));
+        let news: Vec<Finding> = more.list.into_iter().filter(|f| !told(f)).collect();
+        self.list.extend(news);
+        if self.first.is_none() {
+            self.first = more.first;
+        }
+    }
+
     /// Gives `plan` away if nothing is wrong, else the first error; logs the warnings.
     pub(crate) fn unless_wrong<T>(self, plan: T) -> Result<T> {
         if let Some(error) = self.first {
@@ -107,5 +132,31 @@ mod tests {
         let seen: Vec<_> = found.list().iter().map(|f| (f.path.as_str(), f.kind, f.text.as_str())).collect();
         assert_eq!(seen, [("a", None, "a is odd"), ("b", Some(Kind::Unsupported), "b: no"), ("d[1]", Some(Kind::InvalidSpec), "d: bad")]);
         assert_eq!(found.unless_wrong(()).unwrap_err().text(), "b: no");
+    }
+
+    #[test]
+    fn what_follows_from_an_error_is_left_out() {
+        let mut found = Findings::new();
+        found.invalid("a", "a: bad");
+        let mut more = Findings::new();
+        for path in ["a", "a.b", "a[0]", "ab", ""] {
+            more.invalid(path, "worse");
+        }
+        found.extend(more);
+        assert_eq!(found.list().iter().map(|f| f.path.as_str()).collect::<Vec<_>>(), ["a", "ab", ""]);
+    }
+
+    #[test]
+    fn a_line_has_the_path_once() {
+        for (path, text, line) in [
+            ("a.b", "a.b: bad", "a.b: bad"),
+            ("a.b[3]", "a.b: x: bad", "a.b[3]: x: bad"),
+            ("a.b[3]", "very: bad", "a.b[3]: very: bad"),
+            ("", "x: bad", "x: bad"),
+            ("a", "bad", "a: bad"),
+        ] {
+            let finding = Finding { path: path.into(), kind: None, text: text.into() };
+            assert_eq!(finding.line(), line);
+        }
     }
 }

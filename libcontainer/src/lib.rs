@@ -13,6 +13,7 @@
 
 pub mod capabilities;
 pub mod cgroup;
+pub mod check;
 pub mod container;
 pub mod cpu_affinity;
 pub mod error;

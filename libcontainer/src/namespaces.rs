@@ -107,16 +107,17 @@ impl Namespaces {
 
     /// Opens those that are to be joined, in the runtime, where a wrong path is an error with nothing to clean up.
     pub fn open(&self) -> Result<Vec<Opened>> {
-        let open = |(flag, path): &(i32, String)| {
-            let doing = || format!("namespace path: open {path}");
-            let fd = rustix::fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()).doing(doing)?;
-            if rustix::fs::fstatfs(&fd).doing(doing)?.f_type as i64 != libc::NSFS_MAGIC {
-                return Err(Error::invalid(format!("namespace path: {path} is not a namespace")));
-            }
-            Ok(Opened { flag: *flag, path: path.clone(), fd })
-        };
-        self.joined.iter().map(open).collect()
+        self.joined.iter().map(|(flag, path)| open(*flag, path)).collect()
     }
+}
+
+pub(crate) fn open(flag: i32, path: &str) -> Result<Opened> {
+    let doing = || format!("namespace path: open {path}");
+    let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()).doing(doing)?;
+    if rustix::fs::fstatfs(&fd).doing(doing)?.f_type as i64 != libc::NSFS_MAGIC {
+        return Err(Error::invalid(format!("namespace path: {path} is not a namespace")));
+    }
+    Ok(Opened { flag, path: path.to_owned(), fd })
 }
 
 impl Opened {

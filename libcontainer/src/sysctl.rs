@@ -32,6 +32,11 @@ impl Sysctls {
         Sysctls(plan.collect())
     }
 
+    /// Each file below /proc, and its value.
+    pub(crate) fn list(&self) -> &[(String, String)] {
+        &self.0
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

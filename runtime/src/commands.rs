@@ -1,5 +1,6 @@
 //! The commands, one file each. A command returns the exit code of the program.
 
+mod check;
 mod checkpoint;
 mod create;
 mod delete;
@@ -39,6 +40,7 @@ pub(crate) fn run(call: &Call<'_>) -> Result<u8> {
         return Ok(0);
     }
     match call.args.command.map_or("", |c| c.name) {
+        "check" => check::run(call),
         "checkpoint" | "restore" => checkpoint::run(call),
         "create" => create::run(call),
         "delete" => delete::run(call),

@@ -137,6 +137,13 @@ impl Layout {
         self.v1.is_empty()
     }
 
+    /// The controllers of v2, where there is nothing else; `None` where that cannot be read.
+    pub(crate) fn v2_controllers(&self) -> Option<String> {
+        let mount = self.v2.as_ref().filter(|_| self.is_v2())?;
+        let mount = file::open_mount(&mount.dir, true).ok()?;
+        file::read_short(mount.as_fd(), "cgroup.controllers").ok()
+    }
+
     /// Whether there is v1, and v2 beside it.
     pub fn is_hybrid(&self) -> bool {
         !self.v1.is_empty() && self.v2.is_some()

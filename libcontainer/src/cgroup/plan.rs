@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::devices::Devices;
 use super::layout::{Layout, Mount};
-use super::resources::{self, Setting};
+use super::resources::{self, Missing, Setting};
 use crate::error::{Error, Result};
 use crate::findings::Findings;
 use crate::spec::Resources;
@@ -112,6 +112,17 @@ impl CgroupPlan {
         }
         let paths = paths(&places);
         CgroupPlan { places, settings, devices, needs_domain: layout.is_v2() && resources::needs_domain(resources), paths }
+    }
+
+    /// The controllers without which a limit cannot be had, each once, with the file that needs it.
+    pub(crate) fn needs(&self) -> Vec<(&str, &str)> {
+        let mut needs: Vec<(&str, &str)> = Vec::new();
+        for setting in self.settings.iter().filter(|s| s.missing != Missing::Skip && s.controller != "cgroup") {
+            if !needs.iter().any(|(controller, _)| *controller == setting.controller) {
+                needs.push((&setting.controller, &setting.file));
+            }
+        }
+        needs
     }
 
     /// The directories, to be recorded before they are made.

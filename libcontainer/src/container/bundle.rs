@@ -10,6 +10,9 @@ use crate::error::{Doing, Error, Result};
 use crate::procfs::{openat2_retry, read_regular};
 use crate::spec::{MAX_CONFIG, Spec};
 
+/// The name of its config.
+const CONFIG: &str = "config.json";
+
 /// A bundle that was read.
 #[derive(Debug)]
 pub(super) struct Bundle {
@@ -21,18 +24,24 @@ pub(super) struct Bundle {
 impl Bundle {
     /// Reads it; `config` is another name for its config.json.
     pub(super) fn open(dir: &Path, config: Option<&Path>) -> Result<Bundle> {
-        let doing = || format!("chdir {}", dir.display());
-        let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-        let fd = rustix::fs::openat(CWD, dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).doing(doing)?;
-        let name = config.unwrap_or(Path::new("config.json"));
-        let file = match rustix::fs::openat(&fd, name, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()) {
-            Err(Errno::NOENT) => return Err(Error::invalid(format!("JSON specification file {} not found", name.display()))),
-            result => result.doing(|| format!("open {}", name.display()))?,
-        };
-        let bytes = read_regular(file.as_fd(), MAX_CONFIG).doing(|| format!("read {}", name.display()))?;
-        let spec = Spec::from_slice(&bytes).doing(|| name.display())?;
-        Ok(Bundle { dir: path_of(&fd).doing(doing)?, spec })
+        let name = config.unwrap_or(Path::new(CONFIG));
+        let (dir, bytes) = read(dir, config)?;
+        Ok(Bundle { dir, spec: Spec::from_slice(&bytes).doing(|| name.display())? })
     }
+}
+
+/// The bundle's directory, absolute, and what its config.json holds.
+pub(crate) fn read(dir: &Path, config: Option<&Path>) -> Result<(String, Vec<u8>)> {
+    let doing = || format!("chdir {}", dir.display());
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    let fd = rustix::fs::openat(CWD, dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).doing(doing)?;
+    let name = config.unwrap_or(Path::new(CONFIG));
+    let file = match rustix::fs::openat(&fd, name, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()) {
+        Err(Errno::NOENT) => return Err(Error::invalid(format!("JSON specification file {} not found", name.display()))),
+        result => result.doing(|| format!("open {}", name.display()))?,
+    };
+    let bytes = read_regular(file.as_fd(), MAX_CONFIG).doing(|| format!("read {}", name.display()))?;
+    Ok((path_of(&fd).doing(doing)?, bytes))
 }
 
 /// The kernel's own name for a directory.
@@ -43,7 +52,7 @@ fn path_of(fd: &OwnedFd) -> Result<String> {
 
 /// Checks that the rootfs is a folder, reached without a symbolic link: what is mounted on a link is not what the caller
 /// sees there.
-pub(super) fn check_rootfs(path: &str) -> Result<()> {
+pub(crate) fn check_rootfs(path: &str) -> Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match openat2_retry(CWD, path, flags, ResolveFlags::NO_SYMLINKS) {
         Ok(_) => Ok(()),

@@ -1,6 +1,6 @@
 //! The lifecycle, one file per verb of the runtime spec (runtime.md).
 
-mod bundle;
+pub(crate) mod bundle;
 mod create;
 mod delete;
 mod exec;

@@ -47,6 +47,11 @@ macro_rules! object {
             $($(#[$fmeta])* #[serde(rename = $key, skip_serializing_if = "crate::spec::json::is_default")] pub $field: $ty,)*
         }
 
+        impl crate::spec::shape::Shaped for $name {
+            const SHAPE: &'static crate::spec::shape::Shape =
+                &crate::spec::shape::Shape::Object(&[$(($key, <$ty as crate::spec::shape::Shaped>::SHAPE)),*]);
+        }
+
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 struct Reader;

@@ -9,6 +9,7 @@ mod linux;
 mod process;
 mod resources;
 mod seccomp;
+mod shape;
 mod state;
 mod update;
 
@@ -25,6 +26,7 @@ pub use state::State;
 pub use update::{LiveChanges, MountChanges};
 
 use crate::error::{Error, Result};
+use crate::findings::Findings;
 use json::object;
 
 /// The version of the runtime spec that this library implements, as `state` and `features` report it.
@@ -72,6 +74,20 @@ impl Spec {
     pub fn from_slice(bytes: &[u8]) -> Result<Spec> {
         let spec: Option<Spec> = first_value(bytes)?;
         spec.ok_or_else(|| Error::invalid("config cannot be null"))
+    }
+}
+
+impl Spec {
+    /// Reads a config as [`Spec::from_slice`] does, but on past what is of a wrong type or unknown: all of that is noted.
+    /// `None` where there is nothing to go on with.
+    pub(crate) fn all_of_slice(bytes: &[u8], found: &mut Findings) -> Option<Spec> {
+        let mut value: serde_json::Value = found.at("", first_value(bytes))?;
+        if value.is_null() {
+            return found.at("", Spec::from_slice(bytes));
+        }
+        shape::correct(&mut value, <Spec as shape::Shaped>::SHAPE, &mut String::new(), found);
+        // through the text once more: readers of serde_json's values would be a second copy of all readers
+        found.at("", Spec::from_slice(value.to_string().as_bytes()))
     }
 }
 

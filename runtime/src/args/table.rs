@@ -107,6 +107,16 @@ const PLAIN: Command = Command { name: "", operands: ID, summary: "", about: "",
 /// All commands, by name.
 pub(crate) static COMMANDS: &[Command] = &[
     Command {
+        name: "check",
+        operands: "[bundle]",
+        summary: "tell everything that is wrong with a bundle, and what this host lacks for it",
+        about: "One line for each, with its place in config.json, errors before warnings. Nothing is run or changed. The exit code is 1 \
+                if there is an error.",
+        flags: &[BUNDLE, CONFIG, text("format", None, "text or json (default: text)")],
+        count: (0, 1),
+        ..PLAIN
+    },
+    Command {
         name: "checkpoint",
         summary: "save the state of a running container",
         flags: &[
