@@ -1,7 +1,7 @@
 //! close_range(2).
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rustix::io::Errno;
 
@@ -20,6 +20,8 @@ unsafe fn close(first: u32, last: u32) -> Result<(), Errno> {
 
 /// Up to which number [`leave`] leaves descriptors open; 0 in every process but a child of ours.
 static LEAVE_BELOW: AtomicU32 = AtomicU32::new(0);
+/// Those that it left open, a bit each.
+static LEFT: AtomicU64 = AtomicU64::new(0);
 
 /// Lets [`leave`] leave descriptors open in the children that are cloned next: `limit` is the number of open files they may
 /// have.
@@ -28,17 +30,30 @@ pub(crate) fn allow_leaving(limit: u64) {
     LEAVE_BELOW.store(u32::try_from(limit / 2).unwrap_or(u32::MAX).min(60), Ordering::Relaxed);
 }
 
-/// Is done with a descriptor: init leaves the first of them open, for it closes all at once before it waits, which is one
-/// call instead of one each.
+/// Is done with a descriptor: init leaves the first of them open, for it closes all at once before it waits, and when there
+/// are many, which is one call instead of one each.
 pub(crate) fn leave(fd: OwnedFd) {
-    if (fd.as_raw_fd() as u32) < LEAVE_BELOW.load(Ordering::Relaxed) {
+    let number = fd.as_raw_fd() as u32;
+    if number < LEAVE_BELOW.load(Ordering::Relaxed) {
+        LEFT.fetch_or(1 << number, Ordering::Relaxed);
         std::mem::forget(fd);
+        return;
+    }
+    drop(fd);
+    let mut left = LEFT.swap(0, Ordering::Relaxed);
+    while left != 0 {
+        let first = left.trailing_zeros();
+        let next = first + (left >> first).trailing_ones();
+        // SAFETY: each of these was forgotten above; a descriptor in use between them has no bit.
+        let _ = unsafe { close(first, next - 1) };
+        left &= u64::MAX.checked_shl(next).unwrap_or(0);
     }
 }
 
 /// Closes every descriptor above stderr but those of `keep` (sorted). Only for a fresh child, which uses none but
 /// those of its plan.
 pub(crate) fn close_all_but(keep: &[u32]) -> Result<(), Errno> {
+    LEFT.store(0, Ordering::Relaxed);
     let mut first = 3;
     for &fd in keep.iter().filter(|&&fd| fd >= 3) {
         if fd > first {
@@ -57,5 +72,37 @@ pub fn set_cloexec_from(first: u32) -> Result<(), Errno> {
     match unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) } {
         0 => Ok(()),
         _ => Err(super::last_errno()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_closed_when_there_is_much_of_it() {
+        // a file that no other test opens
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let open = || std::fs::File::open(file.path()).map(OwnedFd::from).unwrap();
+        let is_open = |number: i32| std::fs::read_link(format!("/proc/self/fd/{number}")).is_ok_and(|path| path == file.path());
+        allow_leaving(u64::MAX);
+        let mut kept = Vec::new();
+        let mut left = Vec::new();
+        let beyond = loop {
+            let fd = open();
+            match fd.as_raw_fd() {
+                number if number >= 60 => break fd,
+                number if number % 7 == 0 => kept.push(fd),
+                number => {
+                    left.push(number);
+                    leave(fd);
+                }
+            }
+        };
+        assert!(left.len() > 20 && left.iter().all(|number| is_open(*number)));
+        leave(beyond);
+        LEAVE_BELOW.store(0, Ordering::Relaxed);
+        assert!(kept.iter().all(|fd| is_open(fd.as_raw_fd())));
+        assert!(!left.iter().any(|number| is_open(*number)));
     }
 }
