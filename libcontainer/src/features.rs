@@ -109,7 +109,7 @@ impl Features {
             mount_options: rootfs::options::supported().collect(),
             linux: Linux {
                 // the plan refuses these two
-                namespaces: namespaces::KINDS.iter().map(|kind| kind.name).filter(|name| *name != "user").collect(),
+                namespaces: namespaces::KINDS.iter().map(|kind| kind.name).collect(),
                 capabilities: &capabilities::NAMES,
                 cgroup: Cgroup { v1: true, v2: true, systemd: false, systemd_user: false, rdma: true },
                 seccomp: Seccomp {

@@ -2,7 +2,8 @@
 //!
 //! Everything fresh goes into the one clone3, except the cgroup namespace: init unshares that once it is in its cgroup
 //! for good, because its root is the cgroup that its maker is in; and the time namespace, which takes its offsets between
-//! being made and being entered (`time_offsets.rs`). Namespaces given by path are joined by init, the
+//! being made and being entered (`time_offsets.rs`); and in a user namespace what shall belong to its root
+//! ([`Namespaces::late_flags`]). Namespaces given by path are joined by init, the
 //! mount namespace last, since the other paths must still be found; a pid namespace is joined by the runtime before the
 //! clone, for setns(2) into one takes effect for children only.
 
@@ -68,9 +69,6 @@ impl Namespaces {
                 continue;
             }
             seen |= kind.flag;
-            if kind.name == "user" {
-                found.wrong(at, Error::unsupported("linux.namespaces: user namespaces are not supported yet"));
-            }
             if ns.path.is_empty() {
                 plan.fresh |= kind.flag;
             } else {
@@ -102,7 +100,18 @@ impl Namespaces {
 
     /// What goes into the clone.
     pub fn clone_flags(&self) -> u64 {
-        (self.fresh & !(libc::CLONE_NEWCGROUP | libc::CLONE_NEWTIME)) as u64
+        (self.fresh & !(libc::CLONE_NEWCGROUP | libc::CLONE_NEWTIME | self.late_flags())) as u64
+    }
+
+    /// In a user namespace, what init unshares once it is root there: objects of the kernel in them (the root of mqueue,
+    /// the sysctls of a network) belong to who makes them, and before it has an id they would be nobody's.
+    pub fn late_flags(&self) -> i32 {
+        if self.has(libc::CLONE_NEWUSER) { self.fresh & (libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS) } else { 0 }
+    }
+
+    /// Whether a process besides init must join namespaces before the clone: see `process/stage.rs`.
+    pub fn staged(&self) -> bool {
+        self.has(libc::CLONE_NEWUSER) && !self.joined.is_empty()
     }
 
     /// Opens those that are to be joined, in the runtime, where a wrong path is an error with nothing to clean up.
@@ -152,12 +161,24 @@ mod tests {
     }
 
     #[test]
+    fn in_a_user_namespace_some_are_made_late_and_joins_come_first() {
+        let all = r#"{"type":"user"},{"type":"pid"},{"type":"mount"},{"type":"network"},{"type":"ipc"},{"type":"uts"},{"type":"time"}"#;
+        let plan = list(&format!("[{all}]")).unwrap();
+        assert_eq!(plan.clone_flags(), (libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNS) as u64);
+        assert_eq!(plan.late_flags(), libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS);
+        assert!(!plan.staged());
+        let plan = list(r#"[{"type":"user","path":"/u"},{"type":"pid"},{"type":"network"}]"#).unwrap();
+        assert_eq!((plan.clone_flags(), plan.late_flags()), (libc::CLONE_NEWPID as u64, libc::CLONE_NEWNET));
+        assert!(plan.staged());
+        assert_eq!(list(r#"[{"type":"network"},{"type":"pid"}]"#).unwrap().late_flags(), 0);
+    }
+
+    #[test]
     fn bad_lists_are_refused() {
         for (json, text) in [
             (r#"[{"type":"bogus"}]"#, "does not exist"),
             (r#"[{"type":"pid"},{"type":"pid"}]"#, "duplicated ns"),
             (r#"[{"type":"network","path":"ns/net"}]"#, "is not absolute"),
-            (r#"[{"type":"user"}]"#, "user namespaces are not supported yet"),
         ] {
             let e = list(json).unwrap_err();
             assert!(e.to_string().contains(text), "{json}: {e}");

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::error::{Doing, Error, Result};
 use crate::findings::Findings;
-use crate::namespaces::Namespaces;
+use crate::namespaces::{Namespaces, Opened};
 use crate::netlink::{Address, Link, Netlink};
 use crate::spec;
 use crate::sys::namespace::setns;
@@ -56,6 +56,12 @@ impl NetDevices {
 
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The namespace to move them to, if it is one of those that are joined.
+    pub(crate) fn namespace_of(&self, joined: &[Opened]) -> Result<Option<OwnedFd>> {
+        let net = joined.iter().find(|n| n.flag == libc::CLONE_NEWNET && !self.is_empty());
+        net.map(|n| rustix::io::fcntl_dupfd_cloexec(&n.fd, 3).doing(|| "duplicate a namespace's descriptor")).transpose()
     }
 
     /// Moves all of them from our namespace (`own`) into `namespace`, or none.

@@ -16,7 +16,7 @@ use crate::memory_policy;
 use crate::namespaces::Namespaces;
 use crate::net_devices::NetDevices;
 use crate::personality;
-use crate::process::ProcessPlan;
+use crate::process::{ProcessPlan, UserNamespace};
 use crate::rootfs::{MountPlan, Operation, RootfsPlan};
 use crate::seccomp;
 use crate::spec::{self, Spec, State};
@@ -47,6 +47,9 @@ pub struct Plan {
     pub time_offsets: TimeOffsets,
     pub net_devices: NetDevices,
     pub intel_rdt: Option<IntelRdt>,
+    pub user_namespace: Option<UserNamespace>,
+    /// Whether the container may manage the cgroups below its own: it sees them, writable, and in a user namespace.
+    pub delegates_cgroup: bool,
     pub cgroup: CgroupPlan,
     pub rootfs: RootfsPlan,
     pub hostname: String,
@@ -78,8 +81,10 @@ impl Plan {
         }
         let mut filter = None;
         if let Some(linux) = &spec.linux {
-            refuse_unsupported(linux, found);
             plan.namespaces = Namespaces::plan(&linux.namespaces, found);
+            if let Some(process) = &spec.process {
+                plan.user_namespace = UserNamespace::plan(linux, &plan.namespaces, &process.user, found);
+            }
             plan.time_offsets = found.at("linux.timeOffsets", TimeOffsets::plan(&linux.time_offsets, &plan.namespaces)).unwrap_or_default();
             plan.net_devices = NetDevices::plan(&linux.net_devices, &plan.namespaces, found);
             plan.intel_rdt = linux.intel_rdt.as_ref().and_then(|rdt| found.at("linux.intelRdt", IntelRdt::plan(rdt, id)));
@@ -88,6 +93,8 @@ impl Plan {
             plan.cgroup = CgroupPlan::plan(layout, id, &linux.cgroups_path, linux.resources.as_ref(), found);
             let path = spec.root.as_ref().and_then(|root| found.at("root.path", rootfs_path(root, bundle))).unwrap_or_default();
             plan.rootfs = RootfsPlan::plan(spec, &path, bundle, &plan.namespaces, plan.cgroup.paths(), !choices.no_pivot, found);
+            plan.delegates_cgroup =
+                plan.user_namespace.is_some() && plan.namespaces.is_fresh(libc::CLONE_NEWCGROUP) && plan.rootfs.has_writable_cgroup();
             filter = linux.seccomp.as_ref().and_then(|profile| seccomp::plan(profile, found));
         } else {
             found.invalid("linux", "linux: unable to restrict sys entries without a private MNT namespace");
@@ -102,6 +109,7 @@ impl Plan {
         if let Some(process) = &spec.process {
             plan.process = ProcessPlan::plan(process, filter, choices.listen_fds, choices.preserve_fds, found);
         }
+        plan.process.in_user_namespace = plan.user_namespace.is_some();
         // the one in the document is for what is executed later
         plan.process.cpu_affinity = CpuAffinity::default();
         if let Some(linux) = &spec.linux {
@@ -158,13 +166,6 @@ fn check_version(version: &str, found: &mut Findings) {
     if !version.starts_with("1.") {
         let text = format!("ociVersion {version:?} is not a version 1; the config is read as {}", spec::VERSION);
         found.warn("ociVersion", text);
-    }
-}
-
-/// What has an issue of its own is an error until then, never silence.
-fn refuse_unsupported(linux: &spec::Linux, found: &mut Findings) {
-    if !(linux.uid_mappings.is_empty() && linux.gid_mappings.is_empty()) {
-        found.warn("linux", "linux: id mappings mean nothing without a user namespace");
     }
 }
 

@@ -59,6 +59,20 @@ impl Rlimits {
         Ok((*resource, Rlimit { current: value(soft), maximum: value(hard) }, name))
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Sets them for process `pid`.
+    pub(crate) fn apply_to(&self, pid: i32) -> Result<()> {
+        for (resource, limit, name) in &self.0 {
+            rustix::process::prlimit(rustix::process::Pid::from_raw(pid), *resource, *limit)
+                .doing(|| format!("error setting rlimit {name}"))?;
+        }
+        Ok(())
+    }
+
     /// Sets them for the caller. Last of all that opens descriptors, and while it is still privileged.
     pub fn apply(&self) -> Result<()> {
         for (resource, limit, name) in &self.0 {

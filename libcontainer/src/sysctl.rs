@@ -69,6 +69,11 @@ fn check(key: &str, value: &str, namespaces: &Namespaces, domainname: &str) -> R
         if !own(libc::CLONE_NEWNET) {
             return Err(Error::invalid(format!("linux.sysctl: sysctl {key:?} not allowed in host network namespace")));
         }
+    } else if dotted.starts_with("user.") {
+        // elsewhere they would be the host's limits (runc's reasons)
+        if !own(libc::CLONE_NEWUSER) {
+            return Err(Error::invalid(format!("linux.sysctl: setting ucounts without a user namespace not allowed: {key:?}")));
+        }
     } else if dotted == "kernel.domainname" {
         if !own(libc::CLONE_NEWUTS) {
             return Err(Error::invalid(format!("linux.sysctl: sysctl {key:?} is not allowed in the hosts uts namespace")));
@@ -140,6 +145,7 @@ mod tests {
             ("vm.swappiness", libc::CLONE_NEWNET, "is not in a separate kernel namespace"),
             ("kernel.shmmax", libc::CLONE_NEWNET, "is not allowed in the hosts ipc namespace"),
             ("net.ipv4.ip_forward", libc::CLONE_NEWIPC, "not allowed in host network namespace"),
+            ("user.max_user_namespaces", libc::CLONE_NEWNET, "setting ucounts without a user namespace not allowed"),
             ("kernel.hostname", libc::CLONE_NEWUTS, "conflicts with the OCI \"hostname\" field"),
             ("net.ipv4/../../kernel/core_pattern", libc::CLONE_NEWNET, "is not a name of a sysctl"),
             ("net/../kernel/core_pattern", libc::CLONE_NEWNET, "is not a name of a sysctl"),

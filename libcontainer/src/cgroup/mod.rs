@@ -7,11 +7,12 @@
 //! - this file: a container's cgroup as a guard: made, joined, opened again, removed.
 //! - `v1.rs`, `v2.rs`: what differs; `tree.rs`: a cgroup and all below; `file.rs`: the one place that opens files;
 //!   `settings.rs`: the one place that writes limits.
-//! - `processes.rs`: freeze, thaw, signal, kill; `exec.rs`: the cgroup of an exec; `update.rs`; `stats/`; `oom.rs`.
+//! - `processes.rs`: freeze, thaw, signal, kill; `exec.rs`: the cgroup of an exec; `delegate.rs`; `update.rs`; `stats/`; `oom.rs`.
 //!
 //! A cgroup is only ever killed or removed if it is not the root of a hierarchy and this process is not in it: a runtime
 //! that took `/` for its container's cgroup has killed every process of a machine.
 
+mod delegate;
 mod devices;
 mod exec;
 mod file;

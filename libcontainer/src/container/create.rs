@@ -4,12 +4,11 @@
 //! thing made has a guard that takes it back unless the end is reached, and an intent on disk for `delete --force` in case
 //! this process does not live to do it.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, Signal, WaitId, WaitIdOptions};
 
 use super::bundle::{Bundle, check_rootfs};
 use super::record::{Defaults, Record, StateDir, write_pid_file};
@@ -19,18 +18,17 @@ use crate::error::{Doing, Error, Kind, Result};
 use crate::findings::Findings;
 use crate::hooks;
 use crate::intel_rdt::Group;
-use crate::namespaces::{Namespaces, Opened};
 use crate::plan::{Choices, Plan};
 use crate::process::channel::{Channel, Message};
-use crate::process::gate::Gate;
+use crate::process::gate::{self, Gate};
+use crate::process::spawn::{died, spawn};
+use crate::process::user_namespace::{check_user, give_pipes};
 use crate::process::{Stdio, init};
 use crate::procfs::Procfs;
 use crate::rfc3339;
 use crate::seccomp;
 use crate::spec::{self, Spec, State};
-use crate::sys::clone::{Side, clone3};
 use crate::sys::close_range::set_cloexec_from;
-use crate::sys::namespace::setns;
 use crate::terminal;
 
 /// What the caller asks for besides the bundle; see the flags of `masu create`.
@@ -144,20 +142,25 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     };
     let mut child = spawn(&plan, &inherited, into).doing(|| "unable to start container process")?;
     log::debug!("init of container {id} is process {}", child.pid);
-    let moves_to = net_namespace(&plan, &inherited, &proc, child.pid);
+    let joined_net = plan.net_devices.namespace_of(&inherited.namespaces)?;
     // our copies of init's ends: else its death would not be the end of the stream
     drop(inherited);
 
     let mut devices = None;
     let made = (|| -> Result<Option<OwnedFd>> {
-        if let Some(namespace) = moves_to? {
-            // while init makes its mounts; it waits for us before hooks or the program look
-            let own = proc.namespace(rustix::process::getpid().as_raw_nonzero().get(), "net")?;
-            devices = Some(plan.net_devices.move_into(&namespace, own)?);
-        }
         if let Some(score) = plan.process.oom_score_adj {
             proc.write(&format!("{}/oom_score_adj", child.pid), score.to_string().as_bytes())
                 .doing(|| format!("failed to update /proc/self/oom_score_adj to {score}"))?;
+        }
+        if plan.user_namespace.is_some() {
+            settle_user_namespace(&plan, options, &proc, child.pid, dir.dir()?.fd(), &cgroup)?;
+            ours.send(&Message::Mapped)?;
+        }
+        if !plan.net_devices.is_empty() {
+            // while init makes its mounts; it waits for us before hooks or the program look
+            let namespace = joined_net.map_or_else(|| net_namespace(&plan, &ours, &proc, child.pid), Ok)?;
+            let own = proc.namespace(rustix::process::getpid().as_raw_nonzero().get(), "net")?;
+            devices = Some(plan.net_devices.move_into(&namespace, own)?);
         }
         if joins_cgroups {
             // while init makes its mounts: the kernel lets each of these wait for a grace period
@@ -301,56 +304,40 @@ fn keep_defaults(dir: &StateDir, plan: &Plan, spec: &Spec) -> Result<()> {
     })
 }
 
-/// The one clone. A pid namespace that is joined is joined by us before it, for our children only, and left after it.
-fn spawn(plan: &Plan, inherited: &init::Inherited<'_>, into: Option<std::os::fd::BorrowedFd<'_>>) -> Result<Child> {
-    // nobody in a namespace that init joins may trace it, or read from it what is not theirs (CVE-2016-9962)
-    let dumpable = rustix::process::dumpable_behavior()?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).doing(|| "become non-dumpable")?;
-    let joined = inherited.namespaces.iter().find(|n| n.flag == libc::CLONE_NEWPID);
-    let back = joined.map(join_pid_namespace).transpose()?;
-    let cloned = clone3(plan.namespaces.clone_flags(), into);
-    if let Ok(Side::Child) = cloned {
-        init::run(plan, inherited);
+/// The maps of init's user namespace, and to whom they map: what the container's root shall own on the host.
+fn settle_user_namespace(
+    plan: &Plan,
+    options: &CreateOptions,
+    proc: &Procfs,
+    pid: i32,
+    dir: BorrowedFd<'_>,
+    cgroup: &Cgroup,
+) -> Result<()> {
+    let Some(namespace) = &plan.user_namespace else { return Ok(()) };
+    let maps = namespace.settle(proc, pid)?;
+    check_user(&maps, plan.process.uid, plan.process.gid, &plan.process.groups)?;
+    if let (Some(uid), Some(gid)) = (maps.uids.outside(0), maps.gids.outside(0)) {
+        gate::give(dir, uid, gid)?;
     }
-    if let Some(own) = back {
-        setns(own.as_fd(), libc::CLONE_NEWPID).doing(|| "return to the own pid namespace")?;
+    if let Some(uid) = maps.uids.outside(plan.process.uid) {
+        give_pipes(&options.stdio, uid)?;
+        if plan.delegates_cgroup {
+            cgroup.give(uid)?;
+        }
     }
-    if dumpable == DumpableBehavior::Dumpable {
-        rustix::process::set_dumpable_behavior(dumpable).doing(|| "become dumpable again")?;
-    }
-    match cloned.doing(|| words_of_clone(&plan.namespaces))? {
-        Side::Parent { pid, pidfd } => Ok(Child::new(pid, pidfd)),
-        Side::Child => Err(Error::new(Kind::Internal, "init returned")),
-    }
+    Ok(())
 }
 
-/// Joins it for children; what leads back.
-fn join_pid_namespace(namespace: &Opened) -> Result<OwnedFd> {
-    let own = own_pid_namespace()?;
-    namespace.join()?;
-    Ok(own)
-}
-
-/// The caller's own pid namespace.
-pub(super) fn own_pid_namespace() -> Result<OwnedFd> {
-    use rustix::fs::{Mode, OFlags};
-    rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).doing(|| "open the own pid namespace")
-}
-
-/// Where network devices are to be moved: the namespace that is made with init, or the one that init joins.
-fn net_namespace(plan: &Plan, inherited: &init::Inherited, proc: &Procfs, pid: i32) -> Result<Option<OwnedFd>> {
-    if plan.net_devices.is_empty() {
-        return Ok(None);
+/// The network namespace that is made with init, or in a user namespace by init.
+fn net_namespace(plan: &Plan, channel: &Channel, proc: &Procfs, pid: i32) -> Result<OwnedFd> {
+    if plan.namespaces.late_flags() & libc::CLONE_NEWNET != 0 {
+        match channel.receive()?.ok_or_else(died)? {
+            Message::Unshared => {}
+            Message::Failed(error) => return Err(error),
+            _ => return Err(Error::new(Kind::Internal, "init did not say that it has its network")),
+        }
     }
-    match inherited.namespaces.iter().find(|n| n.flag == libc::CLONE_NEWNET) {
-        Some(joined) => Ok(Some(rustix::io::fcntl_dupfd_cloexec(&joined.fd, 3).doing(|| "duplicate a namespace's descriptor")?)),
-        None => proc.namespace(pid, "net").map(Some),
-    }
-}
-
-fn words_of_clone(namespaces: &Namespaces) -> String {
-    let names: Vec<_> = crate::namespaces::KINDS.iter().filter(|k| namespaces.is_fresh(k.flag)).map(|k| k.name).collect();
-    format!("clone with new namespaces [{}]", names.join(" "))
+    proc.namespace(pid, "net")
 }
 
 /// Answers init until it is ready; the terminal's master end, if it stays with us.
@@ -365,6 +352,13 @@ fn serve(plan: &Plan, channel: &Channel, pid: i32, sockets: &Sockets) -> Result<
                     .map_err(|e| e.in_step("hooks"))?;
                 channel.send(&Message::HooksDone { pid })?;
             }
+            Message::SourceDue { path, root } => {
+                channel.send(&Message::Source(crate::rootfs::open_source(root.as_fd(), &path)?))?;
+            }
+            Message::LimitsDue => {
+                plan.process.rlimits.apply_to(pid)?;
+                channel.send(&Message::LimitsSet)?;
+            }
             Message::Terminal(ours) => match &sockets.console {
                 Some(socket) => terminal::send(socket, &ours)?,
                 None => terminal = Some(ours),
@@ -378,7 +372,14 @@ fn serve(plan: &Plan, channel: &Channel, pid: i32, sockets: &Sockets) -> Result<
             Message::Warning(text) => log::warn!("{text}"),
             Message::Ready => return Ok(terminal),
             Message::Failed(error) => return Err(error),
-            Message::Released | Message::HooksDone { .. } | Message::Recorded => {
+            Message::Cloned { .. }
+            | Message::Mapped
+            | Message::Unshared
+            | Message::Released
+            | Message::Source(_)
+            | Message::LimitsSet
+            | Message::HooksDone { .. }
+            | Message::Recorded => {
                 return Err(Error::new(Kind::Internal, "init sent what only the runtime says"));
             }
         }
@@ -391,12 +392,6 @@ pub(super) fn send_listener(socket: &OwnedFd, metadata: &str, pid: i32, state: &
     let text = serde_json::to_vec(&state).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
     seccomp::listener::send(socket.as_fd(), &text, fd.as_fd())
 }
-
-pub(super) fn died() -> Error {
-    Error::new(Kind::Internal, DIED)
-}
-
-const DIED: &str = "the container's init died before it was ready";
 
 /// A state directory that is removed unless it is kept.
 struct Claim<'a> {
@@ -425,58 +420,6 @@ impl Drop for Claim<'_> {
             // what cannot be removed now is found again by its intent
             let _ = dir.remove(self.root, self.id, false);
         }
-    }
-}
-
-/// A child that is killed and reaped unless it is kept.
-#[derive(Debug)]
-pub(super) struct Child {
-    pub(super) pid: i32,
-    pidfd: Option<OwnedFd>,
-}
-
-impl Child {
-    pub(super) fn new(pid: i32, pidfd: OwnedFd) -> Child {
-        Child { pid, pidfd: Some(pidfd) }
-    }
-
-    pub(super) fn pidfd(&self) -> Result<&OwnedFd> {
-        self.pidfd.as_ref().ok_or_else(taken)
-    }
-
-    pub(super) fn keep(mut self) -> Result<(i32, OwnedFd)> {
-        Ok((self.pid, self.pidfd.take().ok_or_else(taken)?))
-    }
-
-    /// Kills and reaps it.
-    pub(super) fn kill(&mut self) {
-        if let Some(pidfd) = self.pidfd.take() {
-            // both fail only when it is gone already
-            let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
-            let _ = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-        }
-    }
-
-    /// Says how it died, if that is all that is known.
-    pub(super) fn explain(&self, error: Error) -> Error {
-        let Some(pidfd) = self.pidfd.as_ref().filter(|_| error.text() == DIED) else { return error };
-        match rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
-            Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
-                (_, Some(9)) => {
-                    Error::new(Kind::Os, format!("{DIED}: it was killed (by hand, or for want of memory: the memory limit may be too low)"))
-                }
-                (_, Some(signal)) => Error::new(Kind::Os, format!("{DIED}: signal {signal}")),
-                (Some(code), _) => Error::new(Kind::Internal, format!("{DIED}: exit status {code}")),
-                _ => error,
-            },
-            _ => error,
-        }
-    }
-}
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 
-use super::create::{Child, check_preserved, own_pid_namespace, send_listener};
+use super::create::{check_preserved, send_listener};
 use super::record::{Defaults, write_pid_file};
 use super::{Container, Process, Status};
 use crate::cgroup::{Cgroup, Layout};
@@ -18,7 +18,9 @@ use crate::plan;
 use crate::process::channel::{Channel, Message};
 use crate::process::exec_init;
 use crate::process::gate;
-use crate::process::{ProcessPlan, Stdio};
+use crate::process::spawn::{Child, died, own_pid_namespace};
+use crate::process::user_namespace::{check_user, give_pipes};
+use crate::process::{IdMaps, ProcessPlan, Stdio};
 use crate::procfs::Procfs;
 use crate::seccomp::{self, Filter};
 use crate::spec;
@@ -90,6 +92,7 @@ impl Container {
         plan.personality = defaults.personality;
         plan.memory_policy = defaults.memory_policy.as_ref().map(memory_policy::plan).transpose()?;
         plan.note_cpuset(Some(&defaults.resources));
+        plan.in_user_namespace = self.record.namespaces & libc::CLONE_NEWUSER != 0;
         check_terminal(&plan, options)?;
         if let Some(terminal) = &mut plan.terminal {
             terminal.relayed = options.console_socket.is_none() && !options.keeps_terminal;
@@ -100,6 +103,14 @@ impl Container {
         let listener = plan.filter.as_ref().and_then(|f| f.listener.as_ref()).map(|l| seccomp::listener::connect(&l.path)).transpose()?;
         let proc = if plan.labels.is_empty() { None } else { Some(Procfs::detached()?) };
         let cgroup = if options.cgroups.is_empty() { own } else { own.exec_target(&options.cgroups)? };
+
+        if plan.in_user_namespace {
+            let maps = IdMaps::of(&self.proc, self.record.pid)?;
+            check_user(&maps, plan.uid, plan.gid, &plan.groups)?;
+            if let Some(uid) = maps.uids.outside(plan.uid) {
+                give_pipes(&options.stdio, uid)?;
+            }
+        }
 
         // the process itself
         let (ours, theirs) = Channel::pair()?;
@@ -219,8 +230,12 @@ impl Container {
         loop {
             match channel.receive()? {
                 None if ready => return Ok(terminal),
-                None => return Err(super::create::died()),
+                None => return Err(died()),
                 Some(Message::Ready) => ready = true,
+                Some(Message::LimitsDue) => {
+                    plan.rlimits.apply_to(pid)?;
+                    channel.send(&Message::LimitsSet)?;
+                }
                 Some(Message::Terminal(ours)) => match console {
                     Some(socket) => terminal::send(socket, &ours)?,
                     None => terminal = Some(ours),

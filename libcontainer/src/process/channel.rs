@@ -2,12 +2,18 @@
 //!
 //! ```text
 //!   init                                       runtime
+//!     |  <--------------- Mapped ---------------  |  only in a user namespace
+//!     |  -------------- Unshared -------------->  |  only there, if network devices wait for its network
 //!     |  <-------------- Released --------------  |  only if it could not be cloned into its cgroups
 //!   namespaces, mounts, devices                   |
+//!     |  -------- SourceDue (fd, path) -------->  |  any number, only in a user namespace: what its root may not reach
+//!     |  <------------- Source (fd) ------------  |
 //!     |  -------------- HooksDue -------------->  |  only if there are hooks before the pivot or in init
 //!     |  <------------- HooksDone --------------  |  with init's pid on the host
 //!   createContainer hooks, pivot, terminal        |
 //!     |  ------------- Terminal (fd) ---------->  |  only if it has one
+//!     |  -------------- LimitsDue ------------->  |  only in a user namespace, if there are limits
+//!     |  <------------- LimitsSet --------------  |
 //!     |  ------------- Listener (fd) ---------->  |  only if the filter has a listener
 //!     |  --------------- Ready ---------------->  |  writes the record and the pid file
 //!     |  <------------- Recorded ---------------  |  init of a container only
@@ -18,6 +24,7 @@
 //! One SOCK_SEQPACKET pair (unix(7)): a message is a datagram. Both sides know from the plan which of them occur. The end of the
 //! stream means that the peer died.
 
+use std::cell::Cell;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -36,9 +43,26 @@ const MAX_TEXT: usize = 4000;
 /// What is said.
 #[derive(Debug)]
 pub(crate) enum Message {
+    /// Of the stage: init is there.
+    Cloned {
+        pid: i32,
+        pidfd: OwnedFd,
+    },
+    Mapped,
+    Unshared,
     Released,
+    /// Init cannot get at this path of the host, as seen from this root.
+    SourceDue {
+        path: String,
+        root: OwnedFd,
+    },
+    Source(OwnedFd),
+    LimitsDue,
+    LimitsSet,
     HooksDue,
-    HooksDone { pid: i32 },
+    HooksDone {
+        pid: i32,
+    },
     Terminal(OwnedFd),
     Listener(OwnedFd),
     Ready,
@@ -49,25 +73,38 @@ pub(crate) enum Message {
 
 /// One end.
 #[derive(Debug)]
-pub(crate) struct Channel(OwnedFd);
+pub(crate) struct Channel {
+    fd: OwnedFd,
+    /// Whether `Released` has come while something else was waited for: the runtime says it when it is so far, not when
+    /// it is asked.
+    released: Cell<bool>,
+}
 
 impl Channel {
     /// Both ends.
     pub(crate) fn pair() -> Result<(Channel, Channel)> {
         let (a, b) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .doing(|| "make the sync socket")?;
-        Ok((Channel(a), Channel(b)))
+        let end = |fd| Channel { fd, released: Cell::new(false) };
+        Ok((end(a), end(b)))
     }
 
     /// The descriptor's number, for the list of those that a child keeps.
     pub(crate) fn number(&self) -> u32 {
-        self.0.as_raw_fd() as u32
+        self.fd.as_raw_fd() as u32
     }
 
     /// Sends a message without a descriptor.
     pub(crate) fn send(&self, message: &Message) -> Result<()> {
         let mut bytes = Vec::with_capacity(64);
         let tag = match message {
+            Message::Cloned { .. } => b'c',
+            Message::Mapped => b'm',
+            Message::Unshared => b'u',
+            Message::SourceDue { .. } => b'o',
+            Message::Source(_) => b'p',
+            Message::LimitsDue => b'x',
+            Message::LimitsSet => b'y',
             Message::Released => b'l',
             Message::HooksDue => b'h',
             Message::HooksDone { .. } => b'd',
@@ -80,7 +117,15 @@ impl Channel {
         };
         bytes.push(tag);
         let fd = match message {
-            Message::Terminal(fd) | Message::Listener(fd) => Some(fd.as_fd()),
+            Message::Terminal(fd) | Message::Listener(fd) | Message::Source(fd) => Some(fd.as_fd()),
+            Message::Cloned { pid, pidfd } => {
+                bytes.extend(pid.to_le_bytes());
+                Some(pidfd.as_fd())
+            }
+            Message::SourceDue { path, root } => {
+                bytes.extend(path.as_bytes());
+                Some(root.as_fd())
+            }
             Message::HooksDone { pid } => {
                 bytes.extend(pid.to_le_bytes());
                 None
@@ -98,16 +143,16 @@ impl Channel {
             }
             _ => None,
         };
-        send_bytes(self.0.as_fd(), &bytes, fd).doing(|| "tell the other side of the sync socket")
+        send_bytes(self.fd.as_fd(), &bytes, fd).doing(|| "tell the other side of the sync socket")
     }
 
     /// Waits for a message; `None` when the peer is gone.
     pub(crate) fn receive(&self) -> Result<Option<Message>> {
-        let mut bytes = [0u8; MAX_TEXT + 64];
+        let mut bytes = [0u8; libc::PATH_MAX as usize + 64];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let n = loop {
-            match rustix::net::recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            match rustix::net::recvmsg(&self.fd, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
                 Ok(received) => break received.bytes,
                 // CONNRESET: the peer died with something of ours unread; what it said before is still there to be read
                 Err(Errno::INTR | Errno::CONNRESET) => {}
@@ -120,10 +165,18 @@ impl Channel {
         });
         let broken = || Error::new(Kind::Internal, "a message of the sync socket is damaged");
         let (Some(tag), body) = (bytes[..n].first(), bytes.get(1..n).unwrap_or_default()) else { return Ok(None) };
+        let number = || body.try_into().map(i32::from_le_bytes).map_err(|_| broken());
         Ok(Some(match tag {
+            b'c' => Message::Cloned { pid: number()?, pidfd: fd.ok_or_else(broken)? },
+            b'm' => Message::Mapped,
+            b'u' => Message::Unshared,
+            b'o' => Message::SourceDue { path: String::from_utf8_lossy(body).into_owned(), root: fd.ok_or_else(broken)? },
+            b'p' => Message::Source(fd.ok_or_else(broken)?),
+            b'x' => Message::LimitsDue,
+            b'y' => Message::LimitsSet,
             b'l' => Message::Released,
             b'h' => Message::HooksDue,
-            b'd' => Message::HooksDone { pid: i32::from_le_bytes(body.try_into().map_err(|_| broken())?) },
+            b'd' => Message::HooksDone { pid: number()? },
             b't' => Message::Terminal(fd.ok_or_else(broken)?),
             b's' => Message::Listener(fd.ok_or_else(broken)?),
             b'r' => Message::Ready,
@@ -151,11 +204,27 @@ impl Channel {
         None
     }
 
-    /// Waits for one particular message; anything else, or the peer's death, is an error.
+    /// Waits for one particular message; anything else but `Released`, or the peer's death, is an error.
     pub(crate) fn expect<T>(&self, what: &str, pick: impl FnOnce(Message) -> Option<T>) -> Result<T> {
-        let gone = || Error::new(Kind::Internal, format!("the runtime ended before it said {what:?}"));
-        self.receive()?.and_then(pick).ok_or_else(gone)
+        let mut message = self.receive()?;
+        if let Some(Message::Released) = message {
+            self.released.set(true);
+            message = self.receive()?;
+        }
+        message.and_then(pick).ok_or_else(|| gone(what))
     }
+
+    /// Waits until the runtime has said `Released`.
+    pub(crate) fn expect_released(&self) -> Result<()> {
+        match self.released.get() || matches!(self.receive()?, Some(Message::Released)) {
+            true => Ok(()),
+            false => Err(gone("released")),
+        }
+    }
+}
+
+fn gone(what: &str) -> Error {
+    Error::new(Kind::Internal, format!("the runtime ended before it said {what:?}"))
 }
 
 /// sendmsg(2) of one datagram or, on a stream, one write, with at most one descriptor. A peer that is gone is EPIPE,
@@ -201,7 +270,12 @@ mod tests {
             assert_eq!((got.errno(), got.kind()), (Some(Errno::PERM), Kind::Os));
             assert!(got.text().len() <= MAX_TEXT);
         }
+        for message in [Message::Released, Message::HooksDone { pid: 5 }] {
+            a.send(&message).unwrap();
+        }
+        assert_eq!(b.expect("hooks done", |m| if let Message::HooksDone { pid } = m { Some(pid) } else { None }).unwrap(), 5);
+        b.expect_released().unwrap();
         drop(a);
-        assert!(b.receive().unwrap().is_none());
+        assert!(b.expect_released().is_ok() && b.receive().unwrap().is_none());
     }
 }

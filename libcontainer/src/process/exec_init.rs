@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use super::channel::{Channel, Message};
 use super::plan::ProcessPlan;
 use super::stdio::Stdio;
+use super::user_namespace;
 use crate::error::{Doing, Result};
 use crate::keyring;
 use crate::procfs::Procfs;
@@ -57,10 +58,17 @@ fn steps(plan: &ProcessPlan, inherited: &Inherited<'_>) -> Result<Infallible> {
     // in the container's cgroups before anything of the container can be met, and with the score before the program runs:
     // nothing else makes us wait for the runtime
     if inherited.waits {
-        channel.expect("released", |m| if let Message::Released = m { Some(()) } else { None })?;
+        channel.expect_released()?;
+    }
+    if plan.in_user_namespace {
+        // whether they can be dropped inside is for the owner of the user namespace to say
+        rustix::thread::set_thread_groups(&[]).doing(|| "drop the caller's groups")?;
     }
     // by the pidfd of init: all at once, and of that process or of none
     setns(inherited.init.as_fd(), inherited.namespaces).doing(|| "join the container's namespaces")?;
+    if plan.in_user_namespace {
+        user_namespace::become_root()?;
+    }
     if let Some(name) = &inherited.keyring {
         keyring::join(name)?;
     }

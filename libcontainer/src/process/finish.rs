@@ -46,7 +46,13 @@ impl ProcessPlan {
         // before the ids change: root may enter folders that the user may not, and raise limits
         let entered = rustix::process::chdir(self.cwd.as_str());
         let home = self.home_is_missing.then(|| crate::user::home(self.uid));
-        self.rlimits.apply()?;
+        if self.in_user_namespace && !self.rlimits.is_empty() {
+            // only root of the host may raise them
+            channel.send(&Message::LimitsDue)?;
+            channel.expect("limits set", |m| if let Message::LimitsSet = m { Some(()) } else { None })?;
+        } else {
+            self.rlimits.apply()?;
+        }
         if self.uid != 0 && self.terminal.is_none() {
             self.give_stdio()?;
         }
@@ -62,7 +68,7 @@ impl ProcessPlan {
         if let Some(sets) = &self.capabilities {
             sets.apply_bounding()?;
         }
-        self.change_ids()?;
+        self.change_ids(channel)?;
         if entered == Err(Errno::ACCESS) || entered == Err(Errno::PERM) {
             // a folder on NFS, or with the user's own permission only
             rustix::process::chdir(self.cwd.as_str()).doing(|| self.cwd_words())?;
@@ -105,16 +111,31 @@ impl ProcessPlan {
     }
 
     /// setgroups, setgid, setuid. With keepcaps, for the sets are applied afterwards, as the user.
-    fn change_ids(&self) -> Result<()> {
+    fn change_ids(&self, channel: &Channel) -> Result<()> {
         let keep = self.uid != 0 && self.capabilities.is_some();
         if keep {
             rustix::thread::set_keep_capabilities(true).doing(|| "set keepcaps")?;
         }
         let groups: Vec<Gid> = self.groups.iter().map(|g| Gid::from_raw(*g)).collect();
-        rustix::thread::set_thread_groups(&groups).doing(|| "unable to setup user: setgroups")?;
+        match rustix::thread::set_thread_groups(&groups) {
+            // its owner had to deny it (user_namespaces(7)); the caller's groups are gone already
+            Err(Errno::PERM) if self.in_user_namespace => {
+                if !groups.is_empty() {
+                    let text = "additional groups are left out: the user namespace denies setgroups";
+                    channel.send(&Message::Warning(text.into()))?;
+                }
+            }
+            result => result.doing(|| "unable to setup user: setgroups")?,
+        }
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
-        rustix::thread::set_thread_res_gid(gid, gid, gid).doing(|| format!("unable to setup user: setgid {}", self.gid))?;
-        rustix::thread::set_thread_res_uid(uid, uid, uid).doing(|| format!("unable to setup user: setuid {}", self.uid))?;
+        let refused = |what: &str, id: u32, errno: Errno| match errno {
+            Errno::INVAL => {
+                Error::from(errno).context(format!("unable to setup user: cannot set{what} to unmapped {what} {id} in user namespace"))
+            }
+            errno => Error::from(errno).context(format!("unable to setup user: set{what} {id}")),
+        };
+        rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(|e| refused("gid", self.gid, e))?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(|e| refused("uid", self.uid, e))?;
         if keep {
             rustix::thread::set_keep_capabilities(false).doing(|| "clear keepcaps")?;
         }

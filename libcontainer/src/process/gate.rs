@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use crate::error::{Doing, Error, Kind, Result};
@@ -66,6 +66,12 @@ impl Gate {
 fn ends_a_program(number: i32) -> bool {
     use Signal::{SIGCHLD, SIGCONT, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH};
     !matches!(Signal::try_from(number), Ok(SIGCHLD | SIGCONT | SIGURG | SIGWINCH | SIGTSTP | SIGTTIN | SIGTTOU))
+}
+
+/// Gives it to the container's root, as runc does; nothing inside opens it.
+pub(crate) fn give(dir: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    rustix::fs::chownat(dir, NAME, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).doing(|| format!("give {NAME} to the container's root"))
 }
 
 /// Whether the container whose state directory this is still waits: somebody holds the fifo open to read. Its mere

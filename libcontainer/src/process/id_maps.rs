@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::spec::IdMapping;
 
 /// The most ranges of one map (`UID_GID_MAP_MAX_EXTENTS`).
@@ -60,6 +60,17 @@ impl IdMap {
         Ok(map)
     }
 
+    /// Reads what the kernel shows of a map.
+    pub(crate) fn parse(text: &str) -> Result<IdMap> {
+        let range = |line: &str| {
+            let mut numbers = line.split_ascii_whitespace().map(str::parse);
+            let mut next = || numbers.next()?.ok();
+            Some(IdMapping { container_id: next()?, host_id: next()?, size: next()? })
+        };
+        let ranges: Option<Vec<_>> = text.lines().map(range).collect();
+        IdMap::plan(&ranges.ok_or_else(|| Error::new(Kind::Internal, "a line is not three numbers"))?, "the map")
+    }
+
     /// Whether it maps nothing.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -101,6 +112,9 @@ mod tests {
         let map = plan(&format!("[{b},{a}]")).unwrap();
         assert_eq!(map, plan(&format!("[{a},{b}]")).unwrap());
         assert_eq!(map.text(), "0 1000 1\n1 5 10\n");
+        assert_eq!(IdMap::parse("         1          5         10\n         0       1000          1\n").unwrap(), map);
+        assert_eq!(IdMap::parse("0 0 4294967295\n").unwrap().outside(7), Some(7));
+        assert!(IdMap::parse("1 2\n").is_err());
         assert_eq!([0, 1, 10, 11].map(|id| map.outside(id)), [Some(1000), Some(5), Some(14), None]);
         assert!(plan("[]").unwrap().is_empty());
     }

@@ -10,12 +10,14 @@ use super::channel::{Channel, Message};
 use super::finish::{Program, fail_after_ready, pairs, reopen_null};
 use super::gate::Gate;
 use super::stdio::Stdio;
+use super::user_namespace;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::hooks;
 use crate::keyring;
 use crate::namespaces::Opened;
 use crate::plan::Plan;
 use crate::procfs::Procfs;
+use crate::rootfs::Sources;
 use crate::sys::close_range::{allow_leaving, close_all_but};
 use crate::sys::exec::exit;
 use crate::sys::namespace::unshare;
@@ -65,12 +67,23 @@ fn steps(plan: &Plan, inherited: &Inherited<'_>) -> Result<Infallible> {
     // modes of nodes and folders are exact until the program's own mask is set
     rustix::process::umask(rustix::fs::Mode::empty());
 
-    // the mount namespace last: the others were opened, but theirs decides what names mean
-    for namespace in &inherited.namespaces {
-        namespace.join()?;
+    if !plan.namespaces.staged() {
+        // the mount namespace last: the others were opened, but theirs decides what names mean
+        for namespace in &inherited.namespaces {
+            namespace.join()?;
+        }
     }
     if let Some(proc) = inherited.proc.as_ref().filter(|_| plan.namespaces.is_fresh(libc::CLONE_NEWTIME)) {
+        // in a user namespace too we are still owner of our files in /proc
         plan.time_offsets.enter(proc)?;
+    }
+    if plan.user_namespace.is_some() {
+        channel.expect("mapped", |m| if let Message::Mapped = m { Some(()) } else { None })?;
+        user_namespace::become_root()?;
+        unshare(plan.namespaces.late_flags()).doing(|| "unshare namespaces in the user namespace")?;
+        if !plan.net_devices.is_empty() && plan.namespaces.late_flags() & libc::CLONE_NEWNET != 0 {
+            channel.send(&Message::Unshared)?;
+        }
     }
     if !plan.hostname.is_empty() {
         rustix::system::sethostname(plan.hostname.as_bytes()).doing(|| format!("sethostname {:?}", plan.hostname))?;
@@ -85,7 +98,9 @@ fn steps(plan: &Plan, inherited: &Inherited<'_>) -> Result<Infallible> {
         keyring::join(name)?;
     }
 
-    let mut rootfs = plan.rootfs.build(&inherited.id_maps, || enter_cgroup(plan, inherited)).map_err(|e| e.in_step("mounts"))?;
+    let sources = Sources::new(channel, plan.user_namespace.is_some());
+    let built = plan.rootfs.build(sources, &inherited.id_maps, || enter_cgroup(plan, inherited));
+    let mut rootfs = built.map_err(|e| e.in_step("mounts"))?;
 
     let pid = if plan.hooks.meet() {
         channel.send(&Message::HooksDue)?;
@@ -152,7 +167,7 @@ fn kept(plan: &Plan, inherited: &Inherited<'_>, building: bool) -> Vec<u32> {
 /// The cgroup namespace's root is the cgroup that we are in when it is made, so we must be in it for good.
 fn enter_cgroup(plan: &Plan, inherited: &Inherited<'_>) -> Result<()> {
     if inherited.joins_cgroups {
-        inherited.channel.expect("released", |m| if let Message::Released = m { Some(()) } else { None })?;
+        inherited.channel.expect_released()?;
     }
     if plan.namespaces.is_fresh(libc::CLONE_NEWCGROUP) {
         unshare(libc::CLONE_NEWCGROUP).doing(|| "unshare the cgroup namespace")?;

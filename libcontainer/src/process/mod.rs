@@ -5,8 +5,10 @@
 //! | runtime   | the command, or whoever links us  | `container/*.rs`  |                    |
 //! | init      | the container's first process     | `init.rs`         | the user's program |
 //! | exec init | a process added to a container    | `exec_init.rs`    | the user's program |
+//! | stage     | only where a user namespace is    | `stage.rs`        |                    |
+//! |           | joined, or others are beside one  |                   |                    |
 //!
-//! There is no intermediate process: clone3 makes the namespaces directly, and the plan is handed over by the fork.
+//! Else there is no intermediate process: clone3 makes the namespaces directly, and the plan is handed over by the fork.
 //! A child leaves by execve or `_exit`, never by return.
 
 pub(crate) mod channel;
@@ -16,8 +18,12 @@ pub(crate) mod gate;
 mod id_maps;
 pub(crate) mod init;
 mod plan;
+pub(crate) mod spawn;
+mod stage;
 mod stdio;
+pub(crate) mod user_namespace;
 
 pub use id_maps::{IdMap, IdMaps};
 pub use plan::{ProcessPlan, Terminal};
 pub use stdio::Stdio;
+pub use user_namespace::UserNamespace;

@@ -36,6 +36,8 @@ pub struct ProcessPlan {
     pub capabilities: Option<Sets>,
     pub no_new_privileges: bool,
     pub rlimits: Rlimits,
+    /// Where it is root of nothing but its own: the runtime sets its limits.
+    pub in_user_namespace: bool,
     pub oom_score_adj: Option<i32>,
     pub labels: Labels,
     pub scheduler: Option<Scheduler>,
@@ -124,6 +126,7 @@ impl ProcessPlan {
             capabilities,
             no_new_privileges: process.no_new_privileges,
             rlimits: Rlimits::plan(&process.rlimits, found),
+            in_user_namespace: false,
             oom_score_adj: process.oom_score_adj,
             labels: Labels::plan(&process.apparmor_profile, &process.selinux_label, found),
             scheduler: process.scheduler.as_ref().and_then(|s| found.at("process.scheduler", scheduler::plan(s))),

@@ -49,6 +49,10 @@ impl CgroupMount {
         Ok(CgroupMount { target, attributes: options.attributes(), namespace, v2: paths.v2.clone(), v1 })
     }
 
+    pub(super) fn is_writable(&self) -> bool {
+        self.attributes & RDONLY == 0
+    }
+
     pub(super) fn apply(&self, root: BorrowedFd<'_>) -> Result<()> {
         let target = beneath::mkdir_all(root, &self.target).doing(|| "create mountpoint");
         let applied =

@@ -6,6 +6,8 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::beneath;
+use super::detached::{move_to, open_tree};
+use super::source::Sources;
 use crate::error::{Doing, Error, Result};
 use crate::findings::{Findings, Item};
 use crate::spec;
@@ -21,6 +23,8 @@ pub struct DevicePlan {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
+    /// In a user namespace the kernel makes no nodes: the host's own of that path is bound there.
+    pub bound: bool,
 }
 
 /// Nodes that every container has: name, major, minor.
@@ -35,7 +39,7 @@ pub(super) const CORE: (&str, &str) = ("core", "/proc/kcore");
 
 impl DevicePlan {
     /// The default nodes and those of the config; one of the config stands in for a default of the same path.
-    pub(crate) fn plan(list: &[spec::Device], found: &mut Findings) -> Vec<DevicePlan> {
+    pub(crate) fn plan(list: &[spec::Device], bound: bool, found: &mut Findings) -> Vec<DevicePlan> {
         let mut plans: Vec<DevicePlan> = DEFAULTS
             .iter()
             .map(|(path, major, minor)| DevicePlan {
@@ -45,10 +49,11 @@ impl DevicePlan {
                 mode: 0o666,
                 uid: 0,
                 gid: 0,
+                bound,
             })
             .collect();
         for (i, device) in list.iter().enumerate() {
-            if let Some(plan) = found.at(Item("linux.devices", i), Self::plan_one(device)).flatten() {
+            if let Some(plan) = found.at(Item("linux.devices", i), Self::plan_one(device, bound)).flatten() {
                 plans.retain(|p| p.path != plan.path);
                 plans.push(plan);
             }
@@ -56,7 +61,7 @@ impl DevicePlan {
         plans
     }
 
-    fn plan_one(device: &spec::Device) -> Result<Option<DevicePlan>> {
+    fn plan_one(device: &spec::Device, bound: bool) -> Result<Option<DevicePlan>> {
         let invalid = |why: String| Error::invalid(format!("linux.devices: {}: {why}", device.path));
         let kind = match device.kind.as_str() {
             "c" | "u" => FileType::CharacterDevice,
@@ -82,12 +87,14 @@ impl DevicePlan {
         if mode & !0o7777 != 0 && mode & 0o170_000 != kind.as_raw_mode() {
             return Err(invalid(format!("fileMode {mode:o} is not a mode")));
         }
-        Ok(Some(DevicePlan { path, kind, rdev, mode: mode & 0o7777, uid: device.uid.unwrap_or(0), gid: device.gid.unwrap_or(0) }))
+        let bound = bound && kind != FileType::Fifo;
+        let (uid, gid) = (device.uid.unwrap_or(0), device.gid.unwrap_or(0));
+        Ok(Some(DevicePlan { path, kind, rdev, mode: mode & 0o7777, uid, gid, bound }))
     }
 
     /// One node for a container that exists. `None` for a path that is no node's.
     pub(crate) fn plan_live(device: &spec::Device) -> Result<Option<DevicePlan>> {
-        Self::plan_one(device)
+        Self::plan_one(device, false)
     }
 
     /// Makes the node in a container that exists; whether it was not there. One that is there already stays as it is.
@@ -129,13 +136,13 @@ impl DevicePlan {
     fn find(&self, dir: &OwnedFd, name: &str) -> Result<OwnedFd> {
         let node = rustix::fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
         let stat = rustix::fs::fstat(&node)?;
-        if FileType::from_raw_mode(stat.st_mode) != self.kind || (self.kind != FileType::Fifo && stat.st_rdev != self.rdev) {
+        if !is_device(&stat, self.kind, self.rdev) {
             return Err(Error::invalid(format!("{} exists and is not that device", self.path)));
         }
         Ok(node)
     }
 
-    fn apply(&self, root: BorrowedFd<'_>, dev: &OwnedFd) -> Result<()> {
+    fn apply(&self, root: BorrowedFd<'_>, dev: &OwnedFd, sources: Sources<'_>) -> Result<()> {
         let doing = || format!("create device {}", self.path);
         let deeper;
         let (dir, name) = match self.path.strip_prefix("/dev/") {
@@ -145,16 +152,21 @@ impl DevicePlan {
                 (deeper.0.as_fd(), deeper.1)
             }
         };
+        if self.bound {
+            return self.bind(dir, name, sources).doing(doing);
+        }
         // the umask is 0 here, so the mode is exact
         match rustix::fs::mknodat(dir, name, self.kind, Mode::from_raw_mode(self.mode), self.rdev) {
             Ok(()) if self.uid == 0 && self.gid == 0 => return Ok(()),
             Ok(()) | Err(Errno::EXIST) => {}
+            // we are in a user namespace ourselves
+            Err(Errno::PERM) if self.kind != FileType::Fifo => return self.bind(dir, name, sources).doing(doing),
             Err(e) => return Err(e).doing(doing),
         }
         // what was there may be anything, and may change: from here on it is one descriptor
         let node = rustix::fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).doing(doing)?;
         let stat = rustix::fs::fstat(&node).doing(doing)?;
-        if FileType::from_raw_mode(stat.st_mode) != self.kind || (self.kind != FileType::Fifo && stat.st_rdev != self.rdev) {
+        if !is_device(&stat, self.kind, self.rdev) {
             return Err(Error::invalid(format!("{} exists and is not the device that the config asks for", self.path))).doing(doing);
         }
         if (stat.st_uid, stat.st_gid) != (self.uid, self.gid) {
@@ -169,14 +181,41 @@ impl DevicePlan {
         }
         Ok(())
     }
+
+    /// Binds the host's node, checked, on a file made for it. Its mode and owner are the host's and stay as they are.
+    fn bind(&self, dir: BorrowedFd<'_>, name: &str, sources: Sources<'_>) -> Result<()> {
+        let node = sources.open(&self.path)?;
+        if !is_device(&rustix::fs::fstat(&node)?, self.kind, self.rdev) {
+            return Err(Error::invalid(format!("{} of the host, to be bound there, is not that device", self.path)));
+        }
+        let open = || rustix::fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+        let target = match open() {
+            Err(Errno::NOENT) => {
+                rustix::fs::mknodat(dir, name, FileType::RegularFile, Mode::empty(), 0)?;
+                open()?
+            }
+            target => target?,
+        };
+        if FileType::from_raw_mode(rustix::fs::fstat(&target)?.st_mode).is_symlink() {
+            return Err(Errno::LOOP.into());
+        }
+        let mount = open_tree(node.as_fd(), "", false)?;
+        move_to(mount.as_fd(), target.as_fd())?;
+        [node, target, mount].into_iter().for_each(leave);
+        Ok(())
+    }
+}
+
+fn is_device(stat: &rustix::fs::Stat, kind: FileType, rdev: u64) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == kind && (kind == FileType::Fifo || stat.st_rdev == rdev)
 }
 
 /// Makes the nodes and links. The rootfs's /dev may be a symbolic link to a folder of the host (CVE-2026-41579): it is
 /// resolved inside the root like everything else.
-pub(super) fn apply(plans: &[DevicePlan], root: BorrowedFd<'_>, core: bool) -> Result<()> {
+pub(super) fn apply(plans: &[DevicePlan], root: BorrowedFd<'_>, core: bool, sources: Sources<'_>) -> Result<()> {
     let dev = beneath::mkdir_all(root, "/dev").doing(|| "create /dev")?;
     for plan in plans {
-        plan.apply(root, &dev)?;
+        plan.apply(root, &dev, sources)?;
     }
     for (name, target) in LINKS {
         link(&dev, name, target)?;
@@ -208,7 +247,7 @@ mod tests {
 
     fn plan(json: &str) -> Result<Vec<DevicePlan>> {
         let mut found = Findings::new();
-        let plans = DevicePlan::plan(&serde_json::from_str::<Vec<spec::Device>>(json).unwrap(), &mut found);
+        let plans = DevicePlan::plan(&serde_json::from_str::<Vec<spec::Device>>(json).unwrap(), true, &mut found);
         found.unless_wrong(plans)
     }
 
@@ -219,6 +258,7 @@ mod tests {
         assert_eq!(plans.len(), 7);
         assert_eq!(plans[5].uid, 5);
         assert_eq!((plans[6].path.as_str(), plans[6].kind), ("/dev/x/y", FileType::Fifo));
+        assert!(plans[5].bound && !plans[6].bound);
     }
 
     #[test]

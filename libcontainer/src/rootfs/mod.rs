@@ -13,12 +13,12 @@ mod masking;
 mod mount;
 pub mod options;
 mod pivot;
+mod source;
 mod target;
 
 use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountPropagationFlags;
 
@@ -31,6 +31,7 @@ pub use mount::{Link, MountPlan, What};
 pub(crate) use beneath::{clean, exists, mkdir_all, open as open_beneath, open_plain, parent};
 pub(crate) use detached::{move_to, open_tree};
 pub(crate) use id_map::make as make_id_maps;
+pub(crate) use source::{Sources, open_source};
 pub(crate) use target::check_target;
 
 use crate::cgroup::Paths;
@@ -143,7 +144,7 @@ impl RootfsPlan {
         if !operations.contains(&Operation::EnterCgroup) {
             operations.push(Operation::EnterCgroup);
         }
-        let devices = DevicePlan::plan(&linux.devices, found);
+        let devices = DevicePlan::plan(&linux.devices, namespaces.has(libc::CLONE_NEWUSER), found);
         let name = linux.rootfs_propagation.as_str();
         let propagation = propagation(name);
         if propagation.is_none() && !name.is_empty() {
@@ -163,6 +164,11 @@ impl RootfsPlan {
         }
     }
 
+    /// Whether the container sees its cgroup and may write there.
+    pub(crate) fn has_writable_cgroup(&self) -> bool {
+        self.operations.iter().any(|o| matches!(o, Operation::Cgroup(mount) if mount.target == "/sys/fs/cgroup" && mount.is_writable()))
+    }
+
     /// Whether nothing that happens below the container's copy of the host's tree reaches the host.
     fn old_root_is_slave(&self) -> bool {
         self.propagation.is_none_or(|p| p & (libc::MS_SLAVE | libc::MS_PRIVATE) != 0)
@@ -175,7 +181,7 @@ impl RootfsPlan {
 
     /// Mounts everything on the rootfs, in init, in the container's fresh mount namespace. `enter_cgroup` is called at
     /// its place among the mounts.
-    pub(crate) fn build(&self, id_maps: &[OwnedFd], mut enter_cgroup: impl FnMut() -> Result<()>) -> Result<Rootfs> {
+    pub(crate) fn build(&self, sources: Sources<'_>, id_maps: &[OwnedFd], mut enter_cgroup: impl FnMut() -> Result<()>) -> Result<Rootfs> {
         let host = pivot::open_root().doing(|| "open /")?;
         let flags = self.propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC);
         let change = Change { propagation: flags & !libc::MS_REC, ..Change::default() };
@@ -184,13 +190,7 @@ impl RootfsPlan {
             make_parent_private(&self.path)?;
         }
         let doing = || format!("prepare rootfs {}", self.path);
-        let below = rustix::fs::openat(
-            CWD,
-            self.path.as_str(),
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .doing(doing)?;
+        let below = sources.open(&self.path).doing(doing)?;
         // a mount of its own, as pivot_root wants; the descriptor stays its root whatever is done to names
         let root = open_tree(below.as_fd(), "", true).doing(doing)?;
         move_to(root.as_fd(), below.as_fd()).doing(doing)?;
@@ -199,7 +199,7 @@ impl RootfsPlan {
         for operation in &self.operations {
             match operation {
                 Operation::Mount(plan) => {
-                    let Some(mount) = plan.apply(root.as_fd(), id_maps)? else { continue };
+                    let Some(mount) = plan.apply(root.as_fd(), sources, id_maps)? else { continue };
                     if plan.read_only_last() {
                         read_only_last.push(mount);
                     } else {
@@ -211,7 +211,7 @@ impl RootfsPlan {
             }
         }
         if let Some(devices) = &self.devices {
-            devices::apply(devices, root.as_fd(), self.core)?;
+            devices::apply(devices, root.as_fd(), self.core, sources)?;
         }
         let null = if self.masking.masked.is_empty() { None } else { Some(masking::open_null(root.as_fd())?) };
         leave(host);

@@ -22,13 +22,15 @@ pub enum Side {
     },
 }
 
-/// clone3(2) without `CLONE_VM`, like fork(2), with the namespaces of `flags` (`CLONE_NEW*`), a pidfd, and SIGCHLD at
-/// its end. With `cgroup` (a directory of cgroup v2, kernel 5.7) the child is born in it: moving it there later would
+/// clone3(2) without `CLONE_VM`, like fork(2), with the namespaces of `flags` (`CLONE_NEW*`; `CLONE_PARENT` makes a
+/// sibling), a pidfd, and SIGCHLD at its end. With `cgroup` (a directory of cgroup v2, kernel 5.7) the child is born in it: moving it there later would
 /// wait for a grace period of the kernel.
 ///
 /// The caller must have one thread: the child has a copy of all memory, locks included. Debug builds check it.
 pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side, Errno> {
-    clone_with(flags, cgroup, libc::SIGCHLD as u64)
+    // a sibling has the caller's signal already, and the kernel refuses another
+    let signal = if flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD } else { 0 };
+    clone_with(flags, cgroup, signal as u64)
 }
 
 /// A child of ours that has ended: it was born into namespaces of its own, which can be found in /proc until this is

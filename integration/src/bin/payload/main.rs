@@ -8,6 +8,7 @@
 mod files;
 mod launch;
 mod report;
+mod spy;
 mod steps;
 
 use std::env;

@@ -11,6 +11,7 @@ use integration::sys;
 use nix::sys::signal::{SigSet, Signal};
 use rustix::io::Errno;
 
+use crate::spy::spy;
 use crate::{files, launch, report};
 
 /// Carries out one step: what to do, then its operands. The answer is the exit code if it is the last.
@@ -41,6 +42,7 @@ pub(crate) fn run(step: &[OsString]) -> Result<u8> {
         ["tty"] => println!("{}", report::terminal()),
         ["call", number, arguments @ ..] => call(number, arguments)?,
         ["launch", options @ ..] => launch::launch(options)?,
+        ["spy", seconds] => spy(seconds)?,
         ["hook", file, operands @ ..] => return launch::hook(file, operands),
         [word, operands @ ..] => files::run(word, operands)?,
     }
