@@ -43,6 +43,12 @@ pub fn seal() -> Result<()> {
     Err(errno).doing(|| "execute the sealed copy of the runtime")
 }
 
+/// What this process runs from, once sealed: for the debug log.
+pub fn kind() -> &'static str {
+    let fs = rustix::fs::statfs(OWN).map(|fs| u64::try_from(fs.f_type));
+    if fs.is_ok_and(|magic| magic == Ok(OVERLAYFS_MAGIC as u64)) { "overlayfs" } else { "a copy in memory" }
+}
+
 fn is_sealed() -> Result<bool> {
     let fs = rustix::fs::statfs(OWN).doing(|| "statfs the runtime's own executable")?;
     if fs.f_type as i64 == OVERLAYFS_MAGIC {

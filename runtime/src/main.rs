@@ -74,6 +74,11 @@ fn run(program: &str, args: &Args) -> u8 {
         return 1;
     }
     ::log::debug!("{program} {} with the process id {}: {command}", env!("CARGO_PKG_VERSION"), std::process::id());
+    if matches!(command, "create" | "run" | "exec") && sealed.is_ok() && ::log::max_level() >= ::log::LevelFilter::Debug {
+        // in runc's words, for scripts look for them
+        ::log::debug!("{program} exeseal: using {} for sealed /proc/self/exe", sealed_exe::kind());
+        ::log::debug!("{program} exeseal: using /proc/self/exe clone");
+    }
     let result = match sealed {
         Err(e) => Err(e.into()),
         // a caller that ignores SIGCHLD would have the kernel throw away the exit codes we wait for

@@ -18,7 +18,7 @@
 //!     |  --------------- Ready ---------------->  |  writes the record and the pid file
 //!     |  <------------- Recorded ---------------  |  init of a container only
 //!   waits at the gate
-//!     |  --- Failed(text) / Warning(text) ----->  any time before
+//!     |  --- Failed(text) / Warning(text) ----->  any time before; so may lines for the debug log
 //! ```
 //!
 //! One SOCK_SEQPACKET pair (unix(7)): a message is a datagram. Both sides know from the plan which of them occur. The end of the
@@ -39,6 +39,9 @@ use crate::error::{Doing, Error, Kind, Result};
 
 /// The longest text that is sent; errors are cut there.
 const MAX_TEXT: usize = 4000;
+
+/// The first byte of a line for the debug log, which is no message: nobody waits for it.
+const DEBUG: u8 = b'g';
 
 /// What is said.
 #[derive(Debug)]
@@ -146,7 +149,7 @@ impl Channel {
         send_bytes(self.fd.as_fd(), &bytes, fd).doing(|| "tell the other side of the sync socket")
     }
 
-    /// Waits for a message; `None` when the peer is gone.
+    /// Waits for a message; `None` when the peer is gone. Lines for the debug log go there on the way.
     pub(crate) fn receive(&self) -> Result<Option<Message>> {
         let mut bytes = [0u8; libc::PATH_MAX as usize + 64];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -182,6 +185,10 @@ impl Channel {
             b'r' => Message::Ready,
             b'w' => Message::Recorded,
             b'n' => Message::Warning(String::from_utf8_lossy(body).into_owned()),
+            &DEBUG => {
+                log::debug!("{}", String::from_utf8_lossy(body));
+                return self.receive();
+            }
             b'f' => {
                 let (errno, rest) = body.split_at_checked(4).ok_or_else(broken)?;
                 let errno = i32::from_le_bytes(errno.try_into().map_err(|_| broken())?);
@@ -191,6 +198,16 @@ impl Channel {
             }
             _ => return Err(broken()),
         }))
+    }
+
+    /// A line for the debug log, of a stage that the process has come to; nothing unless that log is on. Names in these
+    /// lines are runc's where scripts look for them: `nsexec` is the stage between the clone and the namespaces, whoever
+    /// wrote it.
+    pub(crate) fn stage(&self, text: impl FnOnce() -> String) {
+        if log::max_level() >= log::LevelFilter::Debug {
+            // a peer that is gone is met by the next message that matters
+            let _ = send_bytes(self.fd.as_fd(), &[&[DEBUG], cut(&text()).as_bytes()].concat(), None);
+        }
     }
 
     /// The failure that the peer told before it died, if it did.

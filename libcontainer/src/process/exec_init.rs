@@ -14,7 +14,7 @@ use crate::procfs::Procfs;
 use crate::sys::close_range::{close_all_but, set_cloexec_from};
 use crate::sys::exec::exit;
 use crate::sys::namespace::setns;
-use crate::sys::signal;
+use crate::sys::{scheduling, signal};
 use crate::terminal;
 
 /// What the runtime gives an exec'd process.
@@ -64,11 +64,14 @@ fn steps(plan: &ProcessPlan, inherited: &Inherited<'_>) -> Result<Infallible> {
         // whether they can be dropped inside is for the owner of the user namespace to say
         rustix::thread::set_thread_groups(&[]).doing(|| "drop the caller's groups")?;
     }
+    channel.stage(|| "nsexec container setup: the namespaces of the container".into());
+    channel.stage(|| format!("nsexec: affinity: {}", scheduling::affinity().map_or_else(|e| e.to_string(), |cpus| mask(&cpus))));
     // by the pidfd of init: all at once, and of that process or of none
     setns(inherited.init.as_fd(), inherited.namespaces).doing(|| "join the container's namespaces")?;
     if plan.in_user_namespace {
         user_namespace::become_root()?;
     }
+    channel.stage(|| "child process in init(): in the container's namespaces".into());
     if let Some(name) = &inherited.keyring {
         keyring::join(name)?;
     }
@@ -83,7 +86,17 @@ fn steps(plan: &ProcessPlan, inherited: &Inherited<'_>) -> Result<Infallible> {
     // all are close-on-exec from birth; a filter may forbid the call that makes sure of it later
     set_cloexec_from(3 + plan.preserved_fds).doing(|| "mark descriptors close-on-exec")?;
     let program = plan.become_user(inherited.proc.as_ref(), channel)?;
+    channel.stage(|| "setns_init: about to exec".into());
     channel.send(&Message::Ready)?;
     // the channel stays open until execve closes it, so its end tells the runtime that the program runs
     Err(plan.execute(&program, channel, || Ok(())))
+}
+
+/// A set of CPUs as one number.
+fn mask(cpus: &[u64]) -> String {
+    let mut text = String::new();
+    for word in cpus.iter().rev().skip_while(|word| **word == 0) {
+        text.push_str(&if text.is_empty() { format!("{word:x}") } else { format!("{word:016x}") });
+    }
+    format!("0x{text}")
 }

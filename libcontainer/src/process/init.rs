@@ -67,6 +67,7 @@ fn steps(plan: &Plan, inherited: &Inherited<'_>) -> Result<Infallible> {
     // modes of nodes and folders are exact until the program's own mask is set
     rustix::process::umask(rustix::fs::Mode::empty());
 
+    channel.stage(|| "nsexec container setup: namespaces".into());
     if !plan.namespaces.staged() {
         // the mount namespace last: the others were opened, but theirs decides what names mean
         for namespace in &inherited.namespaces {
@@ -98,6 +99,7 @@ fn steps(plan: &Plan, inherited: &Inherited<'_>) -> Result<Infallible> {
         keyring::join(name)?;
     }
 
+    channel.stage(|| "child process in init(): mounts and devices".into());
     let sources = Sources::new(channel, plan.user_namespace.is_some());
     let built = plan.rootfs.build(sources, &inherited.id_maps, || enter_cgroup(plan, inherited));
     let mut rootfs = built.map_err(|e| e.in_step("mounts"))?;
@@ -115,6 +117,7 @@ fn steps(plan: &Plan, inherited: &Inherited<'_>) -> Result<Infallible> {
             .map_err(|e| e.in_step("hooks"))?;
     }
 
+    channel.stage(|| "init: entering the root file system".into());
     plan.rootfs.enter(&rootfs).map_err(|e| e.in_step("pivot"))?;
     if plan.rootfs.devices.is_some() {
         reopen_null()?;
@@ -141,6 +144,8 @@ fn steps(plan: &Plan, inherited: &Inherited<'_>) -> Result<Infallible> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(plan.process.umask.unwrap_or(0o022)));
     let program = plan.process.become_user(inherited.proc.as_ref(), channel).map_err(|e| e.in_step("process"))?;
 
+    // the pipe is the gate: start waits for its end, which execve brings about
+    channel.stage(|| "init: closing the pipe to signal completion is left to execve; waiting for start".into());
     channel.send(&Message::Ready)?;
     // until the record is on disk nobody could find us: a runtime that dies now must take us along
     channel.expect("recorded", |m| if let Message::Recorded = m { Some(()) } else { None })?;
