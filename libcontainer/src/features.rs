@@ -19,7 +19,7 @@ pub struct Features {
     pub mount_options: Vec<&'static str>,
     pub linux: Linux,
     pub annotations: BTreeMap<&'static str, String>,
-    /// Annotations of a config.json that change what the runtime does. None.
+    /// Annotations of a config.json that change what the runtime does; one that ends in a dot stands for all that begin so.
     pub potentially_unsafe_config_annotations: &'static [&'static str],
 }
 
@@ -133,7 +133,7 @@ impl Features {
                 // containerd and CRI-O know no other key for it
                 ("org.opencontainers.runc.checkpoint.enabled", "false".to_string()),
             ]),
-            potentially_unsafe_config_annotations: &[],
+            potentially_unsafe_config_annotations: &["run.oci."],
         }
     }
 }
@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(d["linux"]["netDevices"]["enabled"], true);
         assert_eq!(d["linux"]["memoryPolicy"]["modes"].as_array().unwrap().len(), 7);
         assert_eq!(d["linux"]["capabilities"].as_array().unwrap().len(), 41);
-        assert!(d["potentiallyUnsafeConfigAnnotations"].as_array().unwrap().is_empty());
+        assert_eq!(d["potentiallyUnsafeConfigAnnotations"], serde_json::json!(["run.oci."]));
     }
 
     #[test]

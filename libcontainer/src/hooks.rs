@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
@@ -27,6 +28,47 @@ pub struct Hook {
     /// None: the environment of whoever runs it.
     env: Option<Vec<String>>,
     timeout: Option<u64>,
+}
+
+/// Files that hooks print to, instead of into the text of their failure.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Output {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr: Option<String>,
+}
+
+/// The same, open.
+#[derive(Debug, Default)]
+pub(crate) struct Opened {
+    stdout: Option<File>,
+    stderr: Option<File>,
+}
+
+impl Output {
+    /// Whether there are any.
+    pub fn is_default(&self) -> bool {
+        *self == Output::default()
+    }
+
+    /// Opens them to append to, and makes them if they are missing.
+    pub(crate) fn open(&self) -> Result<Opened> {
+        let open = |path: &Option<String>| {
+            let file = |path: &String| {
+                File::options().append(true).create(true).mode(0o600).open(path).doing(|| format!("open {path} for the output of hooks"))
+            };
+            path.as_ref().map(file).transpose()
+        };
+        Ok(Opened { stdout: open(&self.stdout)?, stderr: open(&self.stderr)? })
+    }
+}
+
+impl Opened {
+    /// The descriptors' numbers, for the list of those that a child keeps.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = u32> {
+        self.stdout.iter().chain(&self.stderr).map(|file| file.as_raw_fd() as u32)
+    }
 }
 
 /// All six kinds.
@@ -57,6 +99,11 @@ impl Hooks {
         }
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        *self == Hooks::default()
+    }
+
     /// Whether init and the runtime have to meet before the pivot: one of them runs hooks, or must know init's pid.
     pub fn meet(&self) -> bool {
         !(self.prestart.is_empty() && self.create_runtime.is_empty() && self.create_container.is_empty() && self.start_container.is_empty())
@@ -81,7 +128,7 @@ impl Hook {
         Ok(Hook { path: hook.path.clone(), args: hook.args.clone(), env: hook.env.clone(), timeout })
     }
 
-    fn run(&self, state: &[u8], cwd: Option<&str>, default_env: Option<&[(String, String)]>) -> Result<()> {
+    fn run(&self, state: &[u8], cwd: Option<&str>, default_env: Option<&[(String, String)]>, output: &Opened) -> Result<()> {
         // files in memory instead of pipes: a hook that reads nothing, or prints much, holds nobody up
         let stdin = memory("hook-stdin")?;
         let mut input = File::from(stdin);
@@ -104,7 +151,8 @@ impl Hook {
         if let Some(cwd) = cwd {
             command.current_dir(cwd);
         }
-        command.stdin(input).stdout(out.try_clone()?).stderr(err.try_clone()?).process_group(0);
+        let (stdout, stderr) = (output.stdout.as_ref().unwrap_or(&out), output.stderr.as_ref().unwrap_or(&err));
+        command.stdin(input).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?).process_group(0);
         unblock_in(&mut command);
         let mut child = command.spawn().map_err(Error::from).doing(|| format!("fork/exec {}", self.path))?;
         let status = match self.timeout {
@@ -129,9 +177,16 @@ impl Hook {
 }
 
 /// Runs the hooks of one kind in order; the first that fails ends it. `state` is given to each on its stdin.
-pub(crate) fn run(kind: &str, hooks: &[Hook], state: &[u8], cwd: Option<&str>, default_env: Option<&[(String, String)]>) -> Result<()> {
+pub(crate) fn run(
+    kind: &str,
+    hooks: &[Hook],
+    state: &[u8],
+    cwd: Option<&str>,
+    default_env: Option<&[(String, String)]>,
+    output: &Opened,
+) -> Result<()> {
     for (i, hook) in hooks.iter().enumerate() {
-        hook.run(state, cwd, default_env).doing(|| format!("error running {kind} hook #{i}"))?;
+        hook.run(state, cwd, default_env, output).doing(|| format!("error running {kind} hook #{i}"))?;
     }
     Ok(())
 }
@@ -219,19 +274,34 @@ mod tests {
     #[test]
     fn a_hook_gets_the_state_and_its_failure_is_told() {
         let sh = |script: &str| hook(&format!(r#"{{"path":"/bin/sh","args":["sh","-c",{script:?}],"timeout":5}}"#)).unwrap();
-        run("x", &[sh("test \"$(cat)\" = state")], b"state", None, None).unwrap();
-        let e = run("createRuntime", &[sh("true"), sh("echo out; echo err >&2; exit 3")], b"", None, None).unwrap_err();
+        run("x", &[sh("test \"$(cat)\" = state")], b"state", None, None, &Opened::default()).unwrap();
+        let e = run("createRuntime", &[sh("true"), sh("echo out; echo err >&2; exit 3")], b"", None, None, &Opened::default()).unwrap_err();
         assert_eq!(e.to_string(), "error running createRuntime hook #1: exit status 3, stdout: out, stderr: err");
-        let e = run("x", &[sh("kill -KILL $$")], b"", None, None).unwrap_err();
+        let e = run("x", &[sh("kill -KILL $$")], b"", None, None, &Opened::default()).unwrap_err();
         assert_eq!(e.to_string(), "error running x hook #0: signal: killed, stdout: , stderr: ");
-        let e = run("x", &[hook(r#"{"path":"/no/such/hook"}"#).unwrap()], b"", None, None).unwrap_err();
+        let e = run("x", &[hook(r#"{"path":"/no/such/hook"}"#).unwrap()], b"", None, None, &Opened::default()).unwrap_err();
         assert_eq!(e.to_string(), "error running x hook #0: fork/exec /no/such/hook: no such file or directory");
+    }
+
+    #[test]
+    fn output_goes_to_the_files_that_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        std::fs::write(path("out"), "before\n").unwrap();
+        let output = Output { stdout: Some(path("out")), stderr: Some(path("err")) };
+        let h = hook(r#"{"path":"/bin/sh","args":["sh","-c","echo o; echo e >&2; exit 1"]}"#).unwrap();
+        let e = run("x", &[h], b"", None, None, &output.open().unwrap()).unwrap_err();
+        assert_eq!(e.to_string(), "error running x hook #0: exit status 1, stdout: , stderr: ");
+        let read = |name: &str| std::fs::read_to_string(path(name)).unwrap();
+        assert_eq!((read("out").as_str(), read("err").as_str()), ("before\no\n", "e\n"));
+        let nowhere = Output { stdout: Some("/no/such/folder/x".into()), ..Output::default() };
+        assert!(nowhere.open().unwrap_err().to_string().contains("open /no/such/folder/x for the output of hooks"));
     }
 
     #[test]
     fn a_hook_that_hangs_is_killed_with_its_children() {
         let h = hook(r#"{"path":"/bin/sh","args":["sh","-c","sleep 30 & sleep 30"],"timeout":1}"#).unwrap();
-        let e = run("x", &[h], &vec![b'x'; 1 << 20], None, None).unwrap_err();
+        let e = run("x", &[h], &vec![b'x'; 1 << 20], None, None, &Opened::default()).unwrap_err();
         assert_eq!(e.to_string(), "error running x hook #0: hook ran past specified timeout of 1.0s");
     }
 }

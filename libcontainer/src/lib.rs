@@ -17,6 +17,7 @@ pub mod check;
 pub mod container;
 pub mod cpu_affinity;
 pub mod error;
+pub mod extensions;
 pub mod features;
 pub mod findings;
 pub mod hooks;

@@ -9,6 +9,7 @@ use std::ffi::CString;
 use crate::cgroup::{CgroupPlan, Layout};
 use crate::cpu_affinity::CpuAffinity;
 use crate::error::{Error, Kind, Result};
+use crate::extensions::Extensions;
 use crate::findings::Findings;
 use crate::hooks::Hooks;
 use crate::intel_rdt::IntelRdt;
@@ -35,6 +36,8 @@ pub struct Choices {
     pub preserve_fds: u32,
     /// Directory of the host that is bound at /run/notify, with the socket that NOTIFY_SOCKET will name in it.
     pub notify_dir: Option<String>,
+    /// Who gets notifications of seccomp if the config does not say.
+    pub seccomp_receiver: Option<String>,
 }
 
 /// A container, as the kernel will be told.
@@ -57,6 +60,7 @@ pub struct Plan {
     pub sysctls: Sysctls,
     pub keyring: Option<CString>,
     pub hooks: Hooks,
+    pub extensions: Extensions,
     pub process: ProcessPlan,
 }
 
@@ -79,6 +83,11 @@ impl Plan {
         if spec.root.is_none() {
             found.invalid("root", "root: root must be specified");
         }
+        plan.extensions = Extensions::plan(&spec.annotations, choices.seccomp_receiver.as_deref(), found);
+        if plan.extensions.delegate_cgroup.is_some() && !layout.is_v2() {
+            let text = "annotations: run.oci.delegate-cgroup: delegate-cgroup not supported on cgroup v1";
+            found.wrong("annotations.run.oci.delegate-cgroup", Error::unsupported(text));
+        }
         let mut filter = None;
         if let Some(linux) = &spec.linux {
             plan.namespaces = Namespaces::plan(&linux.namespaces, found);
@@ -95,7 +104,7 @@ impl Plan {
             plan.rootfs = RootfsPlan::plan(spec, &path, bundle, &plan.namespaces, plan.cgroup.paths(), !choices.no_pivot, found);
             plan.delegates_cgroup =
                 plan.user_namespace.is_some() && plan.namespaces.is_fresh(libc::CLONE_NEWCGROUP) && plan.rootfs.has_writable_cgroup();
-            filter = linux.seccomp.as_ref().and_then(|profile| seccomp::plan(profile, found));
+            filter = seccomp::plan(linux.seccomp.as_ref(), &plan.extensions.seccomp, found);
         } else {
             found.invalid("linux", "linux: unable to restrict sys entries without a private MNT namespace");
         }
@@ -110,6 +119,7 @@ impl Plan {
             plan.process = ProcessPlan::plan(process, filter, choices.listen_fds, choices.preserve_fds, found);
         }
         plan.process.in_user_namespace = plan.user_namespace.is_some();
+        plan.process.keep_groups = plan.extensions.keep_groups;
         // the one in the document is for what is executed later
         plan.process.cpu_affinity = CpuAffinity::default();
         if let Some(linux) = &spec.linux {

@@ -60,6 +60,8 @@ pub struct CreateOptions {
     pub keeps_terminal: bool,
     /// The caller's NOTIFY_SOCKET (sd_notify(3)).
     pub notify_socket: Option<PathBuf>,
+    /// Who gets notifications of seccomp if the config does not say: the absolute path of a unix socket.
+    pub seccomp_receiver: Option<String>,
 }
 
 /// Creates container `id`: everything of it is made, and its first process waits for [`Container::start`]. The process
@@ -84,6 +86,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
         listen_fds: options.listen_fds,
         preserve_fds: options.preserve_fds,
         notify_dir,
+        seccomp_receiver: options.seccomp_receiver.clone(),
     };
     let plan = Plan::for_create(id, &bundle.dir, &bundle.spec, &layout, &choices, &mut found);
     let mut plan = found.unless_wrong(plan)?;
@@ -99,6 +102,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     // what is opened on the host: still nothing is made
     let joined = plan.namespaces.open()?;
     let sockets = Sockets::connect(&plan, options)?;
+    let hook_output = if plan.hooks.is_empty() { hooks::Opened::default() } else { plan.extensions.hook_output.open()? };
     let writes_proc = !plan.sysctls.is_empty() || !plan.process.labels.is_empty();
     let proc = if writes_proc { Procfs::detached()? } else { Procfs::open()? };
     let init_needs_proc = writes_proc || plan.namespaces.is_fresh(libc::CLONE_NEWTIME);
@@ -139,6 +143,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
         ignored,
         open_files,
         joins_cgroups,
+        hook_output: &hook_output,
     };
     let mut child = spawn(&plan, &inherited, into).doing(|| "unable to start container process")?;
     log::debug!("init of container {id} is process {}", child.pid);
@@ -146,14 +151,14 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     // our copies of init's ends: else its death would not be the end of the stream
     drop(inherited);
 
-    let mut devices = None;
+    let (mut devices, mut inner_root) = (None, None);
     let made = (|| -> Result<Option<OwnedFd>> {
         if let Some(score) = plan.process.oom_score_adj {
             proc.write(&format!("{}/oom_score_adj", child.pid), score.to_string().as_bytes())
                 .doing(|| format!("failed to update /proc/self/oom_score_adj to {score}"))?;
         }
         if plan.user_namespace.is_some() {
-            settle_user_namespace(&plan, options, &proc, child.pid, dir.dir()?.fd(), &cgroup)?;
+            inner_root = settle_user_namespace(&plan, options, &proc, child.pid, dir.dir()?.fd(), &cgroup)?;
             ours.send(&Message::Mapped)?;
         }
         if !plan.net_devices.is_empty() {
@@ -170,7 +175,10 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
         if let Some(group) = &group {
             group.join(child.pid).doing(|| "unable to apply Intel RDT configuration")?;
         }
-        let terminal = serve(&plan, &ours, child.pid, &sockets)?;
+        let terminal = serve(&plan, &ours, child.pid, &sockets, &hook_output)?;
+        if let Some(inner) = &plan.extensions.delegate_cgroup {
+            cgroup.give_below(inner, child.pid, inner_root)?;
+        }
         record.start_time = proc.process(child.pid)?.ok_or_else(died)?.start_time;
         record.pid = child.pid;
         Ok(terminal)
@@ -188,7 +196,8 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
             child.kill();
             if plan.hooks.meet()
                 && !plan.hooks.poststop.is_empty()
-                && let Err(e) = hooks::run("poststop", &plan.hooks.poststop, &plan.state_json(0, "stopped")?, Some(&plan.bundle), None)
+                && let Err(e) =
+                    hooks::run("poststop", &plan.hooks.poststop, &plan.state_json(0, "stopped")?, Some(&plan.bundle), None, &hook_output)
             {
                 log::warn!("{e}");
             }
@@ -198,7 +207,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
 
     // init is ready; whoever finds the record can find and end it
     dir.dir()?.write_record(&mut record)?;
-    if let Some(socket) = &sockets.pidfd {
+    for socket in sockets.pidfd.iter().chain(&sockets.pidfd_receiver) {
         terminal::send_fd(socket, "pidfd", child.pidfd()?).doing(|| "send the pidfd over the pidfd socket")?;
     }
     if let Some(path) = &options.pid_file {
@@ -248,6 +257,8 @@ fn check_terminal(plan: &Plan, options: &CreateOptions) -> Result<()> {
 struct Sockets {
     console: Option<OwnedFd>,
     pidfd: Option<OwnedFd>,
+    /// The same for who is named by an annotation.
+    pidfd_receiver: Option<OwnedFd>,
     listener: Option<OwnedFd>,
 }
 
@@ -258,6 +269,7 @@ impl Sockets {
         Ok(Sockets {
             console: connect(&options.console_socket)?,
             pidfd: connect(&options.pidfd_socket)?,
+            pidfd_receiver: plan.extensions.pidfd_receiver.as_deref().map(|path| terminal::connect(Path::new(path))).transpose()?,
             listener: listener.map(|l| seccomp::listener::connect(&l.path)).transpose()?,
         })
     }
@@ -283,6 +295,7 @@ fn intent(plan: &Plan, proc: &Procfs, options: &CreateOptions) -> Result<Record>
         keyring: plan.keyring.is_some(),
         poststart: plan.hooks.poststart.clone(),
         poststop: plan.hooks.poststop.clone(),
+        hook_output: plan.extensions.hook_output.clone(),
         notify_socket: options.notify_socket.as_ref().map(|p| p.to_string_lossy().into_owned()),
         ..Record::default()
     })
@@ -300,11 +313,13 @@ fn keep_defaults(dir: &StateDir, plan: &Plan, spec: &Spec) -> Result<()> {
         resources,
         devices: None,
         personality: plan.process.personality,
+        keep_groups: plan.extensions.keep_groups,
         memory_policy: spec.linux.as_ref().and_then(|l| l.memory_policy.clone()),
     })
 }
 
-/// The maps of init's user namespace, and to whom they map: what the container's root shall own on the host.
+/// The maps of init's user namespace, and to whom they map: what the container's root shall own on the host. Returns who
+/// that is there.
 fn settle_user_namespace(
     plan: &Plan,
     options: &CreateOptions,
@@ -312,8 +327,8 @@ fn settle_user_namespace(
     pid: i32,
     dir: BorrowedFd<'_>,
     cgroup: &Cgroup,
-) -> Result<()> {
-    let Some(namespace) = &plan.user_namespace else { return Ok(()) };
+) -> Result<Option<u32>> {
+    let Some(namespace) = &plan.user_namespace else { return Ok(None) };
     let maps = namespace.settle(proc, pid)?;
     check_user(&maps, plan.process.uid, plan.process.gid, &plan.process.groups)?;
     if let (Some(uid), Some(gid)) = (maps.uids.outside(0), maps.gids.outside(0)) {
@@ -325,7 +340,7 @@ fn settle_user_namespace(
             cgroup.give(uid)?;
         }
     }
-    Ok(())
+    Ok(maps.uids.outside(0))
 }
 
 /// The network namespace that is made with init, or in a user namespace by init.
@@ -341,15 +356,15 @@ fn net_namespace(plan: &Plan, channel: &Channel, proc: &Procfs, pid: i32) -> Res
 }
 
 /// Answers init until it is ready; the terminal's master end, if it stays with us.
-fn serve(plan: &Plan, channel: &Channel, pid: i32, sockets: &Sockets) -> Result<Option<OwnedFd>> {
+fn serve(plan: &Plan, channel: &Channel, pid: i32, sockets: &Sockets, hook_output: &hooks::Opened) -> Result<Option<OwnedFd>> {
     let mut terminal = None;
     loop {
         match channel.receive()?.ok_or_else(died)? {
             Message::HooksDue => {
                 let state = plan.state_json(pid, "creating")?;
-                hooks::run("prestart", &plan.hooks.prestart, &state, Some(&plan.bundle), None).map_err(|e| e.in_step("hooks"))?;
-                hooks::run("createRuntime", &plan.hooks.create_runtime, &state, Some(&plan.bundle), None)
-                    .map_err(|e| e.in_step("hooks"))?;
+                for (kind, list) in [("prestart", &plan.hooks.prestart), ("createRuntime", &plan.hooks.create_runtime)] {
+                    hooks::run(kind, list, &state, Some(&plan.bundle), None, hook_output).map_err(|e| e.in_step("hooks"))?;
+                }
                 channel.send(&Message::HooksDone { pid })?;
             }
             Message::SourceDue { path, root } => {

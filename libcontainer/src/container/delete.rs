@@ -66,9 +66,13 @@ impl Container {
         self.end(init)?;
         if !self.record.poststop.is_empty() {
             let state = self.state_json(Status::Stopped)?;
+            let output = self.record.hook_output.open().unwrap_or_else(|e| {
+                log::warn!("{e}");
+                hooks::Opened::default()
+            });
             // each runs, whatever the others do (runtime.md, "Lifecycle", 13)
             for hook in &self.record.poststop {
-                if let Err(e) = hooks::run("poststop", std::slice::from_ref(hook), &state, Some(&self.record.bundle), None) {
+                if let Err(e) = hooks::run("poststop", std::slice::from_ref(hook), &state, Some(&self.record.bundle), None, &output) {
                     log::warn!("{e}");
                 }
             }

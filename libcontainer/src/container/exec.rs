@@ -91,6 +91,7 @@ impl Container {
         let mut plan = found.unless_wrong(plan)?;
         plan.personality = defaults.personality;
         plan.memory_policy = defaults.memory_policy.as_ref().map(memory_policy::plan).transpose()?;
+        plan.keep_groups = defaults.keep_groups;
         plan.note_cpuset(Some(&defaults.resources));
         plan.in_user_namespace = self.record.namespaces & libc::CLONE_NEWUSER != 0;
         check_terminal(&plan, options)?;

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Paths;
 use crate::error::{Doing, Error, Kind, Result};
-use crate::hooks::Hook;
+use crate::hooks::{self, Hook};
 use crate::intel_rdt;
 use crate::procfs::read_regular;
 use crate::spec;
@@ -71,6 +71,8 @@ pub struct Record {
     pub(crate) poststart: Vec<Hook>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) poststop: Vec<Hook>,
+    #[serde(default, skip_serializing_if = "hooks::Output::is_default")]
+    pub(crate) hook_output: hooks::Output,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) notify_socket: Option<String>,
 }
@@ -94,6 +96,8 @@ pub(crate) struct Defaults {
     pub(crate) personality: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) memory_policy: Option<spec::MemoryPolicy>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) keep_groups: bool,
 }
 
 /// The state directory of one container.

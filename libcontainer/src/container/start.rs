@@ -25,8 +25,9 @@ impl Container {
             return Err(if self.init()?.is_none() { Error::wrong_status("cannot start a container that has stopped") } else { e });
         }
         if !self.record.poststart.is_empty() {
+            let output = self.record.hook_output.open()?;
             let state = self.state_json(Status::Running)?;
-            if let Err(e) = hooks::run("poststart", &self.record.poststart, &state, Some(&self.record.bundle), None) {
+            if let Err(e) = hooks::run("poststart", &self.record.poststart, &state, Some(&self.record.bundle), None, &output) {
                 // the program runs without what its hooks were to set up: it must not go on (runtime.md, "Lifecycle", 9)
                 self.cgroup()?.kill().doing(|| "kill the container after a failed poststart hook")?;
                 return Err(e);

@@ -60,7 +60,7 @@ fn steps(plan: &ProcessPlan, inherited: &Inherited<'_>) -> Result<Infallible> {
     if inherited.waits {
         channel.expect_released()?;
     }
-    if plan.in_user_namespace {
+    if plan.in_user_namespace && !plan.keep_groups {
         // whether they can be dropped inside is for the owner of the user namespace to say
         rustix::thread::set_thread_groups(&[]).doing(|| "drop the caller's groups")?;
     }

@@ -117,7 +117,8 @@ impl ProcessPlan {
             rustix::thread::set_keep_capabilities(true).doing(|| "set keepcaps")?;
         }
         let groups: Vec<Gid> = self.groups.iter().map(|g| Gid::from_raw(*g)).collect();
-        match rustix::thread::set_thread_groups(&groups) {
+        let set = if self.keep_groups { Ok(()) } else { rustix::thread::set_thread_groups(&groups) };
+        match set {
             // its owner had to deny it (user_namespaces(7)); the caller's groups are gone already
             Err(Errno::PERM) if self.in_user_namespace => {
                 if !groups.is_empty() {

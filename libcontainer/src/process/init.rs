@@ -41,6 +41,7 @@ pub(crate) struct Inherited<'a> {
     pub(crate) open_files: u64,
     /// Whether init must wait until the runtime has put it into its cgroups.
     pub(crate) joins_cgroups: bool,
+    pub(crate) hook_output: &'a hooks::Opened,
 }
 
 /// Runs in the child of the clone; never returns.
@@ -113,7 +114,7 @@ fn steps(plan: &Plan, inherited: &Inherited<'_>) -> Result<Infallible> {
     if !plan.hooks.create_container.is_empty() {
         // the hook's path is the host's, its mounts are the container's
         let state = plan.state_json(pid, "creating")?;
-        hooks::run("createContainer", &plan.hooks.create_container, &state, Some(&plan.rootfs.path), None)
+        hooks::run("createContainer", &plan.hooks.create_container, &state, Some(&plan.rootfs.path), None, inherited.hook_output)
             .map_err(|e| e.in_step("hooks"))?;
     }
 
@@ -152,7 +153,7 @@ fn steps(plan: &Plan, inherited: &Inherited<'_>) -> Result<Infallible> {
     inherited.gate.wait()?;
 
     // from here on nobody waits for our word; the hooks are the image's programs, so the filter holds for them too
-    fail_after_ready(&plan.process.execute(&program, channel, || start_hooks(plan, pid, &program)))
+    fail_after_ready(&plan.process.execute(&program, channel, || start_hooks(plan, inherited, pid, &program)))
 }
 
 /// Descriptors that init needs, sorted: until its root is built, or from then on.
@@ -164,6 +165,7 @@ fn kept(plan: &Plan, inherited: &Inherited<'_>, building: bool) -> Vec<u32> {
         keep.extend(inherited.id_maps.iter().map(|fd| fd.as_raw_fd() as u32));
     }
     keep.extend(inherited.proc.iter().map(|p| p.as_fd().as_raw_fd() as u32));
+    keep.extend(inherited.hook_output.numbers());
     keep.sort_unstable();
     keep.dedup();
     keep
@@ -180,13 +182,13 @@ fn enter_cgroup(plan: &Plan, inherited: &Inherited<'_>) -> Result<()> {
     Ok(())
 }
 
-fn start_hooks(plan: &Plan, pid: i32, program: &Program) -> Result<(), Error> {
+fn start_hooks(plan: &Plan, inherited: &Inherited<'_>, pid: i32, program: &Program) -> Result<(), Error> {
     if plan.hooks.start_container.is_empty() {
         return Ok(());
     }
     let state = plan.state_json(pid, "created")?;
     let env = pairs(&program.env);
-    hooks::run("startContainer", &plan.hooks.start_container, &state, None, Some(&env)).map_err(|e| match e.kind() {
+    hooks::run("startContainer", &plan.hooks.start_container, &state, None, Some(&env), inherited.hook_output).map_err(|e| match e.kind() {
         Kind::Os => e,
         _ => e.in_step("hooks"),
     })

@@ -32,6 +32,8 @@ pub struct ProcessPlan {
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
+    /// The supplementary groups stay those of the caller.
+    pub keep_groups: bool,
     pub umask: Option<u32>,
     pub capabilities: Option<Sets>,
     pub no_new_privileges: bool,
@@ -122,6 +124,7 @@ impl ProcessPlan {
             uid: user.uid,
             gid: user.gid,
             groups: user.additional_gids.clone(),
+            keep_groups: false,
             umask: user.umask,
             capabilities,
             no_new_privileges: process.no_new_privileges,

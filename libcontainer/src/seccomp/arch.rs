@@ -12,11 +12,10 @@ macro_rules! architectures {
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(super) enum Arch { $($name,)* }
 
-        /// The names of `linux.seccomp.architectures` that are understood, sorted: those of runc 1.5.
+        /// The names of `linux.seccomp.architectures` that are understood, sorted: all of the specification.
         pub const ARCHITECTURES: &[&str] = &[$($text,)*];
 
         impl Arch {
-            #[cfg(test)]
             pub(super) const ALL: &[Arch] = &[$(Arch::$name,)*];
 
             /// `SCMP_ARCH_X86_64` and so on.
@@ -40,18 +39,23 @@ architectures! {
     Aarch64 "SCMP_ARCH_AARCH64" 0xc000_00b7 Arm;
     Arm "SCMP_ARCH_ARM" 0x4000_0028 Arm;
     Loongarch64 "SCMP_ARCH_LOONGARCH64" 0xc000_0102 Loongarch;
+    M68k "SCMP_ARCH_M68K" 0x0000_0004 Foreign;
     Mips "SCMP_ARCH_MIPS" 0x0000_0008 Mips;
     Mips64 "SCMP_ARCH_MIPS64" 0x8000_0008 Mips;
     Mips64N32 "SCMP_ARCH_MIPS64N32" 0xa000_0008 Mips;
     Mipsel "SCMP_ARCH_MIPSEL" 0x4000_0008 Mipsel;
     Mipsel64 "SCMP_ARCH_MIPSEL64" 0xc000_0008 Mipsel;
     Mipsel64N32 "SCMP_ARCH_MIPSEL64N32" 0xe000_0008 Mipsel;
+    Parisc "SCMP_ARCH_PARISC" 0x0000_000f Foreign;
+    Parisc64 "SCMP_ARCH_PARISC64" 0x8000_000f Foreign;
     Ppc "SCMP_ARCH_PPC" 0x0000_0014 Power;
     Ppc64 "SCMP_ARCH_PPC64" 0x8000_0015 Power;
     Ppc64le "SCMP_ARCH_PPC64LE" 0xc000_0015 Powerle;
     Riscv64 "SCMP_ARCH_RISCV64" 0xc000_00f3 Riscv;
     S390 "SCMP_ARCH_S390" 0x0000_0016 S390;
     S390x "SCMP_ARCH_S390X" 0x8000_0016 S390;
+    Sh "SCMP_ARCH_SH" 0x4000_002a Foreign;
+    Sheb "SCMP_ARCH_SHEB" 0x0000_002a Foreign;
     X32 "SCMP_ARCH_X32" 0xc000_003e X86;
     X86 "SCMP_ARCH_X86" 0x4000_0003 X86;
     X86_64 "SCMP_ARCH_X86_64" 0xc000_003e X86;
@@ -61,6 +65,8 @@ architectures! {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Family {
     Arm,
+    /// Of machines that this program is not built for.
+    Foreign,
     Loongarch,
     Mips,
     Mipsel,
@@ -106,6 +112,11 @@ impl Arch {
     /// no code: no call carries its token.
     pub(super) fn runs_on(self, native: Arch) -> bool {
         self.family() == native.family()
+    }
+
+    /// Whether no program of ours runs there.
+    pub(super) fn is_foreign(self) -> bool {
+        self.family() == Family::Foreign
     }
 
     /// Whether the halves of a 64-bit argument lie high word first.

@@ -8,9 +8,11 @@ mod arch;
 mod assemble;
 mod bytes;
 mod compile;
+mod extras;
 pub mod listener;
 mod names;
 mod profile;
+mod raw;
 mod syscalls;
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,7 @@ pub use crate::sys::seccomp::Instruction;
 use crate::sys::seccomp::knows_flags;
 pub use arch::ARCHITECTURES;
 use arch::Arch;
+pub(crate) use extras::{Extras, plan};
 pub use profile::{ACTIONS, OPERATORS};
 
 /// A compiled filter.
@@ -50,14 +53,9 @@ pub struct Listener {
 ///
 /// Pure but for log lines: unknown names of system calls (debug). Errors are those of the profile, in runc's words where
 /// it has any.
-pub(crate) fn plan(spec: &Seccomp, found: &mut Findings) -> Option<Filter> {
-    plan_for(spec, Arch::NATIVE, found)
-}
-
-/// The same where nothing else is planned: the first error.
 pub fn compile(spec: &Seccomp) -> Result<Option<Filter>> {
     let mut found = Findings::new();
-    let filter = plan(spec, &mut found);
+    let filter = plan_for(spec, Arch::NATIVE, &mut found);
     found.unless_wrong(filter)
 }
 

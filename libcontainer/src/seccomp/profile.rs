@@ -125,7 +125,7 @@ pub(super) fn check<'a>(spec: &'a Seccomp, native: Arch, found: &mut Findings) -
     Some(Profile { default: default?, architectures, rules, flags, listener })
 }
 
-fn flags(names: Option<&[String]>, found: &mut Findings) -> u32 {
+pub(super) fn flags(names: Option<&[String]>, found: &mut Findings) -> u32 {
     let Some(names) = names else { return FLAG_SPEC_ALLOW };
     let mut flags = 0;
     for (i, name) in names.iter().enumerate() {

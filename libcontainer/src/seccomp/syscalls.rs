@@ -235,7 +235,7 @@ fn s390(name: &str) -> Option<u32> {
 
 /// Whether there is a table for `arch` (in this program: other targets have other tables).
 pub(super) fn known(arch: Arch) -> bool {
-    !matches!(arch, Arch::Mips64N32 | Arch::Mipsel64N32)
+    !matches!(arch, Arch::Mips64N32 | Arch::Mipsel64N32) && !arch.is_foreign()
 }
 
 /// The number of `name` on `arch`, with bit 30 for x32 and the base for MIPS; `None` where the architecture does not

@@ -37,6 +37,7 @@ pub(super) fn options(args: &Args) -> error::Result<CreateOptions> {
         listen_fds: listen_fds(),
         systemd_cgroup,
         no_cgroup,
+        seccomp_receiver: std::env::var("RUN_OCI_SECCOMP_RECEIVER").ok().filter(|path| !path.is_empty()),
         notify_socket: std::env::var_os("NOTIFY_SOCKET").filter(|s| !s.is_empty()).map(PathBuf::from),
         ..CreateOptions::default()
     })
