@@ -31,13 +31,19 @@ if [ -n "$SHIM" ]; then
     ln -s "$SHIM" "$SCRATCH/bin/containerd-shim-masu-v2"
     kind=(--runtime io.containerd.masu.v2)
 fi
-containerd --config "$SCRATCH/config.toml" --log-level debug >"$SCRATCH/log" 2>&1 &
-daemon=$!
+serve() {
+    containerd --config "$SCRATCH/config.toml" --log-level debug >>"$SCRATCH/log" 2>&1 &
+    echo $! >"$SCRATCH/pid"
+    # it is not said when it is killed
+    disown
+}
+serve
 finish() {
-    kill "$daemon" 2>/dev/null
-    wait "$daemon"
+    kill "$(cat "$SCRATCH/pid")" 2>/dev/null
+    until_true no_daemon
     [ -z "${KEEP_LOG:-}" ] || cp "$SCRATCH/log" "$KEEP_LOG"
 }
+no_daemon() { ! kill -0 "$(cat "$SCRATCH/pid")"; }
 c() { timeout 60 ctr "$@"; }
 if ! until_true c version; then
     tail -n 5 "$SCRATCH/log"
@@ -217,6 +223,7 @@ else
 fi
 try "users, privileges, filters, mounts" privileges
 try "the shim killed: containerd cleans up" shim_dies
+[ -z "$SHIM" ] || . "$(dirname "$0")/own-shim.sh"
 try "nothing is left" nothing_left
 finish
 summary

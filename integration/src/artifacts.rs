@@ -18,12 +18,27 @@ pub fn runtime() -> Result<PathBuf> {
     if let Some(named) = env::var_os("RUNTIME").filter(|name| !name.is_empty()) {
         return in_path(Path::new(&named)).with_context(|| format!("find RUNTIME={}", named.display()));
     }
+    newest("runtime", "masu")
+}
+
+/// masu's shim: `$SHIM`, else the newest in the target directory, else one that cargo builds now.
+///
+/// # Errors
+/// No such program, or its build failed.
+pub fn shim() -> Result<PathBuf> {
+    if let Some(named) = env::var_os("SHIM").filter(|name| !name.is_empty()) {
+        return in_path(Path::new(&named)).with_context(|| format!("find SHIM={}", named.display()));
+    }
+    newest("shim", "containerd-shim-masu-v2")
+}
+
+fn newest(package: &str, program: &str) -> Result<PathBuf> {
     let target = target_directory()?;
     let triples = [triple("musl"), triple("gnu"), String::new()];
-    let built = triples.iter().flat_map(|triple| ["release", "debug"].map(|profile| target.join(triple).join(profile).join("masu")));
+    let built = triples.iter().flat_map(|triple| ["release", "debug"].map(|profile| target.join(triple).join(profile).join(program)));
     match built.filter(|path| path.exists()).max_by_key(|path| modified(path)) {
         Some(newest) => Ok(newest),
-        None => build("runtime", "masu"),
+        None => build(package, program),
     }
 }
 
@@ -50,7 +65,10 @@ pub fn payload() -> Result<PathBuf> {
 }
 
 /// Looks `name` up in `$PATH` unless it holds a slash; the answer is absolute, for runtimes run in other directories.
-fn in_path(name: &Path) -> Result<PathBuf> {
+///
+/// # Errors
+/// It is not there.
+pub fn in_path(name: &Path) -> Result<PathBuf> {
     if name.components().count() > 1 {
         ensure!(name.exists(), "{} does not exist", name.display());
         return Ok(std::path::absolute(name)?);

@@ -8,6 +8,7 @@
 //! | variable | what it does |
 //! |---|---|
 //! | `RUNTIME` | the runtime under test; `runc` (1.3) and `crun` (1.28) pass too, save for what is recorded as `DIFFERS` |
+//! | `SHIM` | the shim, if it should not be the newest one in the target directory, or be built |
 //! | `PAYLOAD` | the payload, if it should not be built |
 //! | `TEST_RECORD` | a file to which each skip and each known difference appends a line: `SKIP TEST: REASON`, `DIFFERS TEST: RUNTIME: REASON` |
 //! | `CRASHES` | how many times `tests/crash.rs` kills the runtime (default 200) |
@@ -20,7 +21,9 @@ mod bundle;
 pub mod cgroups;
 mod container;
 pub mod host;
+pub mod message;
 pub mod runtime;
+pub mod shim;
 mod surroundings;
 pub mod sys;
 pub mod terminal;

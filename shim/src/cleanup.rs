@@ -10,7 +10,7 @@ use crate::bootstrap;
 use crate::flags::Flags;
 use crate::messages::{DeleteResponse, Options};
 use crate::process::timestamp;
-use crate::verbs::Runtime;
+use crate::verbs::{PID_FILE, Runtime};
 use crate::wire::Message;
 
 /// Where Create keeps the options that are not the default, in the bundle.
@@ -23,7 +23,7 @@ pub(crate) fn delete(flags: &Flags) -> Result<Vec<u8>> {
     let bundle = if flags.bundle.is_empty() { std::env::current_dir().doing(|| "find the bundle")? } else { PathBuf::from(&flags.bundle) };
     let options = read_options(&bundle)?;
     let runtime = Runtime::new(&options, &flags.namespace);
-    let pid = pid_of(&runtime, &flags.id, &bundle);
+    let pid = pid_of(&bundle);
     let bundle_name = bundle.to_string_lossy();
     runtime.delete(&flags.id, &bundle_name, true).map_err(|status| Error::new(Kind::Os, status.message))?;
     remove_socket(flags, &bundle);
@@ -31,11 +31,9 @@ pub(crate) fn delete(flags: &Flags) -> Result<Vec<u8>> {
     Ok(response.encode())
 }
 
-fn pid_of(runtime: &Runtime, id: &str, bundle: &Path) -> i32 {
-    match &runtime.foreign {
-        None => runtime.open(id).map_or(0, |container| container.record().pid),
-        Some(_) => std::fs::read_to_string(bundle.join("init.pid")).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0),
-    }
+/// 0 if nothing was created.
+fn pid_of(bundle: &Path) -> i32 {
+    std::fs::read_to_string(bundle.join(PID_FILE)).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
 /// The socket of a group goes with the container that the group is named after, unless a shim still serves it.

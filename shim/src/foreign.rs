@@ -15,6 +15,7 @@ use libcontainer::error::{Doing, Error, Kind, Result};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 use crate::messages::Answer;
+use crate::verbs::PID_FILE;
 use crate::worker::Done;
 
 /// A runtime that is executed.
@@ -63,7 +64,7 @@ impl Foreign {
     }
 
     pub(crate) fn create(&self, id: &str, bundle: &Path, terminal: bool) -> Result<Done> {
-        let pid_file = bundle.join("init.pid");
+        let pid_file = bundle.join(PID_FILE);
         let mut command = self.command(bundle);
         command.arg("create").arg("--bundle").arg(bundle).arg("--pid-file").arg(&pid_file);
         if self.no_pivot {

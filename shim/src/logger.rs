@@ -45,6 +45,9 @@ impl Logger {
     /// Starts it and waits until it is ready; its pid.
     pub(crate) fn start(self, id: &str, namespace: &str) -> Result<i32> {
         let doing = || format!("start the logger {}", self.args.first().map(|p| p.to_string_lossy()).unwrap_or_default());
+        // a child that cannot execute it says nothing, as one that is ready may
+        let path = self.args.first().map(|p| p.as_c_str()).unwrap_or_default();
+        rustix::fs::access(path, rustix::fs::Access::EXEC_OK).doing(doing)?;
         let (ready, say) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).doing(doing)?;
         let variable = |name: &str, value: &str| CString::new(format!("{name}={value}")).ok();
         let env: Vec<CString> = [variable("CONTAINER_ID", id), variable("CONTAINER_NAMESPACE", namespace)].into_iter().flatten().collect();

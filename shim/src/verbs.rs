@@ -28,6 +28,8 @@ pub(crate) struct Runtime {
     pub(crate) owner: (u32, u32),
 }
 
+/// Init's pid, in the bundle.
+pub(crate) const PID_FILE: &str = "init.pid";
 /// Where libcontainer's own records are, for the containers of one namespace of containerd's.
 const ROOT: &str = "/run/containerd/masu";
 /// The root that containerd's own shim gives to other runtimes.
@@ -70,6 +72,8 @@ impl Runtime {
             None => {
                 let options = CreateOptions {
                     bundle: PathBuf::from(&request.bundle),
+                    // `delete` tells it, however often it is called
+                    pid_file: Some(Path::new(&request.bundle).join(PID_FILE)),
                     no_pivot: self.no_pivot,
                     no_new_keyring: self.no_new_keyring,
                     systemd_cgroup: self.systemd_cgroup,

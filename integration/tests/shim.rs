@@ -1,0 +1,288 @@
+//! The shim by itself, with this test as its containerd: order, faults, and what containerd never does.
+
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use integration::message::Message;
+use integration::shim::{Answer, Shim, refused};
+use integration::{Test, check};
+
+// gRPC's numbers
+const INVALID: u64 = 3;
+const NOT_FOUND: u64 = 5;
+const EXISTS: u64 = 6;
+const EXHAUSTED: u64 = 8;
+const PRECONDITION: u64 = 9;
+const UNIMPLEMENTED: u64 = 12;
+
+fn of(id: &str) -> Message {
+    Message::new().text(1, id)
+}
+
+fn refuses(answer: Answer, code: u64, text: &str) -> Result<()> {
+    match answer {
+        Err(e) if e.code == code && e.text.contains(text) => Ok(()),
+        other => anyhow::bail!("{other:?} instead of {code} with {text:?}"),
+    }
+}
+
+/// Events of one container.
+fn events_of<'e>(shim: &'e Shim<'_>, id: &str) -> Vec<&'e str> {
+    let name =
+        |e: &&String| e.split_once(' ').is_some_and(|(_, name)| name == id || name.strip_prefix(id).is_some_and(|n| n.starts_with('/')));
+    shim.events.iter().filter(name).map(|e| e.split_once(' ').map_or("", |(topic, _)| topic)).collect()
+}
+
+/// Runs with the shim of this machine for the runtime under test; without one it is a skip.
+fn with_shim(t: &Test, args: &[&str], body: impl FnOnce(&mut Shim<'_>, &integration::Bundle, &str) -> Result<()>) -> Result<()> {
+    let mut bundle = t.bundle()?;
+    let id = t.new_id();
+    bundle.args(args.iter().copied()).write()?;
+    let mut shim = match Shim::start(t, &bundle, &id) {
+        Err(e) if !t.runtime.is("masu") => return t.skip(&format!("no shim for it: {e:#}")),
+        result => result?,
+    };
+    let result = body(&mut shim, &bundle, &id);
+    if result.is_err() {
+        // what the test does not reach to undo
+        let _ = shim.kill();
+        let _ = shim.delete_action(&bundle, &id);
+        return result;
+    }
+    shim.shut_down()
+}
+
+#[test]
+fn calls_in_the_wrong_order_are_errors_and_events_are_in_order() {
+    check(|t| {
+        with_shim(t, &["/bin/payload", "sleep"], |shim, bundle, id| {
+            refuses(shim.call("State", of(id))?, NOT_FOUND, "not found")?;
+            refuses(shim.call("Delete", of(id))?, NOT_FOUND, "not found")?;
+            let create = shim.create_message(bundle, id, "");
+            let pid = shim.call("Create", create.clone())?.map_err(refused)?.number(1);
+            if t.runtime.is("masu") {
+                // containerd's shim makes a second container over the first
+                refuses(shim.call("Create", create)?, EXISTS, "exists")?;
+            }
+            ensure!(shim.call("State", of(id))?.map_err(refused)?.number(4) == 1, "not created");
+            refuses(shim.call("Start", of(id).text(2, "none"))?, NOT_FOUND, "not found")?;
+            ensure!(shim.call("Start", of(id))?.map_err(refused)?.number(1) == pid, "another pid");
+            ensure!(shim.call("Start", of(id))?.is_err(), "started twice");
+            ensure!(shim.call("Delete", of(id))?.is_err(), "deleted while it runs");
+            shim.exec(id, "e", &["/bin/true"])?;
+            ensure!(shim.exec(id, "e", &["/bin/true"]).is_err(), "two execs of one id");
+            refuses(shim.call("Kill", of(id).text(2, "e").number(3, 9))?, PRECONDITION, "not created")?;
+            let wait = shim.begin("Wait", of(id).text(2, "e"))?;
+            shim.call("Start", of(id).text(2, "e"))?.map_err(refused)?;
+            ensure!(shim.finish(wait)?.map_err(refused)?.number(1) == 0, "true failed");
+            refuses(shim.call("Kill", of(id).text(2, "e").number(3, 9))?, NOT_FOUND, "already finished")?;
+            shim.call("Delete", of(id).text(2, "e"))?.map_err(refused)?;
+            let waits: Vec<_> = (0..3).map(|_| shim.begin("Wait", of(id))).collect::<Result<_>>()?;
+            shim.call("Kill", of(id).number(3, 9))?.map_err(refused)?;
+            for wait in waits {
+                ensure!(shim.finish(wait)?.map_err(refused)?.number(1) == 137, "not killed");
+            }
+            refuses(shim.call("Kill", of(id).number(3, 9))?, NOT_FOUND, "already finished")?;
+            ensure!(shim.exec(id, "late", &["/bin/true"]).is_err(), "exec in what has ended");
+            let state = shim.call("State", of(id))?.map_err(refused)?;
+            ensure!((state.number(3), state.number(4), state.number(9)) == (pid, 3, 137), "{state:?}");
+            // a shim with a container goes on
+            shim.call("Shutdown", of(id))?.map_err(refused)?;
+            ensure!(shim.call("Delete", of(id))?.map_err(refused)?.number(2) == 137, "another status");
+            shim.until(|events| events.iter().any(|e| e.starts_with("delete")))?;
+            let expected = ["create", "start", "exec-added", "exec-started", "exit", "exit", "delete"];
+            ensure!(events_of(shim, id) == expected, "{:?}", shim.events);
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn damaged_requests_hurt_nobody_but_their_caller() {
+    check(|t| {
+        with_shim(t, &["/bin/payload", "sleep"], |shim, bundle, id| {
+            shim.run(bundle, id)?;
+            let stream = shim.begin("NoSuchMethod", of(id))?;
+            refuses(shim.finish(stream)?, UNIMPLEMENTED, "")?;
+            let stream = shim.begin_at("no.such.Service", "State", of(id))?;
+            refuses(shim.finish(stream)?, UNIMPLEMENTED, "")?;
+            let damaged = shim.call("State", Message(vec![0x0a, 0x7f, 0x61]))?;
+            if t.runtime.is("masu") {
+                refuses(damaged, INVALID, "malformed")?;
+                // containerd's shim says nothing to these
+                shim.send(1001, b"\x0a\xff")?;
+                refuses(shim.finish(1001)?, INVALID, "malformed")?;
+                shim.send(1003, &vec![0; (4 << 20) + 1])?;
+                refuses(shim.finish(1003)?, EXHAUSTED, "maximum size")?;
+            }
+            // a header that lies, and half a frame, from others
+            shim.connect()?.write_all(&[0xff; 64])?;
+            shim.connect()?.write_all(&[0, 0, 0, 200, 0, 0, 0, 1, 1, 0, 10])?;
+            let idle = shim.connect()?;
+            ensure!(shim.call("State", of(id))?.map_err(refused)?.number(4) == 2, "not running");
+            drop(idle);
+            shim.end(id)
+        })
+    });
+}
+
+#[test]
+fn events_wait_until_containerd_is_back() {
+    check(|t| {
+        with_shim(t, &["/bin/payload", "sleep"], |shim, bundle, id| {
+            shim.run(bundle, id)?;
+            shim.until(|events| events.len() == 2)?;
+            shim.stop_events()?;
+            for n in 0..5 {
+                let exec = format!("e{n}");
+                shim.exec(id, &exec, &["/bin/true"])?;
+                let wait = shim.begin("Wait", of(id).text(2, &exec))?;
+                shim.call("Start", of(id).text(2, &exec))?.map_err(refused)?;
+                shim.finish(wait)?.map_err(refused)?;
+            }
+            std::thread::sleep(Duration::from_secs(1));
+            ensure!(shim.events.len() == 2, "{:?}", shim.events);
+            shim.take_events()?;
+            if !t.runtime.is("masu") {
+                t.differs(t.runtime.kind, "containerd's shim gives up events after five tries");
+                return shim.end(id);
+            }
+            shim.until(|events| events.len() >= 17)?;
+            let expected: Vec<String> =
+                (0..5).flat_map(|n| ["exec-added", "exec-started", "exit"].map(|topic| format!("{topic} {id}/e{n}"))).collect();
+            ensure!(shim.events[2..] == expected, "{:?}", shim.events);
+            shim.end(id)
+        })
+    });
+}
+
+#[test]
+fn no_exit_of_many_execs_is_lost_and_that_of_init_is_the_last() {
+    check(|t| {
+        with_shim(t, &["/bin/payload", "sleep"], |shim, bundle, id| {
+            if !t.runtime.is("masu") {
+                t.differs(t.runtime.kind, "containerd's shim answers forty calls at once on one connection late, or not at all");
+                return Ok(());
+            }
+            const N: u64 = 40;
+            shim.run(bundle, id)?;
+            for n in 0..N {
+                shim.exec(id, &format!("e{n}"), &["/bin/payload", "exit", &n.to_string()])?;
+            }
+            let calls: Vec<_> = (0..N)
+                .map(|n| {
+                    let exec = of(id).text(2, &format!("e{n}"));
+                    Ok((shim.begin("Wait", exec.clone())?, shim.begin("Start", exec)?))
+                })
+                .collect::<Result<_>>()?;
+            for (n, (wait, start)) in (0..).zip(calls) {
+                shim.finish(start)?.map_err(refused)?;
+                let status = shim.finish(wait)?.map_err(refused)?.number(1);
+                ensure!(status == n, "exec {n} ended with {status}");
+            }
+            // some more, which the end of init takes along
+            for n in 0..5 {
+                let exec = format!("long{n}");
+                shim.exec(id, &exec, &["/bin/sleep"])?;
+                shim.call("Start", of(id).text(2, &exec))?.map_err(refused)?;
+            }
+            let wait = shim.begin("Wait", of(id))?;
+            shim.call("Kill", of(id).number(3, 9))?.map_err(refused)?;
+            ensure!(shim.finish(wait)?.map_err(refused)?.number(1) == 137, "not killed");
+            shim.call("Delete", of(id))?.map_err(refused)?;
+            shim.until(|events| events.iter().any(|e| e.starts_with("delete")))?;
+            let exits: Vec<_> = shim.events.iter().filter(|e| e.starts_with("exit")).collect();
+            ensure!(exits.len() as u64 == N + 6, "{} exits", exits.len());
+            ensure!(exits.last().is_some_and(|e| **e == format!("exit {id}")), "init's is not the last: {exits:?}");
+            // each after its start
+            for n in 0..N {
+                let at = |topic: &str| shim.events.iter().position(|e| *e == format!("{topic} {id}/e{n}"));
+                ensure!(at("exec-started") < at("exit") && at("exec-started").is_some(), "exec {n}: {:?}", shim.events);
+            }
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn a_killed_shim_is_cleared_by_delete_and_that_can_be_repeated() {
+    check(|t| {
+        for paused in [false, true] {
+            let mut bundle = t.bundle()?;
+            let id = t.new_id();
+            bundle.args(["/bin/payload", "sleep"]).write()?;
+            let mut shim = match Shim::start(t, &bundle, &id) {
+                Err(e) if !t.runtime.is("masu") => return t.skip(&format!("no shim for it: {e:#}")),
+                result => result?,
+            };
+            shim.run(&bundle, &id)?;
+            if !t.runtime.is("masu") {
+                t.differs(t.runtime.kind, "delete of containerd's own shim fails outside of containerd");
+                shim.end(&id)?;
+                shim.shut_down()?;
+                continue;
+            }
+            let pid = shim.call("State", of(&id))?.map_err(refused)?.number(3);
+            if paused {
+                shim.call("Pause", of(&id))?.map_err(refused)?;
+            }
+            shim.kill()?;
+            ensure!(shim.delete_action(&bundle, &id)? == (pid, 137), "delete says otherwise");
+            ensure!(shim.delete_action(&bundle, &id)? == (pid, 137), "the second delete says otherwise");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_group_has_one_shim() {
+    check(|t| {
+        let mut bundle = t.bundle()?;
+        let (pod, id, other) = (t.new_id(), t.new_id(), t.new_id());
+        bundle.args(["/bin/payload", "sleep"]).config["annotations"] = serde_json::json!({"io.kubernetes.cri.sandbox-id": pod});
+        bundle.write()?;
+        let mut second = t.bundle()?;
+        second.args(["/bin/payload", "sleep"]).config["annotations"] = serde_json::json!({"io.kubernetes.cri.sandbox-id": pod});
+        second.write()?;
+        let mut shim = match Shim::start(t, &bundle, &id) {
+            Err(e) if !t.runtime.is("masu") => return t.skip(&format!("no shim for it: {e:#}")),
+            result => result?,
+        };
+        shim.run(&bundle, &id)?;
+        ensure!(shim.address_for(&second, &other)? == shim.address(), "two shims for one group");
+        shim.run(&second, &other)?;
+        let at = |i: &str| Message::new().text(1, i);
+        shim.end(&id)?;
+        ensure!(shim.call("State", at(&other))?.map_err(refused)?.number(4) == 2, "the other one does not run");
+        shim.end(&other)?;
+        shim.shut_down()
+    });
+}
+
+#[test]
+fn without_descriptors_an_exec_fails_and_the_rest_goes_on() {
+    check(|t| {
+        with_shim(t, &["/bin/payload", "sleep"], |shim, bundle, id| {
+            if !t.runtime.is("masu") {
+                return shim.run(bundle, id).and_then(|()| shim.end(id));
+            }
+            shim.run(bundle, id)?;
+            shim.exec(id, "e", &["/bin/true"])?;
+            let pid = rustix::process::Pid::from_raw(shim.pid);
+            let files = rustix::process::Resource::Nofile;
+            // the shim has ours
+            let before = rustix::process::getrlimit(files);
+            rustix::process::prlimit(pid, files, rustix::process::Rlimit { current: Some(9), ..before })?;
+            ensure!(shim.call("Start", of(id).text(2, "e"))?.is_err(), "started without descriptors");
+            ensure!(shim.call("State", of(id))?.map_err(refused)?.number(4) == 2, "not running");
+            rustix::process::prlimit(pid, files, before)?;
+            shim.call("Delete", of(id).text(2, "e"))?.map_err(refused)?;
+            shim.exec(id, "e", &["/bin/true"])?;
+            let wait = shim.begin("Wait", of(id).text(2, "e"))?;
+            shim.call("Start", of(id).text(2, "e"))?.map_err(refused)?;
+            ensure!(shim.finish(wait)?.map_err(refused)?.number(1) == 0, "true failed");
+            shim.end(id)
+        })
+    });
+}
