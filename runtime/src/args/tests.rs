@@ -214,3 +214,66 @@ fn names_are_unique_and_help_shows_each() {
     assert!(COMMANDS.is_sorted_by_key(|c| c.name));
     assert!(help("runc", None).contains("\n   --root value  "));
 }
+
+/// Every flag of runc v1.5.1 and of crun 1.29.1, as their sources define them: `*` takes a value; a letter is its short form.
+const PEERS: [(&str, &str); 38] = [
+    // runc
+    ("", "debug log* log-format* root* systemd-cgroup rootless* help,h version,v"),
+    ("checkpoint", "image-path* work-path* parent-path* leave-running tcp-established tcp-skip-in-flight link-remap ext-unix-sk"),
+    ("checkpoint", "shell-job lazy-pages status-fd* page-server* file-locks pre-dump manage-cgroups-mode* empty-ns* auto-dedup"),
+    ("create", "bundle,b* console-socket* pidfd-socket* pid-file* no-pivot no-new-keyring preserve-fds*"),
+    ("delete", "force,f"),
+    ("events", "interval* stats"),
+    ("exec", "console-socket* pidfd-socket* cwd* env,e* tty,t user,u* additional-gids,g* process,p* detach,d pid-file* process-label*"),
+    ("exec", "apparmor* no-new-privs cap,c* preserve-fds* cgroup* ignore-paused"),
+    ("features", ""),
+    ("kill", "all,a"),
+    ("list", "format,f* quiet,q"),
+    ("pause", ""),
+    ("ps", "format,f*"),
+    ("restore", "console-socket* image-path* work-path* tcp-established ext-unix-sk shell-job file-locks manage-cgroups-mode* bundle,b*"),
+    ("restore", "detach,d pid-file* no-subreaper no-pivot empty-ns* auto-dedup lazy-pages lsm-profile* lsm-mount-context*"),
+    ("resume", ""),
+    ("run", "bundle,b* console-socket* pidfd-socket* detach,d keep pid-file* no-subreaper no-pivot no-new-keyring preserve-fds*"),
+    ("spec", "bundle,b* rootless"),
+    ("start", ""),
+    ("state", ""),
+    ("update", "resources,r* blkio-weight* cpu-period* cpu-quota* cpu-burst* cpu-share* cpu-rt-period* cpu-rt-runtime* cpuset-cpus*"),
+    ("update", "cpuset-mems* kernel-memory* kernel-memory-tcp* memory* cpu-idle* memory-reservation* memory-swap* pids-limit*"),
+    ("update", "l3-cache-schema* mem-bw-schema*"),
+    // crun
+    ("", "debug cgroup-manager* systemd-cgroup log* log-format* log-level* root* rootless* version,v usage help,h"),
+    ("checkpoint", "image-path* work-path* leave-running tcp-established ext-unix-sk shell-job file-locks network-lock* parent-path*"),
+    ("checkpoint", "pre-dump manage-cgroups-mode*"),
+    ("create", "bundle,b* config,f* console-socket* preserve-fds* no-pivot pid-file* no-subreaper no-new-keyring"),
+    ("delete", "force,f regex,r"),
+    ("exec", "console-socket* tty,t process,p* cwd* cgroup* detach,d user,u* env,e* cap,c* pid-file* preserve-fds* no-new-privs"),
+    ("exec", "process-label* apparmor*"),
+    ("kill", "all,a regex,r"),
+    ("list", "quiet,q format,f*"),
+    ("mounts", ""),
+    ("ps", "format,f*"),
+    ("restore", "bundle,b* image-path* work-path* tcp-established tcp-close ext-unix-sk shell-job detach,d pid-file* console-socket*"),
+    ("restore", "file-locks manage-cgroups-mode* network-lock* lsm-profile* lsm-mount-context*"),
+    ("run", "bundle,b* config,f* detach,d console-socket* preserve-fds* pid-file* keep no-subreaper no-new-keyring no-pivot"),
+    ("spec", "bundle,b* file,f* rootless"),
+];
+
+#[test]
+fn every_command_and_flag_of_the_peers_is_there() {
+    for (name, flags) in PEERS {
+        let command = COMMANDS.iter().find(|c| c.name == name);
+        assert!(name.is_empty() || command.is_some(), "no command {name}");
+        for flag in flags.split_whitespace() {
+            let takes_value = flag.ends_with('*');
+            let (long, short) = match flag.trim_end_matches('*').split_once(',') {
+                Some((long, short)) => (long, short.chars().next()),
+                None => (flag.trim_end_matches('*'), None),
+            };
+            let ours = command.map_or(GLOBAL, |c| c.flags).iter().find(|f| f.long == long);
+            let ours = ours.unwrap_or_else(|| panic!("no --{long} of {name}"));
+            assert!(short.is_none() || ours.short == short, "--{long} of {name} has no -{short:?}");
+            assert_eq!(matches!(ours.takes, Takes::Text | Takes::Number | Takes::Each), takes_value, "--{long} of {name}");
+        }
+    }
+}
