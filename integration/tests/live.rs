@@ -174,3 +174,29 @@ fn devices_are_allowed_made_and_taken_away() {
         Ok(())
     });
 }
+
+#[test]
+fn binds_come_into_a_container_with_a_user_namespace() {
+    check(|t| {
+        if t.differs("runc", "has no such command") || t.differs("crun", "takes file systems too, as the host's root's") {
+            return Ok(());
+        }
+        let (_, container) = sleeper(t, |bundle| {
+            let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
+            bundle.namespace("user", None).set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+        })?;
+        let source = t.path().join("data");
+        fs::create_dir(&source)?;
+        fs::write(source.join("file"), "outside")?;
+        let bind = json!([{"destination": "/mnt/data", "source": source, "options": ["bind", "ro"]}]);
+        with_file(t, &["mounts", "add"], &container.id, &bind)?.ok()?;
+        assert_eq!(container.exec(&[], ["/bin/payload", "read", "/mnt/data/file"])?.ok()?.stdout, "outside");
+        with_file(t, &["mounts", "remove"], &container.id, &bind)?.ok()?;
+        assert_eq!(seen(&container, "/mnt/data")?, None);
+        let tmpfs = json!([{"destination": "/mnt/tmp", "type": "tmpfs", "source": "tmpfs"}]);
+        with_file(t, &["mounts", "add"], &container.id, &tmpfs)?.exits(1)?.fails_with("takes bind mounts, and no file system")?;
+        let node = json!({"devices": [{"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rwm", "path": "/dev/fuse"}]});
+        with_file(t, &["update"], &container.id, &node)?.exits(1)?.fails_with("takes a node as a bind mount")?;
+        Ok(())
+    });
+}
