@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 use rustix::process::{WaitId, WaitIdOptions};
 
+use super::Container;
 use super::record::Record;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::process::IdMaps;
@@ -74,24 +75,39 @@ impl LivePlan {
     pub(super) fn is_empty(&self) -> bool {
         self.remove.is_empty() && self.add.is_empty() && self.nodes.is_empty()
     }
+}
 
-    /// Makes the mounts, attached to nothing.
-    pub(super) fn make(&self, root: BorrowedFd<'_>, proc: &Procfs) -> Result<Vec<OwnedFd>> {
-        let id_maps = rootfs::make_id_maps(&self.id_maps, proc)?;
-        self.add.iter().map(|mount| mount.make_live(root, &id_maps)).collect()
+/// What to change, and what that takes, opened and made.
+#[derive(Debug)]
+pub(super) struct Live {
+    plan: LivePlan,
+    init: OwnedFd,
+    /// The container's root directory.
+    root: OwnedFd,
+    /// The mounts of the plan, attached to nothing.
+    made: Vec<OwnedFd>,
+}
+
+impl Container {
+    /// Makes all that can be made without changing the container.
+    pub(super) fn prepare(&self, plan: LivePlan) -> Result<Live> {
+        let init = self.init()?.ok_or_else(|| Error::wrong_status("container not running"))?;
+        let root = self.root(&init)?;
+        let id_maps = rootfs::make_id_maps(&plan.id_maps, &self.proc)?;
+        let made = plan.add.iter().map(|mount| mount.make_live(root.as_fd(), &id_maps)).collect::<Result<_>>()?;
+        Ok(Live { plan, init, root, made })
     }
+}
 
-    /// Carries it out in the mount namespace of `init`. The calling process must have one thread.
-    pub(super) fn apply(&self, init: &OwnedFd, root: BorrowedFd<'_>, proc: &Procfs, made: &[OwnedFd]) -> Result<()> {
-        if self.is_empty() {
-            return Ok(());
-        }
+impl Live {
+    /// Carries it out in the mount namespace of init. The calling process must have one thread.
+    pub(super) fn apply(&self, proc: &Procfs) -> Result<()> {
         let (ours, theirs) = Channel::pair()?;
         let pidfd = match clone3(0, None).doing(|| "clone")? {
             Side::Child => {
-                let result = setns(init.as_fd(), libc::CLONE_NEWNS)
+                let result = setns(self.init.as_fd(), libc::CLONE_NEWNS)
                     .doing(|| "join the container's mount namespace")
-                    .and_then(|()| self.carry_out(root, proc, made));
+                    .and_then(|()| self.carry_out(proc));
                 let _ = theirs.send(&result.map_or_else(Message::Failed, |()| Message::Ready));
                 exit(0)
             }
@@ -107,34 +123,35 @@ impl LivePlan {
         }
     }
 
-    fn carry_out(&self, root: BorrowedFd<'_>, proc: &Procfs, made: &[OwnedFd]) -> Result<()> {
+    fn carry_out(&self, proc: &Procfs) -> Result<()> {
         rustix::process::umask(rustix::fs::Mode::empty());
         // the host's: what is at /proc in the container is the container's
         rustix::process::fchdir(proc.as_fd()).doing(|| "go to /proc")?;
         let mut done = Vec::new();
-        let result = self.steps(root, made, &mut done);
+        let result = self.steps(&mut done);
         if result.is_err() {
             for step in done.into_iter().rev() {
                 // best effort: the error to report is the one that brought us here
-                let _ = self.undo(root, made, step);
+                let _ = self.undo(step);
             }
         }
         result
     }
 
-    fn steps(&self, root: BorrowedFd<'_>, made: &[OwnedFd], done: &mut Vec<Done>) -> Result<()> {
-        for path in &self.remove {
+    fn steps(&self, done: &mut Vec<Done>) -> Result<()> {
+        let root = self.root.as_fd();
+        for path in &self.plan.remove {
             let copy = detach(root, path).doing(|| format!("unmount {path}"))?;
             done.push(Done::Unmounted(path.clone(), copy));
         }
-        for (i, (plan, mount)) in self.add.iter().zip(made).enumerate() {
+        for (i, (plan, mount)) in self.plan.add.iter().zip(&self.made).enumerate() {
             let there = rootfs::open_beneath(root, &plan.target, OFlags::PATH).is_ok();
             let attached = plan.attach_live(root, mount.as_fd());
             // also after a failure: its mount point may have been made, and more
             done.push(Done::Mounted(i, there));
             attached?;
         }
-        for (node, wanted) in &self.nodes {
+        for (node, wanted) in &self.plan.nodes {
             if *wanted {
                 if node.add(root)? {
                     done.push(Done::NodeMade(node.clone()));
@@ -146,14 +163,15 @@ impl LivePlan {
         Ok(())
     }
 
-    fn undo(&self, root: BorrowedFd<'_>, made: &[OwnedFd], step: Done) -> Result<()> {
+    fn undo(&self, step: Done) -> Result<()> {
+        let root = self.root.as_fd();
         match step {
             Done::Mounted(i, there) => {
-                if let Some(mount) = made.get(i) {
+                if let Some(mount) = self.made.get(i) {
                     // one that was not attached is not a mount of this namespace
                     let _ = unmount(mount.as_fd());
                 }
-                if let Some(plan) = self.add.get(i).filter(|_| !there) {
+                if let Some(plan) = self.plan.add.get(i).filter(|_| !there) {
                     let (dir, name) = rootfs::parent(root, &plan.target)?;
                     let _ = rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR);
                     let empty =

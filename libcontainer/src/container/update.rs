@@ -1,7 +1,5 @@
 //! update: new limits, device rules, nodes and mounts for a container that exists; all of them or none.
 
-use std::os::fd::AsFd;
-
 use super::live::LivePlan;
 use super::{Container, Status, lock};
 use crate::cgroup::{merge, merge_rules};
@@ -26,7 +24,6 @@ impl Container {
         if matches!(self.status()?, Status::Stopped | Status::Creating) {
             return Err(Error::wrong_status("container not running"));
         }
-        let Some(init) = self.init()? else { return Err(Error::wrong_status("container not running")) };
 
         // plan
         let mut defaults = self.dir.defaults()?;
@@ -40,8 +37,7 @@ impl Container {
             let new = merge_rules(&old, &resources.devices);
             (old, new)
         });
-        let root = self.root(&init)?;
-        let made = live.make(root.as_fd(), &self.proc)?;
+        let live = if live.is_empty() { None } else { Some(self.prepare(live)?) };
 
         // apply
         let cgroup = self.cgroup()?;
@@ -51,7 +47,7 @@ impl Container {
         defaults.resources = limits.unwrap_or(defaults.resources);
         defaults.devices = rules.map(|(_, new)| new).or(defaults.devices);
         let written = if changed { self.dir.write_defaults(&defaults) } else { Ok(()) };
-        let done = written.and_then(|()| live.apply(&init, root.as_fd(), &self.proc, &made));
+        let done = written.and_then(|()| live.map_or(Ok(()), |live| live.apply(&self.proc)));
         if done.is_err() {
             cgroup.take_back(&undo);
             if changed {
