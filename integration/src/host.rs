@@ -85,13 +85,25 @@ pub fn only_empty_folders(root: &Path) -> Result<()> {
 
 /// Removes the cgroups of the test of `token` that are empty, for runtimes that are known to leave some; how many there were.
 pub fn remove_empty_cgroups(token: &str) -> usize {
+    cgroups_with(token).iter().rev().filter(|path| fs::remove_dir(path).is_ok()).count()
+}
+
+/// Every cgroup with `token` in its path, parents first.
+pub fn cgroups_with(token: &str) -> Vec<String> {
     let mut own = Vec::new();
     walk(Path::new("/sys/fs/cgroup"), &mut |path| {
-        if path.to_string_lossy().contains(token) {
-            own.push(path.to_owned());
+        let path = path.to_string_lossy();
+        if path.contains(token) {
+            own.push(path.into_owned());
         }
     });
-    own.iter().rev().filter(|path| fs::remove_dir(path).is_ok()).count()
+    own
+}
+
+/// Every mount of this namespace at or below `path`.
+pub fn mounts_with(path: &str) -> Vec<String> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mounts.lines().filter(|line| line.split(' ').nth(4).is_some_and(|point| point.starts_with(path))).map(point_and_options).collect()
 }
 
 /// Every process of the machine that has `token` in its command line, cgroup, environment or mounts, as `PID NAME`.

@@ -11,6 +11,8 @@
 //! | `SHIM` | the shim, if it should not be the newest one in the target directory, or be built |
 //! | `PAYLOAD` | the payload, if it should not be built |
 //! | `TEST_RECORD` | a file to which each skip and each known difference appends a line: `SKIP TEST: REASON`, `DIFFERS TEST: RUNTIME: REASON` |
+//! | `PEERS` | paths, separated by colons, of the runtimes to compare with in `tests/alike.rs`; else runc and crun in `$PATH` |
+//! | `ALIKE_SECONDS` | how long `tests/alike.rs` makes configs up (default 10); `ALIKE_SEED` has it make the same ones again |
 //! | `CRASHES` | how many times `tests/crash.rs` kills the runtime (default 200) |
 //!
 //! `cargo test -p integration` and `cargo nextest run -p integration` both run everything. Beside the tests: the benchmark
@@ -19,6 +21,7 @@
 pub mod artifacts;
 mod bundle;
 pub mod cgroups;
+pub mod compare;
 mod container;
 pub mod host;
 pub mod message;

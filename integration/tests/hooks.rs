@@ -70,11 +70,12 @@ fn all_six_run_in_order_where_they_belong() {
             let status = match name {
                 "poststart" => "running",
                 "poststop" => "stopped",
-                "startContainer" => "created",
+                "prestart" | "startContainer" => "created",
                 _ => "creating",
             };
             let early = early && name == "poststart";
-            let creating = name == "startContainer" && t.differs("runc", "says creating in startContainer hooks");
+            let late = ["prestart", "startContainer"].contains(&name);
+            let creating = late && t.differs("runc", "says creating in prestart and startContainer hooks");
             let crun = state["status"] != status && t.differs("crun", "has its own view of the status in hooks");
             ensure!(state["status"] == status || early || creating || crun, "{name}: {state}");
             assert_eq!(line["namespaces"]["mnt"] == host, !["createContainer", "startContainer"].contains(&name), "{name}");

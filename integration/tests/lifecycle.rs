@@ -381,3 +381,21 @@ fn ten_forced_deletes_at_once_all_succeed() {
         Ok(())
     });
 }
+
+#[test]
+fn a_container_without_a_process_can_be_created_and_not_started() {
+    check(|t| {
+        let mut bundle = t.bundle()?;
+        bundle.unset("/process").write()?;
+        if t.differs("runc", "refuses it at create") {
+            return Ok(());
+        }
+        let mut container = Container::create(t, &bundle)?;
+        assert_eq!(container.status()?, "created");
+        container.start()?.fails_with("process")?;
+        container.wait()?;
+        assert_eq!(container.status()?, "stopped");
+        container.delete()?.ok()?;
+        Ok(())
+    });
+}

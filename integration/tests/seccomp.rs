@@ -292,3 +292,20 @@ fn a_listener_gets_the_notifications() {
         Ok(())
     });
 }
+
+#[test]
+fn a_filter_may_refuse_what_the_runtime_asks_for() {
+    check(|t| {
+        let filter = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+            {"names": ["getcwd", "chdir", "fchdir", "statx"], "action": "SCMP_ACT_ERRNO"}
+        ]});
+        for no_new_privileges in [true, false] {
+            let mut bundle = calls(t, filter.clone(), &[&["getppid"]])?;
+            bundle.set("/process/noNewPrivileges", json!(no_new_privileges));
+            if no_new_privileges || !t.differs("runc", "asks for the working directory under the filter") {
+                t.run(&bundle)?.ok()?;
+            }
+        }
+        Ok(())
+    });
+}

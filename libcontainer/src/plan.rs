@@ -32,6 +32,8 @@ const MAX_HOSTNAME: usize = 64;
 pub struct Choices {
     pub no_pivot: bool,
     pub no_new_keyring: bool,
+    /// The config may lack `process`: the container can be created then, and not started.
+    pub process_optional: bool,
     pub listen_fds: u32,
     pub preserve_fds: u32,
     /// Directory of the host that is bound at /run/notify, with the socket that NOTIFY_SOCKET will name in it.
@@ -77,9 +79,6 @@ impl Plan {
             domainname: spec.domainname.clone(),
             ..Plan::default()
         };
-        if spec.process.is_none() {
-            found.invalid("process", "process: process property must not be empty");
-        }
         if spec.root.is_none() {
             found.invalid("root", "root: root must be specified");
         }
@@ -115,9 +114,10 @@ impl Plan {
             plan.keyring = found.at("", keyring(id));
         }
         plan.hooks = Hooks::plan(&spec.hooks, found);
-        if let Some(process) = &spec.process {
-            plan.process = ProcessPlan::plan(process, filter, choices.listen_fds, choices.preserve_fds, found);
+        if spec.process.is_none() && !choices.process_optional {
+            found.invalid("process", "process: process property must not be empty");
         }
+        plan.process = ProcessPlan::for_init(spec.process.as_ref(), filter, choices.listen_fds, choices.preserve_fds, found);
         plan.process.in_user_namespace = plan.user_namespace.is_some();
         plan.process.keep_groups = plan.extensions.keep_groups;
         // the one in the document is for what is executed later

@@ -54,6 +54,8 @@ pub struct CreateOptions {
     pub systemd_cgroup: bool,
     /// No cgroup of its own: it stays in the caller's, without limits and device rules.
     pub no_cgroup: bool,
+    /// Whether the config may lack `process`: the container can be created then, and not started.
+    pub process_optional: bool,
     /// Whether the caller goes away: a terminal then needs a console socket.
     pub detach: bool,
     /// Whether the caller keeps the terminal's master end from [`Process::terminal`], for one who is no terminal himself.
@@ -83,6 +85,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     let choices = Choices {
         no_pivot: options.no_pivot,
         no_new_keyring: options.no_new_keyring,
+        process_optional: options.process_optional,
         listen_fds: options.listen_fds,
         preserve_fds: options.preserve_fds,
         notify_dir,
@@ -295,7 +298,7 @@ fn intent(plan: &Plan, proc: &Procfs, options: &CreateOptions) -> Result<Record>
         keyring: plan.keyring.is_some(),
         poststart: plan.hooks.poststart.clone(),
         poststop: plan.hooks.poststop.clone(),
-        hook_output: plan.extensions.hook_output.clone(),
+        no_program: plan.process.args.is_empty(),
         notify_socket: options.notify_socket.as_ref().map(|p| p.to_string_lossy().into_owned()),
         ..Record::default()
     })
@@ -361,8 +364,11 @@ fn serve(plan: &Plan, channel: &Channel, pid: i32, sockets: &Sockets, hook_outpu
     loop {
         match channel.receive()?.ok_or_else(died)? {
             Message::HooksDue => {
-                let state = plan.state_json(pid, "creating")?;
-                for (kind, list) in [("prestart", &plan.hooks.prestart), ("createRuntime", &plan.hooks.create_runtime)] {
+                // prestart is from the days when it ran in start, of a container that was created (as with crun)
+                for (kind, list, status) in
+                    [("prestart", &plan.hooks.prestart, "created"), ("createRuntime", &plan.hooks.create_runtime, "creating")]
+                {
+                    let state = plan.state_json(pid, status)?;
                     hooks::run(kind, list, &state, Some(&plan.bundle), None, hook_output).map_err(|e| e.in_step("hooks"))?;
                 }
                 channel.send(&Message::HooksDone { pid })?;

@@ -73,6 +73,9 @@ pub struct Record {
     pub(crate) poststop: Vec<Hook>,
     #[serde(default, skip_serializing_if = "hooks::Output::is_default")]
     pub(crate) hook_output: hooks::Output,
+    /// The config has no `process`: there is nothing to start.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) no_program: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) notify_socket: Option<String>,
 }

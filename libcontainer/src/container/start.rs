@@ -18,6 +18,14 @@ impl Container {
         if self.record.pid == 0 && self.status()? == Status::Creating {
             return Err(Error::wrong_status("cannot start a container that is being created"));
         }
+        if self.record.no_program && self.status()? == Status::Created {
+            // it waits for what can never come (runtime.md, "Start")
+            if let Some(init) = self.init()? {
+                rustix::process::pidfd_send_signal(init, rustix::process::Signal::KILL)
+                    .doing(|| "kill the container that has no process")?;
+            }
+            return Err(Error::invalid("process: process property must not be empty"));
+        }
         // before the gate opens: afterwards it may be gone
         let init = if listener.is_some() { self.init()? } else { None };
         // the gate itself tells whether init still waits at it

@@ -45,6 +45,10 @@ impl ProcessPlan {
         }
         // before the ids change: root may enter folders that the user may not, and raise limits
         let entered = rustix::process::chdir(self.cwd.as_str());
+        if entered.is_ok() {
+            // a filter may forbid it later
+            check_cwd()?;
+        }
         let home = self.home_is_missing.then(|| crate::user::home(self.uid));
         if self.in_user_namespace && !self.rlimits.is_empty() {
             // only root of the host may raise them
@@ -72,10 +76,10 @@ impl ProcessPlan {
         if entered == Err(Errno::ACCESS) || entered == Err(Errno::PERM) {
             // a folder on NFS, or with the user's own permission only
             rustix::process::chdir(self.cwd.as_str()).doing(|| self.cwd_words())?;
+            check_cwd()?;
         } else {
             entered.doing(|| self.cwd_words())?;
         }
-        check_cwd()?;
         if let Some(sets) = &self.capabilities {
             let refused = sets.apply()?;
             for n in (0..64).filter(|n| refused & (1 << n) != 0) {
@@ -156,7 +160,8 @@ impl ProcessPlan {
     /// Looks argument 0 up as execvp(3) does, with the texts of Go's exec.LookPath: callers turn them into exit codes
     /// 126 and 127.
     fn find_executable(&self) -> Result<CString> {
-        let name = self.args.first().map(|a| a.as_bytes()).unwrap_or_default();
+        // no process: nothing will be executed
+        let Some(name) = self.args.first().map(|a| a.as_bytes()) else { return Ok(CString::default()) };
         let shown = String::from_utf8_lossy(name).into_owned();
         if name.contains(&b'/') {
             return match executable(name) {

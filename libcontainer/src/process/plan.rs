@@ -63,6 +63,28 @@ pub struct Terminal {
 }
 
 impl ProcessPlan {
+    /// The plan of a container's first process. A container may be created without one (config.md): then its init, of no
+    /// capabilities, waits for a start that can only fail, and `args` is empty.
+    pub(crate) fn for_init(
+        process: Option<&spec::Process>,
+        filter: Option<Filter>,
+        listen_fds: u32,
+        preserve_fds: u32,
+        found: &mut Findings,
+    ) -> ProcessPlan {
+        if let Some(process) = process {
+            return Self::plan(process, filter, listen_fds, preserve_fds, found);
+        }
+        let none = spec::Process {
+            args: vec![Some(String::new())],
+            cwd: "/".to_owned(),
+            capabilities: Some(spec::Capabilities::default()),
+            ..spec::Process::default()
+        };
+        let plan = Self::plan(&none, filter, listen_fds, preserve_fds, found);
+        ProcessPlan { args: Vec::new(), ..plan }
+    }
+
     /// Checks a process document and turns it into a plan. `listen_fds` descriptors after stderr are announced to the
     /// program (sd_listen_fds(3)); `preserve_fds` follow them.
     pub(crate) fn plan(

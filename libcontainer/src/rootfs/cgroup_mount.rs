@@ -13,7 +13,7 @@ use crate::cgroup::Paths;
 use crate::error::{Doing, Error, Result};
 use crate::spec;
 use crate::sys::close_range::leave;
-use crate::sys::mount_attr::{Change, RDONLY, mount_setattr};
+use crate::sys::mount_attr::{Change, NODEV, NOEXEC, NOSUID, RDONLY, mount_setattr};
 
 /// What to put at the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +86,9 @@ impl CgroupMount {
 
     fn mount_v1(&self, target: BorrowedFd<'_>) -> Result<()> {
         let data = [("mode".to_owned(), Some("755".to_owned()))];
-        let top = filesystem("tmpfs", "tmpfs", &data, self.attributes & !RDONLY)?;
+        // what is mounted anew has these whatever the config says, as in runc
+        let attributes = self.attributes | NODEV | NOEXEC | NOSUID;
+        let top = filesystem("tmpfs", "tmpfs", &data, attributes & !RDONLY)?;
         move_to(top.as_fd(), target)?;
         for hierarchy in &self.v1 {
             let name = hierarchy.controllers.strip_prefix("name=").unwrap_or(&hierarchy.controllers);
@@ -100,7 +102,7 @@ impl CgroupMount {
                 };
                 // the names that runc gives it
                 let source = if name == "systemd" { name } else { "cgroup" };
-                filesystem("cgroup", source, &data, self.attributes).and_then(|mount| Ok(move_to(mount.as_fd(), folder.as_fd())?))
+                filesystem("cgroup", source, &data, attributes).and_then(|mount| Ok(move_to(mount.as_fd(), folder.as_fd())?))
             } else {
                 self.bind(&hierarchy.dir, folder.as_fd())
             };

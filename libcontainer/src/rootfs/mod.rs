@@ -103,6 +103,9 @@ impl RootfsPlan {
             found.invalid("linux.namespaces", text);
         }
         let label = found.at("linux.mountLabel", mount_label(spec, linux)).flatten();
+        if label.is_none() && !linux.mount_label.is_empty() {
+            found.warn("linux.mountLabel", "selinux is disabled or not supported, so the mounts get no label");
+        }
         let fresh_cgroup = namespaces.is_fresh(libc::CLONE_NEWCGROUP);
         let mut operations = Vec::with_capacity(spec.mounts.len() + 1);
         let mut id_maps = Vec::new();
@@ -117,7 +120,10 @@ impl RootfsPlan {
                 );
                 found.warn(at, text);
             }
-            let Some(options) = found.at(at, Options::plan(&mount.options, &mount.destination)) else { continue };
+            let Some(mut options) = found.at(at, Options::plan(&mount.options, &mount.destination)) else { continue };
+            if let Some(text) = options.drop_data_of_bind(&mount.destination) {
+                found.warn(at, text);
+            }
             let id_map = id_map::plan(mount, options.id_map.as_ref(), None, &mut id_maps);
             let Some(id_map) = found.at(at, id_map) else { continue };
             if options.bind && !options.superblock.is_empty() {
@@ -280,8 +286,8 @@ fn mount_label<'a>(spec: &'a Spec, linux: &'a spec::Linux) -> Result<Option<Moun
             )));
         }
     };
-    crate::lsm::check_mount_label(&linux.mount_label)?;
-    Ok((!linux.mount_label.is_empty()).then_some(MountLabel { label: &linux.mount_label, option }))
+    let labelled = crate::lsm::check_mount_label(&linux.mount_label)?;
+    Ok(labelled.then_some(MountLabel { label: &linux.mount_label, option }))
 }
 
 /// The mount with its destination inside the root, also where it is written with the path of the rootfs on the host, as

@@ -251,12 +251,6 @@ impl MountPlan {
 }
 
 fn plan_bind(mount: &spec::Mount, options: &Options, target: &str, bundle: &str) -> Result<What> {
-    if let Some((key, value)) = options.data.first() {
-        let value = value.as_ref().map(|v| format!("={v}")).unwrap_or_default();
-        return Err(Error::invalid(format!(
-            "invalid mount {target}: bind mounts cannot have any filesystem-specific options applied: {key}{value}"
-        )));
-    }
     let link = match (options.copy_symlink, options.source_nofollow) {
         (true, true) => return Err(exclusive(target)),
         (true, false) if options.target_nofollow => return Err(exclusive(target)),

@@ -187,6 +187,17 @@ impl Options {
         Ok(options)
     }
 
+    /// A bind mount is of a file system that has its options already: the kernel takes no others, and whoever asked for
+    /// `size=1m` is told.
+    pub(super) fn drop_data_of_bind(&mut self, destination: &str) -> Option<String> {
+        if !self.bind || self.data.is_empty() {
+            return None;
+        }
+        let words = std::mem::take(&mut self.data).into_iter().map(|(key, value)| value.map_or(key.clone(), |v| format!("{key}={v}")));
+        let words = words.collect::<Vec<_>>().join(",");
+        Some(format!("mount {destination}: bind mounts cannot have any filesystem-specific options applied, and {words} is ignored"))
+    }
+
     fn take(&mut self, effect: Effect) {
         self.flagged |= matches!(effect, Flag | Set(_) | Clear(_) | Atime(_) | NotAtime(_) | Super(_));
         let all = &mut self.change_all;

@@ -11,7 +11,7 @@ use crate::call::Call;
 
 pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     call.check_name()?;
-    let options = CreateOptions { detach: true, ..options(call.args)? };
+    let options = CreateOptions { detach: true, process_optional: true, ..options(call.args)? };
     container::create(&call.root()?, call.id()?, &options)?;
     Ok(0)
 }

@@ -37,7 +37,8 @@ pub(super) struct Exception {
     pub(super) access: u8,
 }
 
-/// What is allowed unless an exception says otherwise, and the exceptions: no two of the same devices.
+/// What is allowed unless an exception says otherwise, and the exceptions: no two of the same devices, those of the config
+/// first and in its order, which `devices.list` then shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Devices {
     pub(super) allow: bool,
@@ -77,7 +78,6 @@ impl Devices {
         for exception in DEFAULTS {
             found.at("linux.resources.devices", devices.apply(exception, true));
         }
-        devices.exceptions.sort_by_key(|e| (e.major, e.minor, e.kind));
         devices
     }
 

@@ -37,7 +37,8 @@ struct Program {
 /// if one has any of it (security/device_cgroup.c). So the exceptions may come in any order: they are taken by access, then
 /// by kind and major number, each tested once.
 pub(super) fn compile(devices: &Devices) -> Result<Vec<Instruction>> {
-    let list = &devices.exceptions;
+    let mut list = devices.exceptions.clone();
+    list.sort_by_key(|e| (e.major, e.minor, e.kind));
     let mut p = Program { code: Vec::with_capacity(8 + 2 * list.len()), labels: Vec::new() };
     p.emit(Instruction::new(LOAD_WORD, ACCESS_KIND, CONTEXT, 0, 0));
     if list.iter().any(|e| e.major.is_some()) {

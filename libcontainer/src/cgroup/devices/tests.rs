@@ -26,22 +26,23 @@ const DOCKER: &str = r#"[{"allow":false,"access":"rwm"},{"allow":true,"type":"c"
 fn the_defaults_are_always_there() {
     let default = [
         "- a",
-        "+ b *:* m",
         "+ c *:* m",
+        "+ b *:* m",
         "+ c 1:3 rwm",
-        "+ c 1:5 rwm",
-        "+ c 1:7 rwm",
         "+ c 1:8 rwm",
-        "+ c 1:9 rwm",
+        "+ c 1:7 rwm",
         "+ c 5:0 rwm",
+        "+ c 1:5 rwm",
+        "+ c 1:9 rwm",
+        "+ c 136:* rwm",
         "+ c 5:2 rwm",
         "+ c 10:200 rwm",
-        "+ c 136:* rwm",
     ];
     for json in ["[]", r#"[{"allow":false,"access":"rwm"}]"#, r#"[{"allow":false,"type":"c","major":1,"minor":3,"access":"rwm"}]"#] {
         assert_eq!(lines(json), default, "{json}");
     }
-    assert!(lines(DOCKER).contains(&"+ c 5:1 rwm".into()));
+    // the config's own come first, in its order
+    assert_eq!(lines(DOCKER)[..4], ["- a", "+ c 1:5 rwm", "+ c 5:1 rwm", "+ c *:* m"]);
 }
 
 #[test]

@@ -1,0 +1,176 @@
+//! Alike by construction: configs that nobody wrote, made at random, each valid, run under masu and under a peer. What the
+//! caller is told, what the program inside sees and may do, and what is left on the host must be the same, but for the
+//! differences in `alike/known.rs`, each with its reason.
+//!
+//! `ALIKE_SECONDS=3600 cargo nextest run -p integration --test alike` looks for an hour. What it finds is made smaller
+//! before it is told.
+
+#[path = "alike/config.rs"]
+mod config;
+#[path = "alike/known.rs"]
+mod known;
+
+use std::collections::BTreeMap;
+use std::env;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use integration::compare::{Life, compare, life, peers};
+use integration::{Bundle, Runtime, Test, check};
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config as Settings, RngAlgorithm, TestRng, TestRunner};
+
+use config::Config;
+use known::KNOWN;
+
+/// How many different findings are enough to stop.
+const ENOUGH: usize = 30;
+/// How many smaller configs are tried for one finding.
+const SHRINKS: usize = 60;
+
+#[test]
+fn random_configs_look_the_same_as_under_a_peer() {
+    check(|t| {
+        if t.runtime.kind != "masu" {
+            return t.skip("compares masu with others");
+        }
+        let peers = peers()?;
+        if peers.is_empty() {
+            return t.skip("neither runc nor crun is installed to compare with");
+        }
+        let mut search = Search { t, tried: 0, explained: BTreeMap::new(), refused: 0, found: Vec::new() };
+        search.go(&peers)?;
+        search.tell();
+        ensure!(search.found.is_empty(), "{} unexplained:\n{}", search.found.len(), search.found.join("\n\n"));
+        Ok(())
+    });
+}
+
+struct Search<'t> {
+    t: &'t Test,
+    tried: usize,
+    /// By reason: how many configs showed it.
+    explained: BTreeMap<&'static str, usize>,
+    /// Configs that both refused.
+    refused: usize,
+    found: Vec<String>,
+}
+
+impl Search<'_> {
+    fn go(&mut self, peers: &[Runtime]) -> Result<()> {
+        let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+        let until = Instant::now() + Duration::from_secs(number("ALIKE_SECONDS").unwrap_or(10));
+        let seed = number("ALIKE_SEED").unwrap_or_else(|| u64::from(std::process::id()) << 32 | u64::from(rand_of_clock()));
+        let _ = writeln!(std::io::stderr(), "ALIKE_SEED={seed}");
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+        let mut runner = TestRunner::new_with_rng(Settings::default(), rng);
+        let strategy = config::config();
+        for peer in peers.iter().cycle() {
+            if Instant::now() >= until || self.found.len() >= ENOUGH {
+                break;
+            }
+            let tree = strategy.new_tree(&mut runner).map_err(|reason| anyhow::anyhow!("make a config: {reason}"))?;
+            self.tried += 1;
+            let lines = self.differences(&tree.current(), peer, true)?;
+            if !lines.is_empty() {
+                self.smaller(tree, peer, lines)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The differences that nothing explains.
+    fn differences(&mut self, config: &Config, peer: &Runtime, count: bool) -> Result<Vec<String>> {
+        let ours = self.run(config, &self.t.runtime)?;
+        let theirs = self.run(config, peer)?;
+        let mut lines: Vec<String> = ours.left.iter().map(|what| format!("left on the host: {what}")).collect();
+        if ours.seen["create"] == theirs.seen["create"] {
+            compare("", &ours.seen, &theirs.seen, &mut |line| lines.push(line));
+        } else {
+            let (ours_said, theirs_said) = (ours.said.trim(), theirs.said.trim());
+            lines.push(format!("create: {} {ours_said:?}, under the peer {} {theirs_said:?}", ours.seen["create"], theirs.seen["create"]));
+        }
+        let mut reasons: Vec<_> = known::crashed(&theirs.said).into_iter().collect();
+        if !reasons.is_empty() {
+            lines.clear();
+        }
+        lines.retain(|line| {
+            let known =
+                KNOWN.iter().find(|(which, parts, _)| (*which == "*" || peer.is(which)) && parts.iter().all(|part| line.contains(part)));
+            reasons.extend(known.map(|(_, _, reason)| *reason));
+            known.is_none()
+        });
+        reasons.sort_unstable();
+        reasons.dedup();
+        if count {
+            self.refused += usize::from(ours.seen["create"] == "refused" && theirs.seen["create"] == "refused");
+            for reason in reasons {
+                *self.explained.entry(reason).or_default() += 1;
+            }
+        }
+        if !lines.is_empty() {
+            lines.push(format!("masu said: {}", ours.said.trim()));
+            lines.push(format!("{} {:?} said: {}", peer.kind, peer.version, theirs.said.trim()));
+        }
+        Ok(lines)
+    }
+
+    fn run(&self, config: &Config, runtime: &Runtime) -> Result<Life> {
+        let mut bundle = self.t.bundle()?;
+        // in its own name too, as the cgroup's path is the config's
+        let id = format!("{}-{}", self.t.token(), bundle.path().file_name().unwrap_or_default().to_string_lossy());
+        config.apply(&mut bundle, &id)?;
+        let mut life = life(self.t, runtime, &bundle)?;
+        // the parents of a cgroup are the caller's, and they are made only on the way
+        let _ = integration::host::remove_empty_cgroups(&id);
+        life.seen = serde_json::from_str(&life.seen.to_string().replace(&id, "ID"))?;
+        known::masks(&mut life.seen);
+        remove(&bundle)?;
+        Ok(life)
+    }
+
+    /// Makes a config smaller as long as it still differs, and keeps what is left of it.
+    fn smaller(&mut self, mut tree: impl ValueTree<Value = Config>, peer: &Runtime, mut lines: Vec<String>) -> Result<()> {
+        let mut smallest = tree.current();
+        let mut left = env::var("ALIKE_SHRINKS").ok().and_then(|text| text.parse().ok()).unwrap_or(SHRINKS);
+        let mut moved = tree.simplify();
+        while moved && left > 0 {
+            left -= 1;
+            let now = self.differences(&tree.current(), peer, false)?;
+            moved = if now.is_empty() {
+                tree.complicate()
+            } else {
+                (smallest, lines) = (tree.current(), now);
+                tree.simplify()
+            };
+        }
+        let text = format!("{} {:?}:\n  {}\n  {smallest:?}", peer.kind, peer.version, lines.join("\n  "));
+        let _ = writeln!(std::io::stderr(), "DIFFERENCE {text}");
+        self.found.push(text);
+        Ok(())
+    }
+
+    fn tell(&self) {
+        let mut out = std::io::stderr();
+        let _ =
+            writeln!(out, "{} configs, {} of them refused by both, {} unexplained differences", self.tried, self.refused, self.found.len());
+        for (reason, count) in &self.explained {
+            let _ = writeln!(out, "{count:6} explained: {reason}");
+        }
+    }
+}
+
+/// The bundle's files, unless a mount was left below it.
+fn remove(bundle: &Bundle) -> Result<()> {
+    if integration::host::mounts_with(&bundle.path().to_string_lossy()).is_empty() {
+        std::fs::remove_dir_all(bundle.path())?;
+    }
+    Ok(())
+}
+
+fn rand_of_clock() -> u32 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map(|time| time.subsec_nanos()).unwrap_or_default()
+}
