@@ -2,13 +2,15 @@
 //! ends well and leaves nothing. How many kills, `$CRASHES` says (default 200).
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use integration::host::{Host, processes_with, remove_empty_cgroups};
 use integration::runtime::ended_within;
-use integration::{Test, check};
+use integration::{Bundle, Container, Test, check};
 use rustix::process::{Pid, WaitOptions, waitpid};
+use serde_json::json;
 
 fn count() -> u32 {
     std::env::var("CRASHES").ok().and_then(|count| count.parse().ok()).unwrap_or(200)
@@ -85,8 +87,7 @@ fn clean(t: &Test, id: &str, before: &Host) -> Result<()> {
 
 /// Kills `verb` of a container `times` times, each after a time of its own up to the longest it takes. Those that came too
 /// late, as the longest may be far longer than most, are not counted.
-fn rounds(t: &Test, verb: &str, times: u32) -> Result<()> {
-    let mut bundle = t.bundle()?;
+fn rounds(t: &Test, bundle: &mut Bundle, verb: &str, times: u32) -> Result<()> {
     bundle.args(["/bin/sleep"]).write()?;
     let path = bundle.path().to_string_lossy().into_owned();
     let before = Host::look(t.token())?;
@@ -135,8 +136,40 @@ fn killed_in_create_start_and_delete() {
         t.differs("runc", "leaks cgroups when killed before its state is on disk");
         t.differs("crun", "leaks cgroups and processes when killed before its state is on disk");
         for (verb, share) in [("create", 2), ("start", 4), ("delete", 4)] {
-            rounds(t, verb, count() / share)?;
+            rounds(t, &mut t.bundle()?, verb, count() / share)?;
+        }
+        if t.runtime.kind == "masu" {
+            // where a further process takes part
+            let pinned = Pinned::new(t)?;
+            let mut bundle = t.bundle()?;
+            bundle.namespace("user", Some(&pinned.0.to_string_lossy()));
+            rounds(t, &mut bundle, "create", count() / 4)?;
         }
         Ok(())
     });
+}
+
+/// A user namespace that nobody is in, by path.
+struct Pinned(PathBuf);
+
+impl Pinned {
+    fn new(t: &Test) -> Result<Self> {
+        let mut bundle = t.bundle()?;
+        let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
+        bundle.namespace("user", None).set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+        let mut container = Container::start_of(t, bundle.args(["/bin/sleep"]))?;
+        let path = t.path().join("userns");
+        fs::write(&path, "")?;
+        rustix::mount::mount_bind(format!("/proc/{}/ns/user", container.pid.as_raw_nonzero()), &path).context("pin a namespace")?;
+        container.kill("KILL")?.ok()?;
+        container.wait()?;
+        container.delete()?.ok()?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
 }

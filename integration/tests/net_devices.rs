@@ -70,6 +70,29 @@ fn a_device_keeps_its_addresses_and_settings_under_its_new_name() {
     });
 }
 
+#[test]
+fn in_a_user_namespace_the_network_is_made_late_and_gets_them_all_the_same() {
+    check(|t| {
+        if lacks(t)? {
+            return Ok(());
+        }
+        let mut bundle = t.bundle()?;
+        let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
+        bundle.namespace("user", None).set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+        bundle.set("/linux/netDevices", json!({"it0": {"name": "inside0"}}));
+        reading(&mut bundle, &["/sys/class/net/inside0/mtu", "/sys/class/net/inside0/address"]);
+        let seen = run(t, &bundle)?.exits(0)?.stdout;
+        ensure!(seen.starts_with("1789\n02:11:22:33:44:55\n"), "{seen}");
+        ensure!(!seen.contains("10.77.0.1/24"), "it is still on the host: {seen}");
+
+        // one that fails once it has been moved
+        bundle.mount("/x", "bind", "/no/such/source", &["bind"]);
+        let failed = run(t, &bundle)?.exits(1)?;
+        ensure!(failed.stdout.contains("10.77.0.1/24"), "it did not come back: {}", failed.stdout);
+        Ok(())
+    });
+}
+
 /// A process that holds a network namespace with a device `taken0`.
 struct Held(Child);
 

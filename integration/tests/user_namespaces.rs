@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use integration::{Bundle, Container, Test, check};
+use rustix::mount::{MountFlags, UnmountFlags};
 use serde_json::{Value, json};
 
 const UIDS: u32 = 100_000;
@@ -363,6 +364,46 @@ fn masks_and_read_only_paths_hold() {
         bundle.set("/root/readonly", json!(true));
         bundle.args(["/bin/payload", "read", "/etc/passwd", "then", "try-write", "/etc/new", "then", "try-write", "/new"]);
         assert_eq!(t.run(&bundle)?.ok()?.stdout, "/etc/new EROFS\n/new EROFS\n");
+        Ok(())
+    });
+}
+
+/// A read-only tmpfs of the host, for as long as this lives.
+struct ReadOnly<'a>(&'a Path);
+
+impl<'a> ReadOnly<'a> {
+    fn mount(at: &'a Path) -> Result<Self> {
+        fs::create_dir(at)?;
+        rustix::mount::mount("tmpfs", at, "tmpfs", MountFlags::RDONLY | MountFlags::NOSUID, None).context("mount a tmpfs on the host")?;
+        Ok(Self(at))
+    }
+}
+
+impl Drop for ReadOnly<'_> {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(self.0, UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn what_the_host_has_locked_stays_so() {
+    check(|t| {
+        if unfit(t) || t.differs("crun", "takes mounts over without what is locked") {
+            return Ok(());
+        }
+        let folder = t.path().join("locked");
+        let _mounted = ReadOnly::mount(&folder)?;
+        let source = folder.to_string_lossy();
+        let mut bundle = mapped(t)?;
+        bundle.mount("/m", "bind", &source, &["bind", "rw"]);
+        t.run(&bundle)?.fails_with("cannot clear locked flags")?;
+        let mut bundle = mapped(t)?;
+        bundle.mount("/m", "bind", &source, &["bind", "nodev"]);
+        let report = t.report(&mut bundle)?;
+        let options = report["mounts"].as_array().into_iter().flatten().find(|mount| mount["point"] == "/m").context("/m")?;
+        for option in ["ro", "nosuid", "nodev"] {
+            ensure!(options["options"].as_array().is_some_and(|all| all.contains(&json!(option))), "no {option}: {options}");
+        }
         Ok(())
     });
 }
