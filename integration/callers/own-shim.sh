@@ -110,9 +110,15 @@ restart() {
     sleep 1.5
     serve
     until_true c version
-    equal "$(status_of keeps) $(status_of ends)" "RUNNING STOPPED"
+    equal "$(status_of keeps)" RUNNING
     equal "$(c task exec --exec-id r1 keeps echo again)" again
-    contains "$(c task delete ends 2>&1)" "exit code 6"
+    # containerd 2 takes a shim without processes for a leaked one, and ends it
+    if [ "$(status_of ends)" = STOPPED ]; then
+        contains "$(c task delete ends 2>&1)" "exit code 6"
+    else
+        contains "$(containerd --version)" " 2."
+        until_true gone ends
+    fi
     c container delete ends
     c task kill -s KILL keeps
     until_true is keeps STOPPED
@@ -129,11 +135,11 @@ another_runtime() {
     contains "$said" "OCI runtime create failed"
     run -d -- other sh -c 'trap "exit 5" TERM; while :; do sleep 0.1; done'
     # its state is the other runtime's
-    "$other" --root "/run/containerd/runc/$CONTAINERD_NAMESPACE" state other | grep -q running
+    contains "$("$other" --root "/run/containerd/runc/$CONTAINERD_NAMESPACE" state other)" running
     equal "$(c task exec --exec-id o1 other echo inside)" inside
     exits 9 c task exec --exec-id o2 other sh -c 'exit 9'
     contains "$(on_pty "ctr task exec -t --exec-id o3 other sh -c 'tty; test -t 0 -a -t 1 && echo both'")" both
-    c task ps other | grep -q "^[0-9]"
+    c task ps other | grep "^[0-9]" >/dev/null
     contains "$(c task metrics --format json other)" '"cpu"'
     c task pause other
     equal "$(status_of other)" PAUSED
@@ -153,16 +159,17 @@ shims() {
 
 small() {
     run -d -- small sleep 1000
-    local shim
+    local shim threads own modes
     shim=$(shims)
-    # one process, one thread; its own memory in KiB, without what further shims would share
-    equal "$(ls "/proc/$shim/task" | wc -l)" 1
-    local own
-    own=$(awk '/^Private_Dirty/ { n += $2 } END { print n }' "/proc/$shim/smaps_rollup")
-    [ "$own" -le 600 ] || { echo "$own KiB"; return 1; }
-    equal "$(stat -c %a /run/containerd/s /run/containerd/s/* | tr '\n' ' ')" "700 600 "
+    threads=$(ls "/proc/$shim/task" | wc -l)
+    # in KiB, without what further shims would share
+    own=$(awk '/^Anonymous/ { print $2 }' "/proc/$shim/smaps_rollup")
+    modes=$(stat -c %a /run/containerd/s /run/containerd/s/* | tr '\n' ' ')
     c task delete --force small || true
     c container delete small
+    equal "$threads" 1
+    [ "$own" -le 600 ] || { echo "$own KiB"; return 1; }
+    equal "$modes" "700 600 "
     until_true eval '[ -z "$(shims)" ]'
     equal "$(ls /run/containerd/s)" ""
 }

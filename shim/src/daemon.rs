@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ use crate::worker::{Done, Worker};
 
 /// How long events may take to leave when all else is done.
 const FLUSH: Duration = Duration::from_secs(3);
+/// Without a free descriptor it is tried again to accept a connection after that long.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 /// A shim without containers that nobody is connected to ends after that long.
 const IDLE: Duration = Duration::from_secs(120);
 
@@ -61,6 +63,7 @@ pub(crate) struct Daemon {
     /// When to end, whatever events are left.
     ends: Option<Instant>,
     idle_since: Option<Instant>,
+    accept_again: Option<Instant>,
 }
 
 /// Serves until there is nothing left to serve; the exit code.
@@ -81,6 +84,8 @@ pub(crate) fn run(setup: Setup) -> i32 {
 
 impl Daemon {
     fn new(setup: Setup) -> Result<Daemon> {
+        // the sealed executable has no name of its own
+        rustix::thread::set_name(c"containerd-shim").doing(|| "set the name of the process")?;
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).doing(|| "become a subreaper")?;
         libcontainer::sys::signal::ignore(rustix::process::Signal::PIPE.as_raw()).doing(|| "ignore SIGPIPE")?;
         let mut set = SigSet::empty();
@@ -111,6 +116,7 @@ impl Daemon {
             early: Early::default(),
             ends: None,
             idle_since: Some(Instant::now()),
+            accept_again: None,
         })
     }
 
@@ -125,6 +131,10 @@ impl Daemon {
             let now = Instant::now();
             if self.events.deadline.is_some_and(|at| at <= now) {
                 self.events.expired(&self.poll);
+            }
+            if self.accept_again.is_some_and(|at| at <= now) && self.ends.is_none() {
+                self.accept_again = None;
+                self.poll.reads(&self.listener, Token::Listener).doing(|| "wait for connections")?;
             }
             self.run_streams(now);
             self.check_deletions(now);
@@ -142,7 +152,10 @@ impl Daemon {
 
     fn deadline(&self) -> Option<Instant> {
         let idle = self.idle_since.map(|since| since + IDLE);
-        [self.events.deadline, self.streaming.deadline(), self.deletion_deadline(), self.ends, idle].into_iter().flatten().min()
+        [self.events.deadline, self.streaming.deadline(), self.deletion_deadline(), self.ends, idle, self.accept_again]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// A number that was not used before.
@@ -170,8 +183,10 @@ impl Daemon {
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,
                 Err(Errno::AGAIN) => return,
                 Err(e) => {
-                    // out of descriptors: who waits is served when one is free
+                    // out of descriptors: who waits goes on to be announced, and would keep us busy
                     log::error!("accept a connection: {e}");
+                    self.poll.forget(&self.listener);
+                    self.accept_again = Some(Instant::now() + ACCEPT_AGAIN);
                     return;
                 }
             };
@@ -287,7 +302,8 @@ impl Daemon {
     pub(crate) fn end(&mut self) {
         if self.ends.is_none() {
             let _ = std::fs::remove_file(&self.socket);
-            self.poll.forget(self.listener.as_fd());
+            self.poll.forget(&self.listener);
+            self.accept_again = None;
             self.ends = Some(Instant::now() + FLUSH);
         }
     }
