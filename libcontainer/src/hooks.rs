@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
+use crate::dry_run::Node;
 use crate::error::{Doing, Error, Result};
 use crate::findings::Findings;
 use crate::pidfd::wait_for_end;
@@ -126,6 +127,17 @@ impl Hook {
             Some(_) => return invalid("timeout must be greater than zero seconds"),
         };
         Ok(Hook { path: hook.path.clone(), args: hook.args.clone(), env: hook.env.clone(), timeout })
+    }
+
+    pub(crate) fn describe(&self) -> Node {
+        let Hook { path, args, env, timeout } = self;
+        let env = env.as_ref().map_or(&[][..], Vec::as_slice);
+        Node::Map(vec![
+            ("program", Node::Text(path.clone())),
+            ("arguments", Node::Words(args.clone())),
+            ("environment", Node::Words(env.to_vec())),
+            ("seconds", timeout.map_or(Node::Nothing, Node::Number)),
+        ])
     }
 
     fn run(&self, state: &[u8], cwd: Option<&str>, default_env: Option<&[(String, String)]>, output: &Opened) -> Result<()> {

@@ -16,6 +16,7 @@ pub mod cgroup;
 pub mod check;
 pub mod container;
 pub mod cpu_affinity;
+pub mod dry_run;
 pub mod error;
 pub mod extensions;
 pub mod features;

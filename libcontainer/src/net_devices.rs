@@ -54,6 +54,11 @@ impl NetDevices {
         NetDevices(plan)
     }
 
+    /// Each device's name on the host and inside.
+    pub(crate) fn list(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|device| (device.name.as_str(), device.inside.as_str()))
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -2,6 +2,7 @@
 
 use rustix::process::{Resource, Rlimit};
 
+use crate::dry_run::Node;
 use crate::error::{Doing, Error, Result};
 use crate::findings::{Findings, Item};
 use crate::spec;
@@ -71,6 +72,15 @@ impl Rlimits {
                 .doing(|| format!("error setting rlimit {name}"))?;
         }
         Ok(())
+    }
+
+    /// Name, soft and hard limit of each.
+    pub(crate) fn describe(&self) -> Vec<Node> {
+        let value = |limit: Option<u64>| limit.map_or_else(|| Node::Text("unlimited".into()), Node::Number);
+        let one = |(_, limit, name): &(Resource, Rlimit, &str)| {
+            Node::Map(vec![("limit", Node::Text((*name).to_owned())), ("soft", value(limit.current)), ("hard", value(limit.maximum))])
+        };
+        self.0.iter().map(one).collect()
     }
 
     /// Sets them for the caller. Last of all that opens descriptors, and while it is still privileged.

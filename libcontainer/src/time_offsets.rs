@@ -48,6 +48,11 @@ impl TimeOffsets {
         Ok(TimeOffsets(text))
     }
 
+    /// A line for each clock: name, seconds, nanoseconds.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+
     /// Makes a time namespace with these offsets and goes into it, in init. Unsharing gives it to future children only,
     /// as whose namespace it takes offsets; setns(2) leads the caller itself there too, and no further process is needed.
     pub(crate) fn enter(&self, proc: &Procfs) -> Result<()> {

@@ -106,7 +106,7 @@ impl Args {
                 if let Some((flag, value)) = self.long_behind_one_dash(word)? {
                     let name = words.next().unwrap_or_default();
                     let value = match (flag.takes, value) {
-                        (Takes::Nothing | Takes::Perhaps, value) => value.unwrap_or_default(),
+                        (Takes::Nothing | Takes::Perhaps | Takes::OneOf(_), value) => value.unwrap_or_default(),
                         (_, Some(value)) => value,
                         (_, None) => utf8(words.next().ok_or_else(|| needs_argument(&name.to_string_lossy()))?)?,
                     };
@@ -147,8 +147,8 @@ impl Args {
                 // asking behind a short flag would take the rest of its cluster
                 Takes::Nothing => String::new(),
                 // joined to a long name only; to a short one it would be the rest of a cluster
-                Takes::Perhaps if long => parser.optional_value().map_or(Ok(String::new()), utf8)?,
-                Takes::Perhaps => String::new(),
+                Takes::Perhaps | Takes::OneOf(_) if long => parser.optional_value().map_or(Ok(String::new()), utf8)?,
+                Takes::Perhaps | Takes::OneOf(_) => String::new(),
                 _ => utf8(parser.value().map_err(|_| needs_argument(&spelling(flag)))?)?,
             };
             self.set(flag, value)?;
@@ -199,6 +199,10 @@ impl Args {
                 None if value.is_empty() => "true".to_string(),
                 None if flag.takes == Takes::Perhaps => (value != "no").to_string(),
                 None => return invalid("neither true nor false"),
+            },
+            Takes::OneOf(words) => match words.iter().find(|word| value.is_empty() || **word == value) {
+                Some(word) => (*word).to_string(),
+                None => return invalid(&format!("it is one of {}", words.join(", "))),
             },
             Takes::Number if value.parse::<i64>().is_err() => return invalid("not a number"),
             Takes::Text if flag.long == "rootless" && !matches!(&*value, "" | "auto") && boolean(&value).is_none() => {

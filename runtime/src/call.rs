@@ -42,13 +42,21 @@ impl Call<'_> {
     /// By default `/run/masu`, or `$XDG_RUNTIME_DIR/masu` for a user without privileges; under the name `runc` or `crun`
     /// those of that runtime.
     pub(crate) fn root(&self) -> Result<PathBuf> {
+        match self.find_root()? {
+            (root, true) => own_root(root),
+            (root, false) => Ok(root),
+        }
+    }
+
+    /// The same, made or not; and whether it is to be made below $XDG_RUNTIME_DIR.
+    pub(crate) fn find_root(&self) -> Result<(PathBuf, bool)> {
         if let Some(root) = self.given_root()? {
-            return Ok(root);
+            return Ok((root, false));
         }
         let name = if matches!(self.program, "runc" | "crun") { self.program } else { "masu" };
         match std::env::var_os("XDG_RUNTIME_DIR") {
-            Some(dir) if !dir.is_empty() && is_unprivileged() => own_root(Path::new(&dir).join(name)),
-            _ => Ok(Path::new("/run").join(name)),
+            Some(dir) if !dir.is_empty() && is_unprivileged() => Ok((Path::new(&dir).join(name), true)),
+            _ => Ok((Path::new("/run").join(name), false)),
         }
     }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::devices::Devices;
 use super::layout::{Layout, Mount};
 use super::resources::{self, Missing, Setting};
+use crate::dry_run::Node;
 use crate::error::{Error, Result};
 use crate::findings::Findings;
 use crate::spec::Resources;
@@ -112,6 +113,19 @@ impl CgroupPlan {
         }
         let paths = paths(&places);
         CgroupPlan { places, settings, devices, needs_domain: layout.is_v2() && resources::needs_domain(resources), paths }
+    }
+
+    /// Directories, values and device rules, in their order.
+    pub(crate) fn describe(&self) -> Node {
+        let CgroupPlan { places, settings, devices, needs_domain: _, paths: _ } = self;
+        let text = |text: String| Node::Text(text);
+        let file = |s: &Setting| text(format!("{} = {}", s.file, s.value));
+        let rules = devices.v1_lines().map(|(allow, rule)| text(format!("{} {rule}", if allow { "allow" } else { "deny" })));
+        Node::Map(vec![
+            ("directories", Node::List(places.iter().map(|place| text(place.dir())).collect())),
+            ("values", Node::List(settings.iter().map(file).collect())),
+            ("devices", Node::List(rules.collect())),
+        ])
     }
 
     /// The controllers without which a limit cannot be had, each once, with the file that needs it.

@@ -14,6 +14,7 @@ use super::bundle::{Bundle, check_rootfs};
 use super::record::{Defaults, Record, StateDir, write_pid_file};
 use super::{Container, Process, check_id, lock};
 use crate::cgroup::{Cgroup, Layout};
+use crate::dry_run::Page;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::findings::Findings;
 use crate::hooks;
@@ -73,31 +74,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     let open_files = check_preserved(options.listen_fds + options.preserve_fds)?;
     // what the caller left open is neither the hooks' nor the container's
     set_cloexec_from(3 + options.listen_fds + options.preserve_fds).doing(|| "mark descriptors close-on-exec")?;
-    if options.systemd_cgroup {
-        return Err(Error::unsupported("the systemd cgroup driver is not supported yet"));
-    }
-
-    // plan: everything that the config can get wrong
-    let bundle = Bundle::open(&options.bundle, options.config.as_deref())?;
-    let layout = if options.no_cgroup { Layout::none() } else { Layout::detect()? };
-    let mut found = Findings::new();
-    let notify_dir = options.notify_socket.as_ref().map(|_| root.join(id).join("notify").to_string_lossy().into_owned());
-    let choices = Choices {
-        no_pivot: options.no_pivot,
-        no_new_keyring: options.no_new_keyring,
-        process_optional: options.process_optional,
-        listen_fds: options.listen_fds,
-        preserve_fds: options.preserve_fds,
-        notify_dir,
-        seccomp_receiver: options.seccomp_receiver.clone(),
-    };
-    let plan = Plan::for_create(id, &bundle.dir, &bundle.spec, &layout, &choices, &mut found);
-    let mut plan = found.unless_wrong(plan)?;
-    check_terminal(&plan, options)?;
-    if let Some(terminal) = &mut plan.process.terminal {
-        terminal.relayed = options.console_socket.is_none() && !options.keeps_terminal;
-    }
-    check_rootfs(&plan.rootfs.path)?;
+    let (plan, bundle) = plan(root, id, options)?;
     if let Some(filter) = &plan.process.filter {
         log::debug!("seccomp filter flags: {}", filter.flags);
     }
@@ -229,6 +206,42 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     drop(lock);
     let container = Container { root: root.to_owned(), dir: dir.keep()?, record, proc: Arc::new(proc) };
     Ok((container, Process { pid, pidfd, terminal }))
+}
+
+/// The plan of what [`create`] would make, printed: with the same checks, but nothing is opened that others would notice, and
+/// nothing is made.
+pub fn dry_run(root: &Path, id: &str, options: &CreateOptions) -> Result<Page> {
+    check_id(id)?;
+    check_preserved(options.listen_fds + options.preserve_fds)?;
+    plan(root, id, options).map(|(plan, _)| Page::of(&plan))
+}
+
+/// Everything that the config can get wrong.
+fn plan(root: &Path, id: &str, options: &CreateOptions) -> Result<(Plan, Bundle)> {
+    if options.systemd_cgroup {
+        return Err(Error::unsupported("the systemd cgroup driver is not supported yet"));
+    }
+    let bundle = Bundle::open(&options.bundle, options.config.as_deref())?;
+    let layout = if options.no_cgroup { Layout::none() } else { Layout::detect()? };
+    let mut found = Findings::new();
+    let notify_dir = options.notify_socket.as_ref().map(|_| root.join(id).join("notify").to_string_lossy().into_owned());
+    let choices = Choices {
+        no_pivot: options.no_pivot,
+        no_new_keyring: options.no_new_keyring,
+        process_optional: options.process_optional,
+        listen_fds: options.listen_fds,
+        preserve_fds: options.preserve_fds,
+        notify_dir,
+        seccomp_receiver: options.seccomp_receiver.clone(),
+    };
+    let plan = Plan::for_create(id, &bundle.dir, &bundle.spec, &layout, &choices, &mut found);
+    let mut plan = found.unless_wrong(plan)?;
+    check_terminal(&plan, options)?;
+    if let Some(terminal) = &mut plan.process.terminal {
+        terminal.relayed = options.console_socket.is_none() && !options.keeps_terminal;
+    }
+    check_rootfs(&plan.rootfs.path)?;
+    Ok((plan, bundle))
 }
 
 /// Each preserved descriptor must be there: the program counts on their numbers. Returns how many files may be open.

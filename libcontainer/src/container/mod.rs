@@ -23,7 +23,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
 
-pub use create::{CreateOptions, create};
+pub use create::{CreateOptions, create, dry_run};
 pub use delete::delete;
 pub use exec::ExecOptions;
 pub use record::Record;

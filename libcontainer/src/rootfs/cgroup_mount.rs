@@ -10,10 +10,11 @@ use super::detached::{bind, filesystem, move_to};
 use super::options::Options;
 use super::target::check_target;
 use crate::cgroup::Paths;
+use crate::dry_run::Node;
 use crate::error::{Doing, Error, Result};
 use crate::spec;
 use crate::sys::close_range::leave;
-use crate::sys::mount_attr::{Change, NODEV, NOEXEC, NOSUID, RDONLY, mount_setattr};
+use crate::sys::mount_attr::{Change, NODEV, NOEXEC, NOSUID, RDONLY, mount_setattr, names};
 
 /// What to put at the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,17 @@ impl CgroupMount {
 
     pub(super) fn is_writable(&self) -> bool {
         self.attributes & RDONLY == 0
+    }
+
+    pub(crate) fn describe(&self) -> Node {
+        let CgroupMount { target, attributes, namespace, v2, v1 } = self;
+        Node::Map(vec![
+            ("target", Node::Text(target.clone())),
+            ("rooted anew", Node::Switch(*namespace)),
+            ("cgroup2", Node::Switch(v2.is_some())),
+            ("v1", Node::Words(v1.iter().map(|h| h.controllers.clone()).collect())),
+            ("attributes", Node::Words(names(*attributes).map(str::to_owned).collect())),
+        ])
     }
 
     pub(super) fn apply(&self, root: BorrowedFd<'_>) -> Result<()> {

@@ -13,6 +13,11 @@ const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
 const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
 const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 pub(super) const EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+/// What an instruction answers, if it ends the program.
+pub(super) fn answer(instruction: &Instruction) -> Option<u32> {
+    (instruction.code == RETURN).then_some(instruction.k)
+}
+
 const GREATER: u16 = 0x25;
 pub(super) const GREATER_EQUAL: u16 = 0x35;
 

@@ -40,6 +40,16 @@ pub struct Filter {
     pub listener: Option<Listener>,
 }
 
+impl Filter {
+    /// What it can answer, each once: `allow`, `errno 1`.
+    pub(crate) fn answers(&self) -> Vec<String> {
+        let mut answers: Vec<u32> = self.program.iter().filter_map(assemble::answer).collect();
+        answers.sort_unstable();
+        answers.dedup();
+        answers.into_iter().rev().map(profile::words_of).collect()
+    }
+}
+
 /// Who answers for the container's system calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {

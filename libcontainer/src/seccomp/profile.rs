@@ -54,6 +54,22 @@ pub(super) const FLAGS: &[(&str, u32)] = &[
     ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", FLAG_WAIT_KILLABLE_RECV),
 ];
 
+/// What a filter's answer is called.
+pub(super) fn words_of(answer: u32) -> String {
+    let data = answer & !ret::KIND;
+    match answer & ret::KIND {
+        ret::KILL_PROCESS => "kill-process".into(),
+        ret::KILL_THREAD => "kill-thread".into(),
+        ret::TRAP => "trap".into(),
+        ret::ERRNO => format!("errno-{data}"),
+        ret::NOTIFY => "notify".into(),
+        ret::TRACE => format!("trace-{data}"),
+        ret::LOG => "log".into(),
+        ret::ALLOW => "allow".into(),
+        _ => format!("{answer:#x}"),
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Op {
     Ne,

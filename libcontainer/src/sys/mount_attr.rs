@@ -18,6 +18,20 @@ pub const NODIRATIME: u64 = 0x80;
 /// Kernel 5.14.
 pub const NOSYMFOLLOW: u64 = 0x20_0000;
 
+/// The words of a mount's options for attributes.
+pub(crate) fn names(bits: u64) -> impl Iterator<Item = &'static str> {
+    let flags = [(RDONLY, "ro"), (NOSUID, "nosuid"), (NODEV, "nodev"), (NOEXEC, "noexec"), (NODIRATIME, "nodiratime")];
+    let time = match bits & ATIME {
+        NOATIME => Some("noatime"),
+        STRICTATIME => Some("strictatime"),
+        // the mask, to be cleared: whatever it was
+        ATIME => Some("atime"),
+        _ => None,
+    };
+    let last = (bits & NOSYMFOLLOW != 0).then_some("nosymfollow");
+    flags.into_iter().filter(move |(flag, _)| bits & flag != 0).map(|(_, name)| name).chain(time).chain(last)
+}
+
 /// What to change: flags to set, flags to clear, and a propagation (`MS_SHARED`, `MS_PRIVATE`, `MS_SLAVE`,
 /// `MS_UNBINDABLE`; 0 leaves it).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -35,7 +35,7 @@ fn of_program(program: &str) -> String {
 }
 
 fn spelling(flag: &Flag) -> String {
-    let value = if matches!(flag.takes, Takes::Nothing | Takes::Perhaps) { "" } else { " value" };
+    let value = if matches!(flag.takes, Takes::Nothing | Takes::Perhaps | Takes::OneOf(_)) { "" } else { " value" };
     match flag.short {
         Some(c) => format!("--{}{value}, -{c}{value}", flag.long),
         None => format!("--{}{value}", flag.long),

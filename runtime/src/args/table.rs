@@ -8,6 +8,8 @@ pub(crate) enum Takes {
     Nothing,
     /// The same; or any word, joined to it, as crun takes it: all but `no` and `false` are on.
     Perhaps,
+    /// Nothing, or one of these words, joined to it by `=`; nothing is the first.
+    OneOf(&'static [&'static str]),
     /// One text; the last one given counts.
     Text,
     /// One decimal number; the last one given counts.
@@ -61,6 +63,12 @@ const BUNDLE: Flag = text("bundle", Some('b'), "the bundle's directory (default:
 const CONFIG: Flag = text("config", Some('f'), "read this file in place of the bundle's config.json");
 const CONSOLE_SOCKET: Flag = text("console-socket", None, "unix socket that is sent the master end of the terminal");
 const PIDFD_SOCKET: Flag = text("pidfd-socket", None, "unix socket that is sent a pidfd of the new process");
+const DRY_RUN: Flag = Flag {
+    long: "dry-run",
+    short: None,
+    takes: Takes::OneOf(&["text", "json"]),
+    help: "make nothing, and print what the kernel would be told; =json for programs",
+};
 const PID_FILE: Flag = text("pid-file", None, "write the pid of the new process to this file");
 const NO_PIVOT: Flag = on("no-pivot", None, "do not use pivot_root, for a root file system on a ramdisk");
 const NO_NEW_KEYRING: Flag = on("no-new-keyring", None, "keep the caller's session keyring");
@@ -147,6 +155,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         about: "The container is made from the config.json of a bundle and its process waits for `start`.",
         flags: &[
             BUNDLE,
+            DRY_RUN,
             CONFIG,
             CONSOLE_SOCKET,
             PIDFD_SOCKET,
@@ -278,6 +287,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         about: "Without --detach it is waited for and deleted, and its exit code is returned.",
         flags: &[
             BUNDLE,
+            DRY_RUN,
             CONFIG,
             CONSOLE_SOCKET,
             PIDFD_SOCKET,

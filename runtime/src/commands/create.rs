@@ -6,13 +6,27 @@ use anyhow::Result;
 use libcontainer::container::{self, CreateOptions};
 use libcontainer::error::{self, Doing, Error};
 
+use super::{print, print_json};
 use crate::args::Args;
 use crate::call::Call;
 
 pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     call.check_name()?;
     let options = CreateOptions { detach: true, process_optional: true, ..options(call.args)? };
+    if let Some(format) = call.args.text("dry-run") {
+        return dry_run(call, &options, format);
+    }
     container::create(&call.root()?, call.id()?, &options)?;
+    Ok(0)
+}
+
+/// Prints the plan.
+pub(super) fn dry_run(call: &Call<'_>, options: &CreateOptions, format: &str) -> Result<u8> {
+    let page = container::dry_run(&call.find_root()?.0, call.id()?, options)?;
+    match format {
+        "json" => print_json(&page)?,
+        _ => print(page.text().as_bytes())?,
+    }
     Ok(0)
 }
 

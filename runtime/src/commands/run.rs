@@ -11,6 +11,9 @@ use crate::foreground::{self, Foreground, Signals};
 pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     call.check_name()?;
     let options = CreateOptions { detach: call.args.on("detach"), ..create::options(call.args)? };
+    if let Some(format) = call.args.text("dry-run") {
+        return create::dry_run(call, &options, format);
+    }
     let (root, id) = (call.root()?, call.id()?);
     // from here on a signal is for the container, and kept until there is one
     let signals = if options.detach { None } else { Some(Signals::hold()?) };
