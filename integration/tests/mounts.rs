@@ -4,6 +4,8 @@
 mod flags;
 #[path = "mounts/id_mapped.rs"]
 mod id_mapped;
+#[path = "mounts/in_user_namespace.rs"]
+mod in_user_namespace;
 #[path = "mounts/links.rs"]
 mod links;
 #[path = "mounts/masks.rs"]

@@ -100,7 +100,10 @@ impl Plan {
             plan.sysctls = Sysctls::plan(&linux.sysctl, &plan.namespaces, &spec.domainname, found);
             plan.cgroup = CgroupPlan::plan(layout, id, &linux.cgroups_path, linux.resources.as_ref(), found);
             let path = spec.root.as_ref().and_then(|root| found.at("root.path", rootfs_path(root, bundle))).unwrap_or_default();
-            plan.rootfs = RootfsPlan::plan(spec, &path, bundle, &plan.namespaces, plan.cgroup.paths(), !choices.no_pivot, found);
+            let ids = plan.user_namespace.as_ref().map(|user| &user.maps);
+            let paths = plan.cgroup.paths();
+            plan.rootfs = RootfsPlan::plan(spec, &path, bundle, &plan.namespaces, ids, paths, found);
+            plan.rootfs.pivot = !choices.no_pivot;
             plan.delegates_cgroup =
                 plan.user_namespace.is_some() && plan.namespaces.is_fresh(libc::CLONE_NEWCGROUP) && plan.rootfs.has_writable_cgroup();
             filter = seccomp::plan(linux.seccomp.as_ref(), &plan.extensions.seccomp, found);

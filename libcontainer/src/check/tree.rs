@@ -124,7 +124,7 @@ mod tests {
         let mut found = Findings::new();
         let namespaces = Namespaces::plan(&spec.linux.as_ref().unwrap().namespaces, &mut found);
         let path = at("rootfs").to_str().unwrap().to_owned();
-        let plan = RootfsPlan::plan(&spec, &path, "/", &namespaces, &Paths::default(), true, &mut found);
+        let plan = RootfsPlan::plan(&spec, &path, "/", &namespaces, None, &Paths::default(), &mut found);
         assert_eq!(found.list(), []);
         let tree = Tree::new(&plan);
         let size = |path: &str| tree.stat(path).map(|found| found.map(|stat| stat.st_size));

@@ -27,6 +27,7 @@ use crate::process::user_namespace::{check_user, give_pipes};
 use crate::process::{Stdio, init};
 use crate::procfs::Procfs;
 use crate::rfc3339;
+use crate::rootfs::{IdMapped, map_ids, open_source};
 use crate::seccomp;
 use crate::spec::{self, Spec, State};
 use crate::sys::close_range::set_cloexec_from;
@@ -87,7 +88,9 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     let proc = if writes_proc { Procfs::detached()? } else { Procfs::open()? };
     let init_needs_proc = writes_proc || plan.namespaces.is_fresh(libc::CLONE_NEWTIME);
     let ignored = proc.ignored_signals()?;
+    // who has no rights over the host's file systems lets us map their ids
     let id_maps = plan.rootfs.make_id_maps(&proc)?;
+    let (our_maps, id_maps) = if plan.user_namespace.is_some() { (id_maps, Vec::new()) } else { (Vec::new(), id_maps) };
 
     // the first side effect is the claim of the id, the second its undo on disk
     let dir = Claim::new(root, id)?;
@@ -155,7 +158,8 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
         if let Some(group) = &group {
             group.join(child.pid).doing(|| "unable to apply Intel RDT configuration")?;
         }
-        let terminal = serve(&plan, &ours, child.pid, &sockets, &hook_output)?;
+        let map_ids = |id_map, mount: &OwnedFd| map_ids(id_map, mount.as_fd(), &our_maps, &proc, child.pid);
+        let terminal = serve(&plan, &ours, child.pid, &sockets, &hook_output, map_ids)?;
         if let Some(inner) = &plan.extensions.delegate_cgroup {
             cgroup.give_below(inner, child.pid, inner_root)?;
         }
@@ -372,7 +376,14 @@ fn net_namespace(plan: &Plan, channel: &Channel, proc: &Procfs, pid: i32) -> Res
 }
 
 /// Answers init until it is ready; the terminal's master end, if it stays with us.
-fn serve(plan: &Plan, channel: &Channel, pid: i32, sockets: &Sockets, hook_output: &hooks::Opened) -> Result<Option<OwnedFd>> {
+fn serve(
+    plan: &Plan,
+    channel: &Channel,
+    pid: i32,
+    sockets: &Sockets,
+    hook_output: &hooks::Opened,
+    map_ids: impl Fn(IdMapped, &OwnedFd) -> Result<()>,
+) -> Result<Option<OwnedFd>> {
     let mut terminal = None;
     loop {
         match channel.receive()?.ok_or_else(died)? {
@@ -387,7 +398,11 @@ fn serve(plan: &Plan, channel: &Channel, pid: i32, sockets: &Sockets, hook_outpu
                 channel.send(&Message::HooksDone { pid })?;
             }
             Message::SourceDue { path, root } => {
-                channel.send(&Message::Source(crate::rootfs::open_source(root.as_fd(), &path)?))?;
+                channel.send(&Message::Source(open_source(root.as_fd(), &path)?))?;
+            }
+            Message::IdMapDue { id_map, mount } => {
+                map_ids(id_map, &mount)?;
+                channel.send(&Message::IdsMapped)?;
             }
             Message::LimitsDue => {
                 plan.process.rlimits.apply_to(pid)?;
@@ -411,6 +426,7 @@ fn serve(plan: &Plan, channel: &Channel, pid: i32, sockets: &Sockets, hook_outpu
             | Message::Unshared
             | Message::Released
             | Message::Source(_)
+            | Message::IdsMapped
             | Message::LimitsSet
             | Message::HooksDone { .. }
             | Message::Recorded => {

@@ -8,6 +8,8 @@
 //!   namespaces, mounts, devices                   |
 //!     |  -------- SourceDue (fd, path) -------->  |  any number, only in a user namespace: what its root may not reach
 //!     |  <------------- Source (fd) ------------  |
+//!     |  ----------- IdMapDue (fd) ------------>  |  any number, only in a user namespace
+//!     |  <------------- IdsMapped --------------  |
 //!     |  -------------- HooksDue -------------->  |  only if there are hooks before the pivot or in init
 //!     |  <------------- HooksDone --------------  |  with init's pid on the host
 //!   createContainer hooks, pivot, terminal        |
@@ -36,6 +38,7 @@ use rustix::net::{
 };
 
 use crate::error::{Doing, Error, Kind, Result};
+use crate::rootfs::{IdMapped, Map};
 
 /// The longest text that is sent; errors are cut there.
 const MAX_TEXT: usize = 4000;
@@ -60,6 +63,12 @@ pub(crate) enum Message {
         root: OwnedFd,
     },
     Source(OwnedFd),
+    /// The ids of this mount, which only the runtime may map.
+    IdMapDue {
+        id_map: IdMapped,
+        mount: OwnedFd,
+    },
+    IdsMapped,
     LimitsDue,
     LimitsSet,
     HooksDue,
@@ -106,6 +115,8 @@ impl Channel {
             Message::Unshared => b'u',
             Message::SourceDue { .. } => b'o',
             Message::Source(_) => b'p',
+            Message::IdMapDue { .. } => b'i',
+            Message::IdsMapped => b'j',
             Message::LimitsDue => b'x',
             Message::LimitsSet => b'y',
             Message::Released => b'l',
@@ -124,6 +135,13 @@ impl Channel {
             Message::Cloned { pid, pidfd } => {
                 bytes.extend(pid.to_le_bytes());
                 Some(pidfd.as_fd())
+            }
+            Message::IdMapDue { id_map, mount } => {
+                // no list of the plan is that long
+                let place = if let Map::Listed(place) = id_map.map { u32::try_from(place).unwrap_or(u32::MAX) } else { u32::MAX };
+                bytes.push(id_map.recursive.into());
+                bytes.extend(place.to_le_bytes());
+                Some(mount.as_fd())
             }
             Message::SourceDue { path, root } => {
                 bytes.extend(path.as_bytes());
@@ -175,6 +193,13 @@ impl Channel {
             b'u' => Message::Unshared,
             b'o' => Message::SourceDue { path: String::from_utf8_lossy(body).into_owned(), root: fd.ok_or_else(broken)? },
             b'p' => Message::Source(fd.ok_or_else(broken)?),
+            b'i' => {
+                let (recursive, place) = body.split_first().ok_or_else(broken)?;
+                let place = u32::from_le_bytes(place.try_into().map_err(|_| broken())?);
+                let map = if place == u32::MAX { Map::Container } else { Map::Listed(place as usize) };
+                Message::IdMapDue { id_map: IdMapped { map, recursive: *recursive != 0 }, mount: fd.ok_or_else(broken)? }
+            }
+            b'j' => Message::IdsMapped,
             b'x' => Message::LimitsDue,
             b'y' => Message::LimitsSet,
             b'l' => Message::Released,
@@ -286,6 +311,12 @@ mod tests {
             let Message::Failed(got) = through(Message::Failed(error)) else { panic!() };
             assert_eq!((got.errno(), got.kind()), (Some(Errno::PERM), Kind::Os));
             assert!(got.text().len() <= MAX_TEXT);
+        }
+        for map in [Map::Listed(3), Map::Container] {
+            let id_map = IdMapped { map, recursive: map == Map::Container };
+            let mount = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty()).unwrap();
+            let through = through(Message::IdMapDue { id_map, mount });
+            assert!(matches!(through, Message::IdMapDue { id_map: got, .. } if got == id_map));
         }
         for message in [Message::Released, Message::HooksDone { pid: 5 }] {
             a.send(&message).unwrap();

@@ -101,8 +101,8 @@ fn steps(plan: &Plan, inherited: &Inherited<'_>) -> Result<Infallible> {
     }
 
     channel.stage(|| "child process in init(): mounts and devices".into());
-    let sources = Sources::new(channel, plan.user_namespace.is_some());
-    let built = plan.rootfs.build(sources, &inherited.id_maps, || enter_cgroup(plan, inherited));
+    let sources = Sources::new(channel, plan.user_namespace.is_some(), &inherited.id_maps);
+    let built = plan.rootfs.build(sources, || enter_cgroup(plan, inherited));
     let mut rootfs = built.map_err(|e| e.in_step("mounts"))?;
 
     let pid = if plan.hooks.meet() {

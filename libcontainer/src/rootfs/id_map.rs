@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use super::options::IdMapOption;
-use crate::error::{Doing, Error, Result};
+use super::options::Options;
+use crate::error::{Doing, Error, Kind, Result};
 use crate::process::{IdMap, IdMaps};
 use crate::procfs::Procfs;
 use crate::spec;
@@ -18,22 +18,27 @@ use crate::sys::mount_attr::set_id_map;
 /// How the ids of a mount are mapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdMapped {
-    /// The map, by its place in the plan's list.
-    pub map: usize,
+    pub map: Map,
     /// The mounts below as well.
     pub recursive: bool,
 }
 
+/// Where the map is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Map {
+    /// In the plan's list, at this place.
+    Listed(usize),
+    /// It is that of the container's user namespace.
+    Container,
+}
+
 /// Plans the map of one mount and puts it into `maps`, unless it is there. A mount with mappings needs no option, and
-/// crun's form is an option with mappings. `container` are the maps of the container's own user namespace.
-pub(super) fn plan(
-    mount: &spec::Mount,
-    option: Option<&IdMapOption>,
-    container: Option<&IdMaps>,
-    maps: &mut Vec<IdMaps>,
-) -> Result<Option<IdMapped>> {
+/// crun's form is an option with mappings. `container` are the maps of the container's user namespace if it has one, empty
+/// if it is joined and the config does not tell them.
+pub(super) fn plan(mount: &spec::Mount, options: &Options, container: Option<&IdMaps>, maps: &mut Vec<IdMaps>) -> Result<Option<IdMapped>> {
     let target = &mount.destination;
     let invalid = |why: &str| Error::invalid(format!("invalid mount {target}: {why}"));
+    let option = options.id_map.as_ref();
     if option.is_none() && mount.uid_mappings.is_empty() && mount.gid_mappings.is_empty() {
         return Ok(None);
     }
@@ -43,14 +48,21 @@ pub(super) fn plan(
     };
     let written = option.and_then(|o| o.maps.as_deref()).map(|text| parse(text, target, container)).transpose()?;
     let is_own = own != IdMaps::default();
-    let wanted = match (written, container) {
-        (Some(written), _) if is_own && written != own => {
+    let recursive = option.is_some_and(|o| o.recursive);
+    let wanted = match written {
+        Some(written) if is_own && written != own => {
             return Err(invalid("the mappings of the option idmap are not those of uidMappings and gidMappings"));
         }
-        (Some(written), _) => written,
-        (None, Some(container)) if !is_own => container.clone(),
-        (None, _) => own,
+        Some(written) => written,
+        None => own,
     };
+    // the option alone means the container's map, and who writes that out means the same
+    if let Some(container) = container
+        && (wanted == IdMaps::default() || wanted == *container)
+    {
+        // a file system that is mounted inside has the ids of the container anyway
+        return Ok(options.bind.then_some(IdMapped { map: Map::Container, recursive }));
+    }
     if wanted.uids.is_empty() || wanted.gids.is_empty() {
         return Err(invalid("id-mapped mounts must have both uid and gid mappings specified"));
     }
@@ -58,7 +70,7 @@ pub(super) fn plan(
         maps.push(wanted);
         maps.len() - 1
     });
-    Ok(Some(IdMapped { map, recursive: option.is_some_and(|o| o.recursive) }))
+    Ok(Some(IdMapped { map: Map::Listed(map), recursive }))
 }
 
 /// crun's form: `uids=INSIDE-OUTSIDE-SIZE#…;gids=…`; with `@` before a range OUTSIDE is an id in the container.
@@ -103,19 +115,24 @@ pub(crate) fn make(maps: &[IdMaps], proc: &Procfs) -> Result<Vec<OwnedFd>> {
     maps.iter().map(|map| one(map).doing(|| "failed to create userns for id-mapping")).collect()
 }
 
-/// Maps the ids of a detached mount. `namespaces` are those that [`make`] made.
-pub(super) fn apply(id_map: IdMapped, mount: BorrowedFd<'_>, namespaces: &[OwnedFd]) -> Result<()> {
-    let namespace = namespaces.get(id_map.map).ok_or(Errno::BADF)?;
-    let result = set_id_map(mount, id_map.recursive, namespace.as_fd());
-    result.doing(|| match result {
-        Err(Errno::INVAL) => "failed to set MOUNT_ATTR_IDMAP (maybe the filesystem used doesn't support idmap mounts on this kernel?)",
-        _ => "failed to set MOUNT_ATTR_IDMAP",
-    })
+impl IdMapped {
+    /// Maps the ids of a detached mount. `namespaces` are those that [`make`] made.
+    pub(super) fn apply(self, mount: BorrowedFd<'_>, namespaces: &[OwnedFd]) -> Result<()> {
+        let namespace = match self.map {
+            Map::Listed(i) => namespaces.get(i),
+            Map::Container => None,
+        };
+        let namespace = namespace.ok_or_else(|| Error::new(Kind::Internal, "the user namespace of an id map is not there"))?;
+        let result = set_id_map(mount, self.recursive, namespace.as_fd());
+        result.doing(|| match result {
+            Err(Errno::INVAL) => "failed to set MOUNT_ATTR_IDMAP (maybe the filesystem used doesn't support idmap mounts on this kernel?)",
+            _ => "failed to set MOUNT_ATTR_IDMAP",
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::options::Options;
     use super::*;
 
     fn container() -> IdMaps {
@@ -126,7 +143,7 @@ mod tests {
         }
     }
 
-    type Planned = Option<(usize, bool)>;
+    type Planned = Option<(Map, bool)>;
 
     /// The maps of these mounts, as what the kernel is told, and which each mount has.
     fn plan_all(mounts: &str, container: Option<&IdMaps>) -> Result<(Vec<String>, Vec<Planned>)> {
@@ -134,7 +151,7 @@ mod tests {
         let mut plans = Vec::new();
         for mount in serde_json::from_str::<Vec<spec::Mount>>(mounts).unwrap() {
             let options = Options::plan(&mount.options, &mount.destination)?;
-            plans.push(plan(&mount, options.id_map.as_ref(), container, &mut maps)?.map(|own| (own.map, own.recursive)));
+            plans.push(plan(&mount, &options, container, &mut maps)?.map(|own| (own.map, own.recursive)));
         }
         Ok((maps.iter().map(|map| format!("{}/{}", map.uids.text(), map.gids.text()).replace('\n', ",")).collect(), plans))
     }
@@ -149,15 +166,24 @@ mod tests {
         );
         let (maps, plans) = plan_all(&mounts, None).unwrap();
         assert_eq!(maps, ["0 7 2,/0 8 2,", "1 1 1,3 3 1,/0 8 2,"]);
-        assert_eq!(plans, [Some((0, false)), None, Some((0, true)), Some((0, false)), Some((1, false))]);
+        let listed = |map, recursive| Some((Map::Listed(map), recursive));
+        assert_eq!(plans, [listed(0, false), None, listed(0, true), listed(0, false), listed(1, false)]);
     }
 
     #[test]
     fn maps_may_be_the_container_s_or_relative_to_them() {
-        let mounts =
-            r#"[{"destination":"/a","options":["idmap"]}, {"destination":"/b","options":["idmap=uids=@1-3-10#0-50-1;gids=@0-1-1"]}]"#;
-        let (maps, _) = plan_all(mounts, Some(&container())).unwrap();
-        assert_eq!(maps, ["0 0 1,1 2 1000,/0 5000 10,", "0 50 1,1 4 10,/0 5001 1,"]);
+        let same = r#""uidMappings":[{"containerID":1,"hostID":2,"size":1000},{"containerID":0,"hostID":0,"size":1}],
+                      "gidMappings":[{"containerID":0,"hostID":5000,"size":10}]"#;
+        let mounts = format!(
+            r#"[{{"destination":"/a","options":["bind","idmap"]}}, {{"destination":"/b","options":["idmap=uids=@1-3-10#0-50-1;gids=@0-1-1"]}},
+                {{"destination":"/c","options":["rbind","ridmap"],{same}}}, {{"destination":"/d","options":["idmap"]}}]"#
+        );
+        let (maps, plans) = plan_all(&mounts, Some(&container())).unwrap();
+        assert_eq!(maps, ["0 50 1,1 4 10,/0 5001 1,"]);
+        assert_eq!(plans, [Some((Map::Container, false)), Some((Map::Listed(0), false)), Some((Map::Container, true)), None]);
+        // joined, and the config does not say what it maps
+        let joined = plan_all(r#"[{"destination":"/a","options":["bind","idmap"]}]"#, Some(&IdMaps::default())).unwrap();
+        assert_eq!(joined.1, [Some((Map::Container, false))]);
         for (mounts, container, text) in [
             (r#"[{"destination":"/a","options":["idmap"]}]"#, None, "must have both uid and gid mappings"),
             (r#"[{"destination":"/a","options":["idmap=uids=@0-0-1;gids=0-0-1"]}]"#, None, "without user namespace mappings"),

@@ -24,14 +24,14 @@ use rustix::mount::MountPropagationFlags;
 
 pub use cgroup_mount::CgroupMount;
 pub use devices::DevicePlan;
-pub use id_map::IdMapped;
+pub use id_map::{IdMapped, Map};
 pub use masking::Masking;
 pub use mount::{Link, MountPlan, What};
 
 pub(crate) use beneath::{clean, exists, mkdir_all, open as open_beneath, open_plain, parent};
 pub(crate) use detached::{move_to, open_tree};
 pub(crate) use id_map::make as make_id_maps;
-pub(crate) use source::{Sources, open_source};
+pub(crate) use source::{Sources, map_ids, open_source};
 pub(crate) use target::check_target;
 
 use crate::cgroup::Paths;
@@ -53,7 +53,7 @@ pub(crate) fn plan_live(mount: &spec::Mount, bundle: &str, maps: &mut Vec<IdMaps
         let text = format!("mount {}: cgroups cannot be added to a container that exists", mount.destination);
         return Err(Error::unsupported(text));
     }
-    let id_map = id_map::plan(mount, options.id_map.as_ref(), None, maps)?;
+    let id_map = id_map::plan(mount, &options, None, maps)?;
     MountPlan::plan(mount, options, id_map, bundle, None)
 }
 
@@ -87,14 +87,15 @@ pub struct RootfsPlan {
 }
 
 impl RootfsPlan {
-    /// Plans it. `path` is the rootfs and `bundle` the bundle, both absolute; `paths` are the container's cgroups.
+    /// Plans it. `path` is the rootfs and `bundle` the bundle, both absolute; `paths` are the container's cgroups and `ids` the
+    /// maps of its user namespace.
     pub(crate) fn plan(
         spec: &Spec,
         path: &str,
         bundle: &str,
         namespaces: &Namespaces,
+        ids: Option<&IdMaps>,
         paths: &Paths,
-        pivot: bool,
         found: &mut Findings,
     ) -> RootfsPlan {
         let Some(linux) = &spec.linux else { return RootfsPlan::default() };
@@ -124,7 +125,7 @@ impl RootfsPlan {
             if let Some(text) = options.drop_data_of_bind(&mount.destination) {
                 found.warn(at, text);
             }
-            let id_map = id_map::plan(mount, options.id_map.as_ref(), None, &mut id_maps);
+            let id_map = id_map::plan(mount, &options, ids, &mut id_maps);
             let Some(id_map) = found.at(at, id_map) else { continue };
             if options.bind && !options.superblock.is_empty() {
                 let words = options.superblock.join(",");
@@ -166,7 +167,7 @@ impl RootfsPlan {
             masking: Masking::plan(&linux.masked_paths, &linux.readonly_paths, found),
             read_only: spec.root.as_ref().is_some_and(|r| r.readonly),
             propagation,
-            pivot,
+            pivot: true,
         }
     }
 
@@ -187,7 +188,7 @@ impl RootfsPlan {
 
     /// Mounts everything on the rootfs, in init, in the container's fresh mount namespace. `enter_cgroup` is called at
     /// its place among the mounts.
-    pub(crate) fn build(&self, sources: Sources<'_>, id_maps: &[OwnedFd], mut enter_cgroup: impl FnMut() -> Result<()>) -> Result<Rootfs> {
+    pub(crate) fn build(&self, sources: Sources<'_>, mut enter_cgroup: impl FnMut() -> Result<()>) -> Result<Rootfs> {
         let host = pivot::open_root().doing(|| "open /")?;
         let flags = self.propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC);
         let change = Change { propagation: flags & !libc::MS_REC, ..Change::default() };
@@ -205,7 +206,7 @@ impl RootfsPlan {
         for operation in &self.operations {
             match operation {
                 Operation::Mount(plan) => {
-                    let Some(mount) = plan.apply(root.as_fd(), sources, id_maps)? else { continue };
+                    let Some(mount) = plan.apply(root.as_fd(), sources)? else { continue };
                     if plan.read_only_last() {
                         read_only_last.push(mount);
                     } else {

@@ -9,7 +9,7 @@ use rustix::fs::OFlags;
 use rustix::fs::PROC_SUPER_MAGIC;
 
 use super::detached::{change_flags, filesystem, is_dir, move_to};
-use super::id_map::{self, IdMapped};
+use super::id_map::IdMapped;
 use super::options::Options;
 use super::source::Sources;
 use super::target;
@@ -111,16 +111,16 @@ impl MountPlan {
         }
     }
 
-    /// Whether this is a tmpfs that must still be written into (devices, mount points, copied content) and so becomes
+    /// Whether this is a file system that must still be written into (devices, mount points, copied content) and so becomes
     /// read-only last.
     pub fn read_only_last(&self) -> bool {
-        matches!(&self.what, What::Filesystem { fs_type, attributes, .. } if fs_type == "tmpfs" && attributes & RDONLY != 0)
+        let What::Filesystem { fs_type, attributes, .. } = &self.what else { return false };
+        (fs_type == "tmpfs" || self.target == "/dev") && attributes & RDONLY != 0
     }
 
-    /// Makes and attaches it below `root`; the mount itself is returned, if there is one. `id_maps` are the user namespaces
-    /// of the plan's maps.
-    pub(crate) fn apply(&self, root: BorrowedFd<'_>, sources: Sources<'_>, id_maps: &[OwnedFd]) -> Result<Option<OwnedFd>> {
-        self.attach(root, sources, id_maps).doing(|| self.doing())
+    /// Makes and attaches it below `root`; the mount itself is returned, if there is one.
+    pub(crate) fn apply(&self, root: BorrowedFd<'_>, sources: Sources<'_>) -> Result<Option<OwnedFd>> {
+        self.attach(root, sources).doing(|| self.doing())
     }
 
     fn doing(&self) -> String {
@@ -132,11 +132,11 @@ impl MountPlan {
     pub(crate) fn make_live(&self, root: BorrowedFd<'_>, id_maps: &[OwnedFd]) -> Result<OwnedFd> {
         let make = || match &self.what {
             What::Bind { link: Link::Copy, .. } => Err(Error::unsupported("copy-symlink is for containers that are being made")),
-            What::Bind { .. } => self.make(None, Sources::own(), id_maps),
+            What::Bind { .. } => self.make(None, Sources::own(id_maps)),
             What::Filesystem { fs_type, data, .. } => {
                 let there = super::beneath::open(root, &self.target, OFlags::PATH | OFlags::DIRECTORY).ok();
                 let there = there.filter(|_| fs_type == "tmpfs" && !data.iter().any(|(key, _)| key == "mode"));
-                self.make(there.map(|folder| target::mode(folder.as_fd())).transpose()?, Sources::own(), id_maps)
+                self.make(there.map(|folder| target::mode(folder.as_fd())).transpose()?, Sources::own(id_maps))
             }
         };
         make().doing(|| self.doing())
@@ -158,14 +158,14 @@ impl MountPlan {
         attach().doing(|| self.doing())
     }
 
-    fn attach(&self, root: BorrowedFd<'_>, sources: Sources<'_>, id_maps: &[OwnedFd]) -> Result<Option<OwnedFd>> {
+    fn attach(&self, root: BorrowedFd<'_>, sources: Sources<'_>) -> Result<Option<OwnedFd>> {
         let (mount, target) = match &self.what {
             What::Bind { source, link: Link::Copy, .. } if let Some(link) = target::read_link(source) => {
                 target::make_link(root, &self.target, &link)?;
                 return Ok(None);
             }
             What::Bind { .. } => {
-                let mount = self.make(None, sources, id_maps)?;
+                let mount = self.make(None, sources)?;
                 let target = self.target_of_bind(root, mount.as_fd())?;
                 (mount, target)
             }
@@ -174,7 +174,7 @@ impl MountPlan {
                 // as the image has it: /tmp keeps its sticky bit
                 let takes_mode = fs_type == "tmpfs" && !made && !data.iter().any(|(key, _)| key == "mode");
                 let mode = if takes_mode { Some(target::mode(target.as_fd())?) } else { None };
-                (self.make(mode, sources, id_maps)?, target)
+                (self.make(mode, sources)?, target)
             }
         };
         self.place(mount.as_fd(), target)?;
@@ -220,7 +220,7 @@ impl MountPlan {
     }
 
     /// The mount with all its attributes, nowhere yet; `mode` is for the root of a tmpfs.
-    fn make(&self, mode: Option<String>, sources: Sources<'_>, id_maps: &[OwnedFd]) -> Result<OwnedFd> {
+    fn make(&self, mode: Option<String>, sources: Sources<'_>) -> Result<OwnedFd> {
         let mount = match &self.what {
             What::Bind { source, recursive, link, .. } => sources.tree(source, *recursive, *link == Link::Bind)?,
             What::Filesystem { fs_type, source, data, attributes, .. } => {
@@ -236,7 +236,7 @@ impl MountPlan {
             }
         };
         if let Some(id_map) = self.id_map {
-            id_map::apply(id_map, mount.as_fd(), id_maps)?;
+            sources.map_ids(id_map, mount.as_fd())?;
         }
         match &self.what {
             What::Bind { change, cleared, .. } if !change.is_empty() => change_flags(mount.as_fd(), *change, *cleared)?,

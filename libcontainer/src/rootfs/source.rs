@@ -10,26 +10,37 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::detached::{bind, open_tree};
+use super::id_map::{IdMapped, Map};
 use super::pivot::open_root;
 use crate::error::{Doing, Result};
 use crate::process::channel::{Channel, Message};
-use crate::procfs::openat2_retry;
+use crate::procfs::{Procfs, openat2_retry};
 
 /// See the module.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sources<'a> {
     /// To the runtime, in a user namespace.
     runtime: Option<&'a Channel>,
+    /// The user namespaces of the plan's maps of ids; in a user namespace the runtime has them.
+    id_maps: &'a [OwnedFd],
 }
 
 impl<'a> Sources<'a> {
-    pub(crate) fn new(channel: &'a Channel, in_user_namespace: bool) -> Sources<'a> {
-        Sources { runtime: in_user_namespace.then_some(channel) }
+    pub(crate) fn new(channel: &'a Channel, in_user_namespace: bool, id_maps: &'a [OwnedFd]) -> Sources<'a> {
+        Sources { runtime: in_user_namespace.then_some(channel), id_maps }
     }
 
     /// For who may do what the host's root may.
-    pub(super) fn own() -> Sources<'static> {
-        Sources { runtime: None }
+    pub(super) fn own(id_maps: &'a [OwnedFd]) -> Sources<'a> {
+        Sources { runtime: None, id_maps }
+    }
+
+    /// Maps the ids of a detached mount. Only who owns its file system may, which in a user namespace is the runtime.
+    pub(super) fn map_ids(self, id_map: IdMapped, mount: BorrowedFd<'_>) -> Result<()> {
+        let Some(runtime) = self.runtime else { return id_map.apply(mount, self.id_maps) };
+        let mount = rustix::io::fcntl_dupfd_cloexec(mount, 3)?;
+        runtime.send(&Message::IdMapDue { id_map, mount })?;
+        runtime.expect("ids mapped", |m| if let Message::IdsMapped = m { Some(()) } else { None })
     }
 
     /// A detached copy of the host's tree at `path`; with `nofollow` of a symbolic link itself.
@@ -62,4 +73,16 @@ fn ask(runtime: &Channel, path: &str) -> Result<OwnedFd> {
 pub(crate) fn open_source(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
     openat2_retry(root, path, OFlags::PATH | OFlags::CLOEXEC, ResolveFlags::IN_ROOT)
         .doing(|| format!("failed to fulfil mount request: open {path}"))
+}
+
+/// The runtime's part: maps the ids of `mount` for the init `pid`. `id_maps` are the namespaces of the plan's maps.
+pub(crate) fn map_ids(id_map: IdMapped, mount: BorrowedFd<'_>, id_maps: &[OwnedFd], proc: &Procfs, pid: i32) -> Result<()> {
+    let mapped = match id_map.map {
+        Map::Listed(_) => id_map.apply(mount, id_maps),
+        Map::Container => {
+            let namespace = proc.open_namespace(pid, "user").doing(|| "open the container's user namespace")?;
+            IdMapped { map: Map::Listed(0), ..id_map }.apply(mount, &[namespace])
+        }
+    };
+    mapped.doing(|| "failed to fulfil mount request")
 }
