@@ -233,6 +233,27 @@ fn exec_is_in_it_with_its_ids() {
 }
 
 #[test]
+fn a_container_without_a_process_has_one_too() {
+    check(|t| {
+        if unfit(t) || t.differs("runc", "refuses a config without a process") {
+            return Ok(());
+        }
+        let mut bundle = mapped(t)?;
+        bundle.unset("/process");
+        let mut container = Container::create(t, &bundle)?;
+        let process = fs::metadata(format!("/proc/{}", container.pid.as_raw_nonzero()))?;
+        ensure!(process.uid() == UIDS || process.uid() == 0, "init of uid {}", process.uid());
+        ensure!(namespace_of(&container, "user")? != json!(fs::read_link("/proc/self/ns/user")?), "the caller's user namespace");
+        let map = fs::read_to_string(format!("/proc/{}/uid_map", container.pid.as_raw_nonzero()))?;
+        assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "100000", "65536"]);
+        container.kill("KILL")?.ok()?;
+        container.wait()?;
+        container.delete()?.ok()?;
+        Ok(())
+    });
+}
+
+#[test]
 fn one_is_joined_by_path_with_new_namespaces_in_it() {
     check(|t| {
         if unfit(t) || t.differs("runc<1.2", "joins no user namespace without its mappings, and nothing of the host's beside one") {

@@ -90,9 +90,10 @@ impl Plan {
         let mut filter = None;
         if let Some(linux) = &spec.linux {
             plan.namespaces = Namespaces::plan(&linux.namespaces, found);
-            if let Some(process) = &spec.process {
-                plan.user_namespace = UserNamespace::plan(linux, &plan.namespaces, &process.user, found);
-            }
+            // without a process init is root
+            let root = spec::User::default();
+            let user = spec.process.as_ref().map_or(&root, |process| &process.user);
+            plan.user_namespace = UserNamespace::plan(linux, &plan.namespaces, user, found);
             plan.time_offsets = found.at("linux.timeOffsets", TimeOffsets::plan(&linux.time_offsets, &plan.namespaces)).unwrap_or_default();
             plan.net_devices = NetDevices::plan(&linux.net_devices, &plan.namespaces, found);
             plan.intel_rdt = linux.intel_rdt.as_ref().and_then(|rdt| found.at("linux.intelRdt", IntelRdt::plan(rdt, id)));
