@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result, ensure};
 use integration::terminal::ConsoleSocket;
@@ -42,6 +43,36 @@ fn groups_of_the_caller_are_kept() {
         annotate(&mut bundle, "keep_original_groups", "0");
         bundle.args(["/bin/payload", "report"]);
         assert_eq!(groups(&bundle)?, json!([7]));
+        Ok(())
+    });
+}
+
+#[test]
+fn groups_of_the_caller_are_kept_in_a_user_namespace() {
+    check(|t| {
+        if knows_none(t) {
+            return Ok(());
+        }
+        let mut bundle = t.bundle()?;
+        let map = json!([{"containerID": 0, "hostID": 200_000, "size": 1000}]);
+        bundle.namespace("user", None).set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+        annotate(&mut bundle, "keep_original_groups", "1");
+        bundle.args(["/bin/sleep"]).write()?;
+        // one that the map has, and one that it has not
+        let id = t.new_id();
+        let pid_file = t.path().join("pid");
+        let path = bundle.path().to_string_lossy().into_owned();
+        let pid = pid_file.to_string_lossy().into_owned();
+        let groups = &["groups=200007,4321"];
+        t.finish(t.launched(groups, ["run", "--detach", "--bundle", &path, "--pid-file", &pid, &id])?)?.ok()?;
+        let report = t.finish(t.launched(groups, ["exec", &id, "/bin/payload", "report"])?)?.ok()?.json();
+        let status = fs::read_to_string(format!("/proc/{}/status", fs::read_to_string(&pid_file)?))?;
+        t.runtime(["delete", "--force", &id])?.ok()?;
+        let init = status.lines().find(|line| line.starts_with("Groups:")).unwrap_or_default();
+        ensure!(init.contains("4321") && init.contains("200007"), "{init}");
+        let mut seen: Vec<i64> = report?["groups"].as_array().into_iter().flatten().filter_map(Value::as_i64).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, [7, 65534]);
         Ok(())
     });
 }
@@ -238,6 +269,13 @@ fn a_cgroup_is_delegated() {
         let cgroup = cgroups::of(container.pid, "")?;
         ensure!(cgroup.ends_with("payload/own"), "{}", cgroup.display());
         ensure!(cgroup.to_string_lossy().contains(&container.id), "{}", cgroup.display());
+        drop(container);
+        // in a user namespace it is the root's that is there
+        let map = json!([{"containerID": 0, "hostID": 200_000, "size": 1000}]);
+        bundle.namespace("user", None).set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+        let container = Container::start_of(t, &bundle)?;
+        let cgroup = cgroups::of(container.pid, "")?;
+        assert_eq!((fs::metadata(&cgroup)?.uid(), fs::metadata(cgroup.join("cgroup.procs"))?.uid()), (200_000, 200_000));
         // its namespace begins above
         let report = container.exec_report(&[])?;
         ensure!(report["cgroup"].to_string().contains("0::/"), "{}", report["cgroup"]);

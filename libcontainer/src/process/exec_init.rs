@@ -69,7 +69,7 @@ fn steps(plan: &ProcessPlan, inherited: &Inherited<'_>) -> Result<Infallible> {
     // by the pidfd of init: all at once, and of that process or of none
     setns(inherited.init.as_fd(), inherited.namespaces).doing(|| "join the container's namespaces")?;
     if plan.in_user_namespace {
-        user_namespace::become_root()?;
+        user_namespace::become_root(plan.keep_groups)?;
     }
     channel.stage(|| "child process in init(): in the container's namespaces".into());
     if let Some(name) = &inherited.keyring {

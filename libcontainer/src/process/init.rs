@@ -81,7 +81,7 @@ fn steps(plan: &Plan, inherited: &Inherited<'_>) -> Result<Infallible> {
     }
     if plan.user_namespace.is_some() {
         channel.expect("mapped", |m| if let Message::Mapped = m { Some(()) } else { None })?;
-        user_namespace::become_root()?;
+        user_namespace::become_root(plan.process.keep_groups)?;
         unshare(plan.namespaces.late_flags()).doing(|| "unshare namespaces in the user namespace")?;
         if !plan.net_devices.is_empty() && plan.namespaces.late_flags() & libc::CLONE_NEWNET != 0 {
             channel.send(&Message::Unshared)?;

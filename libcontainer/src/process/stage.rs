@@ -26,8 +26,10 @@ pub(super) fn run(plan: &Plan, inherited: &init::Inherited, channel: &Channel) -
 }
 
 fn steps(plan: &Plan, inherited: &init::Inherited) -> Result<Message> {
-    // the caller's groups: whether they can be dropped inside is for the owner of the user namespace to say
-    rustix::thread::set_thread_groups(&[]).doing(|| "drop the caller's groups")?;
+    if !plan.process.keep_groups {
+        // the caller's: whether they can be dropped inside is for the owner of the user namespace to say
+        rustix::thread::set_thread_groups(&[]).doing(|| "drop the caller's groups")?;
+    }
     // with all rights of the host; those of the user namespace itself suffice for what only it may join
     let (user, others): (Vec<_>, Vec<_>) = inherited.namespaces.iter().partition(|n| n.flag == libc::CLONE_NEWUSER);
     let mut later = Vec::new();

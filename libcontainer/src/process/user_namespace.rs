@@ -110,8 +110,9 @@ pub(crate) fn check_user(maps: &IdMaps, uid: u32, gid: u32, groups: &[u32]) -> R
 }
 
 /// Becomes root of the user namespace that the caller is in.
-pub(super) fn become_root() -> Result<()> {
-    match rustix::thread::set_thread_groups(&[]) {
+pub(super) fn become_root(keep_groups: bool) -> Result<()> {
+    let dropped = if keep_groups { Ok(()) } else { rustix::thread::set_thread_groups(&[]) };
+    match dropped {
         // its owner had to deny it, and who joined it has dropped the groups before
         Ok(()) | Err(Errno::PERM) => {}
         Err(e) => return Err(e).doing(|| "drop the caller's groups"),
