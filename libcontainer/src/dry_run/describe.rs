@@ -11,7 +11,7 @@ use crate::memory_policy::MemoryPolicy;
 use crate::namespaces::{KINDS, Namespaces};
 use crate::plan::Plan;
 use crate::process::{IdMaps, ProcessPlan, Terminal, UserNamespace};
-use crate::rootfs::{DevicePlan, IdMapped, Link, Masking, MountPlan, Operation, RootfsPlan, What};
+use crate::rootfs::{DevicePlan, IdMapped, Link, Map, Masking, MountPlan, Operation, RootfsPlan, What};
 use crate::scheduler::Scheduler;
 use crate::seccomp::Filter;
 use crate::sys::mount_attr::{self, Change};
@@ -316,7 +316,11 @@ fn of_mount(mount: &MountPlan, id_maps: &[IdMaps]) -> Node {
     ));
     if let Some(IdMapped { map, recursive }) = id_map {
         let range = |text: String| text.trim_end().replace('\n', ";").replace(' ', ":");
-        let maps = id_maps.get(*map).map_or_else(String::new, |m| format!("uids {} gids {}", range(m.uids.text()), range(m.gids.text())));
+        let maps = match map {
+            Map::Listed(i) => id_maps.get(*i).map(|m| format!("uids {} gids {}", range(m.uids.text()), range(m.gids.text()))),
+            Map::Container => Some("the container's".into()),
+        };
+        let maps = maps.unwrap_or_default();
         entries.push(("id map", text(&maps)));
         entries.push(("mapped below too", Node::Switch(*recursive)));
     }
