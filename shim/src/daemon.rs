@@ -16,10 +16,11 @@ use crate::connection::Connection;
 use crate::events::Events;
 use crate::exits::Early;
 use crate::frame::{self, REQUEST, code, status};
-use crate::lifecycle::Then;
+use crate::lifecycle::{PATIENCE, Then};
 use crate::messages::{Options, Request, Status};
 use crate::poll::{Poll, Token};
 use crate::process::{Caller, Container};
+use crate::stdio::Writers;
 use crate::streams::Streaming;
 use crate::wire::Message;
 use crate::worker::{Done, Worker};
@@ -28,6 +29,8 @@ use crate::worker::{Done, Worker};
 const FLUSH: Duration = Duration::from_secs(3);
 /// Without a free descriptor it is tried again to accept a connection after that long.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
+/// A fifo that nobody reads yet is looked at again after that long.
+const LOOK_FOR_READERS: Duration = Duration::from_millis(2);
 /// A shim without containers that nobody is connected to ends after that long.
 const IDLE: Duration = Duration::from_secs(120);
 
@@ -64,6 +67,19 @@ pub(crate) struct Daemon {
     ends: Option<Instant>,
     idle_since: Option<Instant>,
     accept_again: Option<Instant>,
+    /// Ends of fifos for calls that were put off.
+    pub(crate) writers: Writers,
+    /// Whether the call that is being made is to be put off until somebody reads its output.
+    pub(crate) puts_off: bool,
+    put_off: Vec<PutOff>,
+}
+
+/// A call that waits for who reads its output.
+#[derive(Debug)]
+struct PutOff {
+    caller: Caller,
+    request: Request,
+    until: Instant,
 }
 
 /// Serves until there is nothing left to serve; the exit code.
@@ -117,6 +133,9 @@ impl Daemon {
             ends: None,
             idle_since: Some(Instant::now()),
             accept_again: None,
+            writers: Writers::new(),
+            puts_off: false,
+            put_off: Vec::new(),
         })
     }
 
@@ -136,6 +155,13 @@ impl Daemon {
                 self.accept_again = None;
                 self.poll.reads(&self.listener, Token::Listener).doing(|| "wait for connections")?;
             }
+            for call in std::mem::take(&mut self.put_off) {
+                self.make_call(call);
+            }
+            if self.put_off.is_empty() {
+                // those of calls that failed
+                self.writers.clear();
+            }
             self.run_streams(now);
             self.check_deletions(now);
             if self.ends.is_some_and(|at| at <= now || self.events.is_empty()) {
@@ -152,7 +178,9 @@ impl Daemon {
 
     fn deadline(&self) -> Option<Instant> {
         let idle = self.idle_since.map(|since| since + IDLE);
-        [self.events.deadline, self.streaming.deadline(), self.deletion_deadline(), self.ends, idle, self.accept_again]
+        // nothing tells when a fifo is opened
+        let fifos = (!self.put_off.is_empty()).then(|| Instant::now() + LOOK_FOR_READERS);
+        [fifos, self.events.deadline, self.streaming.deadline(), self.deletion_deadline(), self.ends, idle, self.accept_again]
             .into_iter()
             .flatten()
             .min()
@@ -216,9 +244,8 @@ impl Daemon {
                 None => Err(status(code::RESOURCE_EXHAUSTED, format!("message exceeds the maximum size of {} bytes", frame::MAX_MESSAGE))),
                 Some(bytes) => Request::decode(&bytes).map_err(|_| status(code::INVALID_ARGUMENT, "the request is malformed")),
             };
-            match request.and_then(|request| self.call(caller, &request)) {
-                Ok(None) => {}
-                Ok(Some(payload)) => self.answer(caller, Ok(payload)),
+            match request {
+                Ok(request) => self.make_call(PutOff { caller, request, until: Instant::now() + PATIENCE }),
                 Err(status) => self.answer(caller, Err(status)),
             }
         }
@@ -227,6 +254,19 @@ impl Daemon {
         }
         if !alive {
             self.hang_up(id);
+        }
+    }
+
+    fn make_call(&mut self, call: PutOff) {
+        let result = self.call(call.caller, &call.request, Instant::now() >= call.until);
+        if std::mem::take(&mut self.puts_off) {
+            self.put_off.push(call);
+            return;
+        }
+        match result {
+            Ok(None) => {}
+            Ok(Some(payload)) => self.answer(call.caller, Ok(payload)),
+            Err(status) => self.answer(call.caller, Err(status)),
         }
     }
 

@@ -1,10 +1,12 @@
 //! The standard streams of a container, as a request names them: nothing, a fifo, a file, a program that logs.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use libcontainer::error::{Doing, Error, Result};
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
 use crate::copy::Target;
@@ -34,8 +36,32 @@ pub(crate) struct Opened {
     pub(crate) logger: Option<Logger>,
 }
 
-/// Opens what `streams` names, without waiting for anybody. `owner` gets the pipes.
-pub(crate) fn open(streams: &Streams, owner: (u32, u32)) -> Result<Opened> {
+/// Writing ends of fifos that are read already, by path.
+pub(crate) type Writers = BTreeMap<PathBuf, OwnedFd>;
+
+/// Whether somebody reads each fifo that output is to go to. Who starts a process before has it end before he reads, and
+/// closes what he has not opened yet when it ends. The writing ends are kept: closing one would be the end for its reader.
+pub(crate) fn are_read(streams: &Streams, writers: &mut Writers) -> bool {
+    let stderr = if streams.terminal { "" } else { &streams.stderr };
+    let names = [&*streams.stdout, stderr].into_iter().filter(|name| !name.is_empty() && !name.contains("://"));
+    let mut all = true;
+    for path in names.map(PathBuf::from) {
+        let is_fifo = rustix::fs::stat(&path).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
+        if !is_fifo || writers.contains_key(&path) {
+            continue;
+        }
+        match rustix::fs::open(&path, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(writer) => drop(writers.insert(path, writer)),
+            Err(Errno::NXIO) => all = false,
+            // to be told when it is opened
+            Err(_) => {}
+        }
+    }
+    all
+}
+
+/// Opens what `streams` names, without waiting for anybody. `owner` gets the pipes; `writers` are used up.
+pub(crate) fn open(streams: &Streams, owner: (u32, u32), writers: &mut Writers) -> Result<Opened> {
     let mut opened = Opened::default();
     if !streams.stdin.is_empty() {
         let path = fifo_path(&streams.stdin)?;
@@ -89,10 +115,10 @@ pub(crate) fn open(streams: &Streams, owner: (u32, u32)) -> Result<Opened> {
         Some(scheme) => return Err(Error::invalid(format!("unknown STDIO scheme {scheme}"))),
     }
     if !streams.stdout.is_empty() {
-        opened.output(1, open_target(&streams.stdout)?, streams.terminal, owner)?;
+        opened.output(1, open_target(&streams.stdout, writers)?, streams.terminal, owner)?;
     }
     if !streams.stderr.is_empty() && !streams.terminal {
-        opened.output(2, open_target(&streams.stderr)?, false, owner)?;
+        opened.output(2, open_target(&streams.stderr, writers)?, false, owner)?;
     }
     Ok(opened)
 }
@@ -150,8 +176,13 @@ fn is_fifo(fd: &OwnedFd) -> Result<bool> {
 }
 
 /// A fifo, or a file that is appended to.
-fn open_target(name: &str) -> Result<Target> {
+fn open_target(name: &str, writers: &mut Writers) -> Result<Target> {
     let path = fifo_path(name)?;
+    if let Some(fd) = writers.remove(&path) {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let reader = rustix::fs::open(&path, flags, Mode::empty()).doing(|| format!("open fifo {}", path.display()))?;
+        return Ok(Target { fd, reader: Some(reader) });
+    }
     match rustix::fs::stat(&path) {
         Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Fifo => open_fifo(&path),
         _ => Ok(Target { fd: open_file(&path)?, reader: None }),
@@ -199,20 +230,35 @@ mod tests {
     fn only_streams_that_are_named_get_pipes() {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("deep/out");
-        let opened = open(&streams("", &format!("file://{}", out.display()), ""), (0, 0)).unwrap();
+        let opened = open(&streams("", &format!("file://{}", out.display()), ""), (0, 0), &mut Writers::new()).unwrap();
         assert_eq!(opened.inner.each_ref().map(Option::is_some), [false, true, true]);
         assert_eq!(opened.outputs.len(), 2);
         assert!(out.exists());
-        let opened = open(&streams("", "", out.to_str().unwrap()), (0, 0)).unwrap();
+        let opened = open(&streams("", "", out.to_str().unwrap()), (0, 0), &mut Writers::new()).unwrap();
         assert_eq!(opened.inner.each_ref().map(Option::is_some), [false, false, true]);
+    }
+
+    #[test]
+    fn a_fifo_is_not_written_before_it_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fifo");
+        rustix::fs::mknodat(CWD, &path, FileType::Fifo, 0o600.into(), 0).unwrap();
+        let (streams, mut writers) = (streams("", path.to_str().unwrap(), ""), Writers::new());
+        assert!(!are_read(&streams, &mut writers));
+        let reader = rustix::fs::open(&path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap();
+        assert!(are_read(&streams, &mut writers));
+        let opened = open(&streams, (0, 0), &mut writers).unwrap();
+        assert!(writers.is_empty());
+        rustix::io::write(&opened.outputs[0].1.fd, b"x").unwrap();
+        assert_eq!(rustix::io::read(&reader, &mut [0; 8][..]).unwrap(), 1);
     }
 
     #[test]
     fn other_schemes_are_refused() {
         for uri in ["http://x", "://", "binary://"] {
-            assert!(open(&streams("", uri, ""), (0, 0)).is_err(), "{uri}");
+            assert!(open(&streams("", uri, ""), (0, 0), &mut Writers::new()).is_err(), "{uri}");
         }
-        let error = open(&streams("", "npipe://x", ""), (0, 0)).unwrap_err();
+        let error = open(&streams("", "npipe://x", ""), (0, 0), &mut Writers::new()).unwrap_err();
         assert_eq!(error.text(), "unknown STDIO scheme npipe");
     }
 

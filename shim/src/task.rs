@@ -35,14 +35,15 @@ fn not_created() -> Status {
 }
 
 impl Daemon {
-    pub(crate) fn call(&mut self, caller: Caller, request: &Request) -> Answered {
+    /// `late`: whether it must not be put off any more.
+    pub(crate) fn call(&mut self, caller: Caller, request: &Request, late: bool) -> Answered {
         if !SERVICES.contains(&&*request.service) {
             return Err(status(code::UNIMPLEMENTED, format!("service {}", request.service)));
         }
         log::debug!("{}", request.method);
         match request.method.as_str() {
-            "Create" => self.create(caller, decode(request)?),
-            "Start" => self.start(caller, &decode(request)?),
+            "Create" => self.create(caller, decode(request)?, late),
+            "Start" => self.start(caller, &decode(request)?, late),
             "Delete" => self.delete(caller, &decode(request)?),
             "Exec" => self.exec(decode(request)?),
             "State" => self.state(&decode(request)?),
@@ -72,7 +73,7 @@ impl Daemon {
         self.container(id)?.process_mut(exec_id).ok_or_else(missing)
     }
 
-    fn create(&mut self, caller: Caller, request: CreateRequest) -> Answered {
+    fn create(&mut self, caller: Caller, request: CreateRequest, late: bool) -> Answered {
         if !request.checkpoint.is_empty() {
             return Err(status(code::UNIMPLEMENTED, "restore from a checkpoint is not supported"));
         }
@@ -84,15 +85,19 @@ impl Daemon {
             None => self.options.clone(),
             Some(any) => options_of(any).ok_or_else(|| invalid(&format!("options of the unknown type {}", any.type_url)))?,
         };
-        cleanup::write_options(Path::new(&request.bundle), &options).map_err(|e| invalid(&e))?;
-        let runtime = Runtime::new(&options, &self.namespace);
         let streams = Streams {
             stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),
             stderr: request.stderr.clone(),
             terminal: request.terminal,
         };
-        let mut opened = stdio::open(&streams, runtime.owner).map_err(|e| invalid(&e))?;
+        if !stdio::are_read(&streams, &mut self.writers) && !late {
+            self.puts_off = true;
+            return Ok(None);
+        }
+        cleanup::write_options(Path::new(&request.bundle), &options).map_err(|e| invalid(&e))?;
+        let runtime = Runtime::new(&options, &self.namespace);
+        let mut opened = stdio::open(&streams, runtime.owner, &mut self.writers).map_err(|e| invalid(&e))?;
         let inner = opened.take_inner();
         let (job_runtime, namespace) = (runtime.clone(), self.namespace.clone());
         let job_request = request.clone();
@@ -114,7 +119,7 @@ impl Daemon {
         begun.map(|()| None)
     }
 
-    fn start(&mut self, caller: Caller, request: &ProcessRequest) -> Answered {
+    fn start(&mut self, caller: Caller, request: &ProcessRequest, late: bool) -> Answered {
         let (id, exec_id) = (&request.id, &request.exec_id);
         let namespace = self.namespace.clone();
         let container = self.container(id)?;
@@ -142,8 +147,15 @@ impl Daemon {
         if process.phase != Phase::Created {
             return Err(status(code::FAILED_PRECONDITION, "cannot start a process that is not created"));
         }
-        let mut opened = stdio::open(&process.streams, runtime.owner).map_err(|e| status(code::INVALID_ARGUMENT, e.to_string()))?;
+        let streams = process.streams.clone();
+        if !stdio::are_read(&streams, &mut self.writers) && !late {
+            self.puts_off = true;
+            return Ok(None);
+        }
+        let mut opened =
+            stdio::open(&streams, runtime.owner, &mut self.writers).map_err(|e| status(code::INVALID_ARGUMENT, e.to_string()))?;
         let inner = opened.take_inner();
+        let process = self.process(id, exec_id)?;
         process.phase = Phase::Starting;
         let (document, terminal) = (process.spec.clone(), process.streams.terminal);
         let (job_id, job_exec) = (id.clone(), exec_id.clone());
