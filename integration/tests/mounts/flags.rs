@@ -190,3 +190,26 @@ fn recursive_words_of_crun() {
         Ok(())
     });
 }
+
+#[test]
+fn a_cgroup_mount_is_read_only_by_rro_too() {
+    check(|t| {
+        if t.differs("runc", "has no recursive flags for it") || t.differs("crun", "has other points below it") {
+            return Ok(());
+        }
+        let mut bundle = t.bundle()?;
+        bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", &["rro", "nosuid"]);
+        let report = t.report(&mut bundle)?;
+        let mounts: Vec<_> = report["mounts"].as_array().into_iter().flatten().collect();
+        let below = mounts.iter().filter(|mount| mount["point"].as_str().is_some_and(|point| point.starts_with("/sys/fs/cgroup")));
+        let (mut seen, mut writable) = (0, Vec::new());
+        for mount in below {
+            seen += 1;
+            if !has(mount, "options", "ro") {
+                writable.push(mount);
+            }
+        }
+        ensure!(seen > 0 && writable.is_empty(), "{seen} cgroup mounts, writable: {writable:?}");
+        Ok(())
+    });
+}

@@ -14,7 +14,7 @@ use crate::dry_run::Node;
 use crate::error::{Doing, Error, Result};
 use crate::spec;
 use crate::sys::close_range::leave;
-use crate::sys::mount_attr::{Change, NODEV, NOEXEC, NOSUID, RDONLY, mount_setattr, names};
+use crate::sys::mount_attr::{ATIME, Change, NODEV, NOEXEC, NOSUID, RDONLY, mount_setattr, names};
 
 /// What to put at the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,8 +46,10 @@ impl CgroupMount {
                 "error mounting \"cgroup\" to rootfs at {target:?}: it cannot be mounted because it is inside /proc"
             )));
         }
+        // nothing is below the hierarchies: rro is ro
+        let recursive = options.change_all.set & !ATIME;
         let v1 = paths.v1.iter().map(|(controllers, dir)| Hierarchy { controllers: controllers.clone(), dir: dir.clone() }).collect();
-        Ok(CgroupMount { target, attributes: options.attributes(), namespace, v2: paths.v2.clone(), v1 })
+        Ok(CgroupMount { target, attributes: options.attributes() | recursive, namespace, v2: paths.v2.clone(), v1 })
     }
 
     pub(super) fn is_writable(&self) -> bool {
