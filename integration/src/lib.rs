@@ -13,6 +13,7 @@
 //! | `TEST_RECORD` | a file to which each skip and each known difference appends a line: `SKIP TEST: REASON`, `DIFFERS TEST: RUNTIME: REASON` |
 //! | `PEERS` | paths, separated by colons, of the runtimes to compare with in `tests/alike.rs`; else runc and crun in `$PATH` |
 //! | `ALIKE_SECONDS` | how long `tests/alike.rs` makes configs up (default 10); `ALIKE_SEED` has it make the same ones again |
+//! | `BAD_INPUT_TABLE` | a file to which `tests/bad_input.rs` appends what this runtime and each of `PEERS` makes of a row |
 //! | `CRASHES` | how many times `tests/crash.rs` kills the runtime (default 200) |
 //!
 //! `cargo test -p integration` and `cargo nextest run -p integration` both run everything. Beside the tests: the benchmark

@@ -25,7 +25,11 @@ mod text;
 #[path = "bad_input/types.rs"]
 mod types;
 
+use std::fs::OpenOptions;
+use std::io::Write;
+
 use anyhow::{Context, Result, ensure};
+use integration::runtime::{finish, redirect};
 use integration::{Bundle, Output, Test};
 
 /// One bad input.
@@ -74,6 +78,7 @@ fn table(t: &Test, rows: &[Row]) -> Result<()> {
         bundle.args(["/bin/payload", "exit", "7"]);
         (row.edit)(&mut bundle);
         let output = t.run(&bundle).with_context(|| case.clone())?;
+        tell(t, row, &case, &output)?;
         let judged = judge(t, &row.ours, &output);
         let differs = row.but.iter().any(|(which, what)| t.differs(which, &format!("{case}: {what}")));
         match judged {
@@ -83,6 +88,32 @@ fn table(t: &Test, rows: &[Row]) -> Result<()> {
         }
     }
     ensure!(wrong.is_empty(), "{} of {} rows:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
+    Ok(())
+}
+
+/// Appends to the file `$BAD_INPUT_TABLE` what became of the row here and under the peers of `$PEERS`, for people to compare.
+/// Some peers mount on the host or end what is not theirs over a bad config: only for a machine that may suffer.
+fn tell(t: &Test, row: &Row, case: &str, ours: &Output) -> Result<()> {
+    let Some(file) = std::env::var_os("BAD_INPUT_TABLE") else { return Ok(()) };
+    let said = |output: &Output| {
+        let last = output.stderr.trim().lines().last().unwrap_or_default().replace('|', "\\|");
+        format!("{} {}", output.status.code().unwrap_or(-1), last.chars().take(200).collect::<String>())
+    };
+    let mut line = format!("| {case} | {} |", said(ours));
+    for peer in integration::compare::peers()? {
+        let mut bundle = t.bundle()?;
+        bundle.args(["/bin/payload", "exit", "7"]);
+        (row.edit)(&mut bundle);
+        bundle.write()?;
+        let root = t.path().join("peer");
+        let (stem, id) = (t.path().join("peer-output"), t.new_id());
+        let mut command = std::process::Command::new(&peer.path);
+        command.arg("--root").arg(&root).args(["run", "--bundle"]).arg(bundle.path()).arg(&id);
+        redirect(&mut command, &stem)?;
+        line += &format!(" {} |", said(&finish(&mut command, &stem)?));
+        integration::host::remove_empty_cgroups(&id);
+    }
+    writeln!(OpenOptions::new().append(true).create(true).open(file)?, "{line}")?;
     Ok(())
 }
 

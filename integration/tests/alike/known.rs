@@ -26,6 +26,7 @@ pub(crate) const KNOWN: &[(&str, &[&str], &str)] = &[
     ("crun", &[" env: ", r#""HOME="#, r#", under the peer "#, r#""HOME=","#], "crun leaves an empty HOME empty"),
     ("crun", &["create: ", "mount_setattr", ": Invalid argument"], "crun gives the kernel a mode of access times that it refuses"),
     ("crun", &[" dir 1777 0:0\", under", " dir 555 0:0\""], "crun's masks are a folder of mode 555, runc's and ours a tmpfs"),
+    ("crun", &["/mnt/a/b ok", r#"under the peer "/mnt/a/b EACCES""#], "crun gives mount points of files another mode"),
     ("crun", &["file 0 644 0:0\", under", "file 0 700 0:0\""], "crun gives mount points of files another mode"),
     (
         "crun",

@@ -16,7 +16,7 @@ fn sysctl(b: &mut Bundle, name: &str, value: &str) {
     b.set("/linux/sysctl", Value::Object([(name.to_owned(), json!(value))].into_iter().collect()));
 }
 
-const ROWS: [Row; 25] = [
+const ROWS: [Row; 26] = [
     fails(163, "a propagation that is none", "rootfsPropagation", |b| _ = b.set("/linux/rootfsPropagation", json!("bogus"))),
     runs(164, "cgroupsPath with ..", |b| {
         let token = token(b);
@@ -67,6 +67,7 @@ const ROWS: [Row; 25] = [
     })
     .but(&[("runc<1.4", "does not know schemata")]),
     fails(200, "an annotation an object", "annotations", |b| _ = b.set("/annotations", json!({"a": {"b": "c"}}))),
+    fails(198, "linux missing", "linux|namespace|hostname", |b| _ = b.unset("/linux")),
     fails(199, "linux null", "linux|namespace|hostname", |b| _ = b.set("/linux", Value::Null)),
 ];
 

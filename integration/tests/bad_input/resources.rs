@@ -81,3 +81,25 @@ const DEVICES: [Row; 7] = [
 fn bad_216_to_225_devices_and_unified() {
     check(|t| table(t, &DEVICES));
 }
+
+/// What is in `unified` is for v2, and only for files that are there.
+#[test]
+fn bad_219_to_222_unified() {
+    const V1: [Row; 1] = [fails(219, "unified on v1", "unified", |b| _ = b.set("/linux/resources/unified", json!({"memory.max": "max"})))];
+    const V2: [Row; 2] = [
+        fails(221, "a file that is none", "bogus", |b| _ = b.set("/linux/resources/unified", json!({"bogus.file": "1"}))),
+        fails(206, "a limit of swap without one of memory", "memory|swap", |b| {
+            _ = b.set("/linux/resources/memory", json!({"swap": 1 << 30}))
+        }),
+    ];
+    const WITHOUT_MEMORY: [Row; 1] = [fails(222, "a controller that is not there", "memory", |b| {
+        _ = b.set("/linux/resources/unified", json!({"memory.max": "1000000000"}))
+    })];
+    check(|t| {
+        if !cgroups::unified() {
+            return table(t, &V1);
+        }
+        table(t, &V2)?;
+        if cgroups::has("memory") { Ok(()) } else { table(t, &WITHOUT_MEMORY) }
+    });
+}
