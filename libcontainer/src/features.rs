@@ -12,12 +12,17 @@ use crate::{capabilities, memory_policy, namespaces, rootfs, seccomp, spec};
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Features {
+    /// The oldest version of config.json that is read.
     pub oci_version_min: &'static str,
+    /// The newest.
     pub oci_version_max: &'static str,
+    /// Kinds of hooks.
     pub hooks: &'static [&'static str],
     /// Those that are no data of a file system.
     pub mount_options: Vec<&'static str>,
+    /// What only Linux has.
     pub linux: Linux,
+    /// What is said of the program itself.
     pub annotations: BTreeMap<&'static str, String>,
     /// Annotations of a config.json that change what the runtime does; one that ends in a dot stands for all that begin so.
     pub potentially_unsafe_config_annotations: &'static [&'static str],
@@ -28,15 +33,25 @@ pub struct Features {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Linux {
+    /// Kinds of namespaces.
     pub namespaces: Vec<&'static str>,
+    /// Names of capabilities.
     pub capabilities: &'static [&'static str],
+    /// Control groups.
     pub cgroup: Cgroup,
+    /// Filters of system calls.
     pub seccomp: Seccomp,
+    /// AppArmor.
     pub apparmor: Switch,
+    /// SELinux.
     pub selinux: Switch,
+    /// Intel RDT.
     pub intel_rdt: IntelRdt,
+    /// Memory policies.
     pub memory_policy: MemoryPolicy,
+    /// Beyond the options of mounts.
     pub mount_extensions: MountExtensions,
+    /// Moving network devices.
     pub net_devices: Switch,
 }
 
@@ -45,10 +60,15 @@ pub struct Linux {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Cgroup {
+    /// cgroup v1.
     pub v1: bool,
+    /// cgroup v2.
     pub v2: bool,
+    /// Made by systemd.
     pub systemd: bool,
+    /// Made by a user's systemd.
     pub systemd_user: bool,
+    /// Limits of RDMA.
     pub rdma: bool,
 }
 
@@ -57,10 +77,15 @@ pub struct Cgroup {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Seccomp {
+    /// Whether there is any of it.
     pub enabled: bool,
+    /// Names of actions.
     pub actions: &'static [&'static str],
+    /// Names of comparisons.
     pub operators: &'static [&'static str],
+    /// Names of architectures.
     pub archs: &'static [&'static str],
+    /// Flags that this build knows.
     pub known_flags: Vec<&'static str>,
     /// The one list that depends on the kernel.
     pub supported_flags: Vec<&'static str>,
@@ -70,6 +95,7 @@ pub struct Seccomp {
 #[derive(Debug, Clone, Copy, Serialize)]
 #[non_exhaustive]
 pub struct IntelRdt {
+    /// Whether there is any of it.
     pub enabled: bool,
     /// `schemata` besides the older two.
     pub schemata: bool,
@@ -81,7 +107,9 @@ pub struct IntelRdt {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct MemoryPolicy {
+    /// Names of modes.
     pub modes: &'static [&'static str],
+    /// Names of flags.
     pub flags: &'static [&'static str],
 }
 
@@ -89,6 +117,7 @@ pub struct MemoryPolicy {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct MountExtensions {
+    /// Id-mapped mounts.
     pub idmap: Switch,
 }
 
@@ -96,6 +125,7 @@ pub struct MountExtensions {
 #[derive(Debug, Clone, Copy, Serialize)]
 #[non_exhaustive]
 pub struct Switch {
+    /// Whether there is any of it.
     pub enabled: bool,
 }
 

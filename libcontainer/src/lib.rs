@@ -9,43 +9,93 @@
 //! 5. The features, one file each, with a plan (pure) and an apply (the kernel's work).
 //! 6. [`sys`]: the system calls that rustix lacks; the only `unsafe`.
 //!
-//! Nothing here makes a thread, and what clones must have one: see `sys/clone.rs`.
+//! Nothing here makes a thread, and what clones ([`container::create`], [`container::Container::exec`]) must be called from a
+//! process with one: a program with several forks a worker first.
+//!
+//! # The API
+//!
+//! It is what this page lists: a container's life in [`container`], configs in [`spec`], failures in [`error`], what is wrong
+//! with a bundle in [`mod@check`], the print of a plan in [`dry_run`], what this build can do in [`features`]. Modules that are
+//! not listed are for masu and for tests; they change without notice.
+//!
+//! ```no_run
+//! use libcontainer::container::{self, CreateOptions};
+//! use std::path::Path;
+//!
+//! # fn main() -> libcontainer::error::Result<()> {
+//! let options = CreateOptions { bundle: "/srv/web".into(), ..CreateOptions::default() };
+//! let (mut container, init) = container::create(Path::new("/run/containers"), "web", &options)?;
+//! container.start()?;
+//! println!("it ended with {}", init.wait()?.code());
+//! container.delete(false)
+//! # }
+//! ```
+//!
+//! `examples/lifecycle.rs` also executes a second process, with descriptors as standard streams.
+#![warn(missing_docs)]
 
-pub mod capabilities;
-pub mod cgroup;
 pub mod check;
 pub mod container;
-pub mod cpu_affinity;
 pub mod dry_run;
 pub mod error;
-pub mod extensions;
 pub mod features;
 pub mod findings;
+pub mod sealed_exe;
+pub mod spec;
+
+#[doc(hidden)]
+pub mod capabilities;
+#[doc(hidden)]
+pub mod cgroup;
+#[doc(hidden)]
+pub mod cpu_affinity;
+#[doc(hidden)]
+pub mod extensions;
+#[doc(hidden)]
 pub mod hooks;
+#[doc(hidden)]
 pub mod intel_rdt;
+#[doc(hidden)]
 pub mod io_priority;
-mod keyring;
+#[doc(hidden)]
 pub mod lsm;
+#[doc(hidden)]
 pub mod mask;
+#[doc(hidden)]
 pub mod memory_policy;
+#[doc(hidden)]
 pub mod namespaces;
+#[doc(hidden)]
 pub mod net_devices;
+#[doc(hidden)]
+pub mod personality;
+#[doc(hidden)]
+pub mod plan;
+#[doc(hidden)]
+pub mod process;
+#[doc(hidden)]
+pub mod procfs;
+#[doc(hidden)]
+pub mod rfc3339;
+#[doc(hidden)]
+pub mod rlimits;
+#[doc(hidden)]
+pub mod rootfs;
+#[doc(hidden)]
+pub mod scheduler;
+#[doc(hidden)]
+pub mod seccomp;
+#[doc(hidden)]
+pub mod sys;
+#[doc(hidden)]
+pub mod sysctl;
+#[doc(hidden)]
+pub mod time_offsets;
+#[doc(hidden)]
+pub mod user;
+
+mod keyring;
 mod netlink;
 mod notify;
-pub mod personality;
 mod pidfd;
-pub mod plan;
-pub mod process;
-pub mod procfs;
-pub mod rfc3339;
-pub mod rlimits;
-pub mod rootfs;
-pub mod scheduler;
-pub mod sealed_exe;
-pub mod seccomp;
-pub mod spec;
-pub mod sys;
-pub mod sysctl;
 mod terminal;
-pub mod time_offsets;
-pub mod user;

@@ -36,6 +36,7 @@ use crate::terminal;
 /// What the caller asks for besides the bundle; see the flags of `masu create`.
 #[derive(Debug, Default)]
 pub struct CreateOptions {
+    /// The bundle's directory.
     pub bundle: PathBuf,
     /// Another name for the bundle's config.json.
     pub config: Option<PathBuf>,
@@ -47,12 +48,15 @@ pub struct CreateOptions {
     pub pidfd_socket: Option<PathBuf>,
     /// Gets init's pid, only on success.
     pub pid_file: Option<PathBuf>,
+    /// Whether the rootfs becomes / without pivot_root(2): for a root file system on a ramdisk.
     pub no_pivot: bool,
+    /// Whether it has the caller's session keyring.
     pub no_new_keyring: bool,
     /// Descriptors that the program keeps, after stdio and `listen_fds`.
     pub preserve_fds: u32,
     /// Descriptors after stdio that are announced by LISTEN_FDS (sd_listen_fds(3)).
     pub listen_fds: u32,
+    /// Whether systemd is to make the cgroup. Not supported: an error.
     pub systemd_cgroup: bool,
     /// No cgroup of its own: it stays in the caller's, without limits and device rules.
     pub no_cgroup: bool,

@@ -35,29 +35,43 @@ use crate::user::UserSpec;
 pub struct ExecOptions {
     /// A whole process document; it stands in for the container's own and for most of what follows.
     pub process: Option<spec::Process>,
+    /// The program and its arguments.
     pub args: Vec<String>,
+    /// Its working directory, absolute; by default the container's.
     pub cwd: Option<String>,
     /// Added to the container's environment.
     pub env: Vec<String>,
+    /// Whether it gets a terminal.
     pub tty: bool,
+    /// As whom it runs; by default as the container's process does.
     pub user: Option<UserSpec>,
+    /// Supplementary groups besides the container's.
     pub additional_gids: Vec<u32>,
     /// Capabilities on top of the container's; never inheritable ones (CVE-2022-29162).
     pub caps: Vec<String>,
+    /// Whether execve may not give it more rights; by default as the container has it.
     pub no_new_privileges: Option<bool>,
+    /// Its AppArmor profile.
     pub apparmor: Option<String>,
+    /// Its SELinux label.
     pub process_label: Option<String>,
     /// `[controller[,controller]:]path`, below the container's cgroup.
     pub cgroups: Vec<String>,
+    /// Whether a paused container is no error: the process then runs once it is resumed.
     pub ignore_paused: bool,
+    /// How many descriptors from 3 on the program keeps.
     pub preserve_fds: u32,
     /// The standard streams; by default those of the caller.
     pub stdio: Stdio,
+    /// A unix socket that gets the terminal's master end.
     pub console_socket: Option<PathBuf>,
     /// Rows and columns of the terminal, where the process document does not say.
     pub console_size: Option<(u16, u16)>,
+    /// A unix socket that gets a pidfd of the process.
     pub pidfd_socket: Option<PathBuf>,
+    /// Gets the pid, only on success.
     pub pid_file: Option<PathBuf>,
+    /// Whether the caller goes away: a terminal then needs a console socket.
     pub detach: bool,
     /// As in [`CreateOptions`](super::CreateOptions).
     pub keeps_terminal: bool,

@@ -44,10 +44,15 @@ const MAX_ID: usize = 255;
 /// Where a container is in its life (runtime.md, "State"; `paused` is runc's).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
+    /// Being made by a runtime that lives.
     Creating,
+    /// Made; its process waits for start.
     Created,
+    /// Its program runs.
     Running,
+    /// Its program runs, frozen.
     Paused,
+    /// Its program has ended, or its making was cut short.
     Stopped,
 }
 

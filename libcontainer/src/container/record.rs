@@ -40,8 +40,11 @@ const MAX: u64 = 64 << 20;
 #[non_exhaustive]
 pub struct Record {
     pub(crate) version: u32,
+    /// Its id.
     pub id: String,
+    /// The bundle's directory, absolute.
     pub bundle: String,
+    /// The root file system on the host, absolute.
     pub rootfs: String,
     /// RFC 3339, UTC, with nanoseconds.
     pub created: String,
@@ -55,6 +58,7 @@ pub struct Record {
     pub pid: i32,
     /// Its start time, in clock ticks since boot: a pid alone may be another process by now.
     pub start_time: u64,
+    /// The boot in which it was made: after another, no process of it lives.
     pub boot_id: String,
     /// The runtime that makes it, while it is an intent.
     pub(crate) maker: i32,

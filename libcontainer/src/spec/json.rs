@@ -44,7 +44,7 @@ macro_rules! object {
         #[non_exhaustive]
         #[allow(unreachable_pub, reason = "a test may define one")]
         pub struct $name {
-            $($(#[$fmeta])* #[serde(rename = $key, skip_serializing_if = "crate::spec::json::is_default")] pub $field: $ty,)*
+            $($(#[$fmeta])* #[doc = concat!("`", $key, "` of the specification.")] #[serde(rename = $key, skip_serializing_if = "crate::spec::json::is_default")] pub $field: $ty,)*
         }
 
         impl crate::spec::shape::Shaped for $name {
