@@ -319,6 +319,7 @@ fn intent(plan: &Plan, proc: &Procfs, options: &CreateOptions) -> Result<Record>
         keyring: plan.keyring.is_some(),
         poststart: plan.hooks.poststart.clone(),
         poststop: plan.hooks.poststop.clone(),
+        hook_output: plan.extensions.hook_output.clone(),
         no_program: plan.process.args.is_empty(),
         notify_socket: options.notify_socket.as_ref().map(|p| p.to_string_lossy().into_owned()),
         ..Record::default()
