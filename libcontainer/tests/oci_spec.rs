@@ -112,3 +112,15 @@ fn linux(bundle: &str, ours: &Spec, theirs: &Theirs) {
         same(bundle, "args", ours.args.iter().map(|a| (a.index, a.value, a.value_two)).collect::<Vec<_>>(), args);
     }
 }
+
+#[cfg(feature = "oci-spec")]
+#[test]
+fn theirs_become_ours() {
+    for (bundle, bytes) in bundles() {
+        let theirs: Theirs = serde_json::from_slice(&bytes).unwrap();
+        let ours = Spec::try_from(&theirs).unwrap();
+        process(&bundle, &ours, &theirs);
+        mounts(&bundle, &ours, &theirs);
+        linux(&bundle, &ours, &theirs);
+    }
+}

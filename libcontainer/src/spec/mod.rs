@@ -6,6 +6,8 @@
 mod hooks;
 mod json;
 mod linux;
+#[cfg(feature = "oci-spec")]
+mod oci_spec;
 mod process;
 mod resources;
 mod seccomp;
