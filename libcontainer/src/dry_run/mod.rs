@@ -193,7 +193,7 @@ mod tests {
         assert!(lines[6].starts_with("long     word00 word01") && lines[7].starts_with("         word"), "{text}");
         assert!(lines.iter().all(|line| line.len() <= WIDTH), "{text}");
         let json = serde_json::to_value(&page).unwrap();
-        assert_eq!(json["mounts"][0]["read-only"], true);
+        assert_eq!(json["mounts"][0]["readOnly"], true);
         assert_eq!(json["process"]["score"], -5);
         assert_eq!((name("no new privileges"), name("/dev/core")), ("noNewPrivileges".into(), "devCore".into()));
     }
