@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 
-use super::create::{check_preserved, send_listener};
+use super::create::check_preserved;
 use super::record::{Defaults, write_pid_file};
+use super::serve::send_listener;
 use super::{Container, Process, Status};
 use crate::cgroup::{Cgroup, Layout};
 use crate::cpu_affinity::Bound;

@@ -9,6 +9,7 @@ mod live;
 mod lock;
 mod pause;
 mod record;
+mod serve;
 mod start;
 mod update;
 mod wait;
