@@ -2,8 +2,9 @@
 //! caller is told, what the program inside sees and may do, and what is left on the host must be the same, but for the
 //! differences in `alike/known.rs`, each with its reason.
 //!
-//! `ALIKE_SECONDS=3600 cargo nextest run -p integration --test alike` looks for an hour. What it finds is made smaller
-//! before it is told.
+//! `ALIKE_SECONDS=3600 cargo nextest run -p integration --test alike` looks for an hour. With `ALIKE_SEED` it tries the same
+//! configs again, and with `ALIKE_CONFIGS` that many of them at most: so does CI, where a change of ours is to be found, not
+//! one more difference between two peers. What it finds is made smaller before it is told.
 
 #[path = "alike/config.rs"]
 mod config;
@@ -29,18 +30,35 @@ const ENOUGH: usize = 30;
 /// How many smaller configs are tried for one finding.
 const SHRINKS: usize = 60;
 
+/// Versions whose differences are not in the list: most are errors that were mended since.
+const OLD: [&str; 2] = ["runc<1.2", "crun<1.24"];
+
 #[test]
 fn random_configs_look_the_same_as_under_a_peer() {
     check(|t| {
         if t.runtime.kind != "masu" {
             return t.skip("compares masu with others");
         }
-        let peers = peers()?;
-        if peers.is_empty() {
-            return t.skip("neither runc nor crun is installed to compare with");
+        let mut able = Vec::new();
+        for peer in peers()? {
+            if OLD.iter().any(|old| peer.is(old)) {
+                let _ =
+                    writeln!(std::io::stderr(), "without {} {:?}: the list of differences is for later versions", peer.kind, peer.version);
+                continue;
+            }
+            // some run nothing where there is v1 beside v2, or where limits cannot be raised
+            let plain = life(t, &peer, &t.bundle()?)?;
+            if plain.seen["create"] == "done" {
+                able.push(peer);
+            } else {
+                let _ = writeln!(std::io::stderr(), "without {} {:?}: {}", peer.kind, peer.version, plain.said.trim());
+            }
+        }
+        if able.is_empty() {
+            return t.skip("no runc from 1.2 on and no crun from 1.24 on that runs containers here to compare with");
         }
         let mut search = Search { t, tried: 0, explained: BTreeMap::new(), refused: 0, found: Vec::new() };
-        search.go(&peers)?;
+        search.go(&able)?;
         search.tell();
         ensure!(search.found.is_empty(), "{} unexplained:\n{}", search.found.len(), search.found.join("\n\n"));
         Ok(())
@@ -68,8 +86,9 @@ impl Search<'_> {
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
         let mut runner = TestRunner::new_with_rng(Settings::default(), rng);
         let strategy = config::config();
+        let most = number("ALIKE_CONFIGS").map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
         for peer in peers.iter().cycle() {
-            if Instant::now() >= until || self.found.len() >= ENOUGH {
+            if Instant::now() >= until || self.tried >= most || self.found.len() >= ENOUGH {
                 break;
             }
             let tree = strategy.new_tree(&mut runner).map_err(|reason| anyhow::anyhow!("make a config: {reason}"))?;
