@@ -101,7 +101,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     let lock = lock::exclusive(dir.dir()?.fd())?;
     let mut record = intent(&plan, &proc, options)?;
     dir.dir()?.write_intent(&mut record)?;
-    keep_defaults(dir.dir()?, &plan, &bundle.spec)?;
+    keep_defaults(dir.dir()?, &plan, bundle.spec)?;
     if record.annotated {
         dir.dir()?.write_annotations(&plan.annotations)?;
     }
@@ -305,19 +305,19 @@ fn intent(plan: &Plan, proc: &Procfs, options: &CreateOptions) -> Result<Record>
 }
 
 /// What exec and update will want of the config as it is now.
-fn keep_defaults(dir: &StateDir, plan: &Plan, spec: &Spec) -> Result<()> {
+fn keep_defaults(dir: &StateDir, plan: &Plan, spec: Spec) -> Result<()> {
     if let Some(filter) = &plan.process.filter {
         dir.write_filter(&filter.to_bytes())?;
     }
-    let process = spec.process.clone().unwrap_or_default();
-    let resources = spec.linux.as_ref().and_then(|l| l.resources.clone()).unwrap_or_default();
+    let process = spec.process.unwrap_or_default();
+    let linux = spec.linux.unwrap_or_default();
     dir.write_first_defaults(&Defaults {
         process: spec::Process { args: Vec::new(), ..process },
-        resources,
+        resources: linux.resources.unwrap_or_default(),
         devices: None,
         personality: plan.process.personality,
         keep_groups: plan.extensions.keep_groups,
-        memory_policy: spec.linux.as_ref().and_then(|l| l.memory_policy.clone()),
+        memory_policy: linux.memory_policy,
     })
 }
 

@@ -197,11 +197,21 @@ impl StateDir {
         spec::first_value(&bytes).map_err(|e| Error::new(Kind::Internal, format!("{}/{ANNOTATIONS} is damaged: {e}", self.name)))
     }
 
-    /// Written once, as a JSON object with the layout that it has within the pretty-printed state.
+    /// Written once, and only if there are any, as a JSON object with the layout that it has within the pretty-printed state.
     pub(crate) fn write_annotations(&self, annotations: &BTreeMap<String, String>) -> Result<()> {
-        let text = serde_json::to_string_pretty(annotations).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
-        // a line end within a string is escaped: these are all between entries
-        self.write_new(ANNOTATIONS, text.replace('\n', "\n  ").as_bytes())
+        // at once as large as most are: to grow by a megabyte costs more than to fill it
+        let size = annotations.iter().map(|(key, value)| key.len() + value.len() + 16).sum();
+        let mut text = Vec::with_capacity(size);
+        for (key, value) in annotations {
+            text.extend_from_slice(if text.is_empty() { b"{\n    " } else { b",\n    " });
+            let written = serde_json::to_writer(&mut text, key).and_then(|()| {
+                text.extend_from_slice(b": ");
+                serde_json::to_writer(&mut text, value)
+            });
+            written.map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
+        }
+        text.extend_from_slice(b"\n  }");
+        self.write_new(ANNOTATIONS, &text)
     }
 
     pub(crate) fn filter(&self) -> Result<Option<Vec<u8>>> {
