@@ -47,7 +47,7 @@ fn source(t: &Test) -> Result<(std::path::PathBuf, HostMount)> {
 }
 
 /// Owners of files as the container sees them.
-fn owners(t: &Test, bundle: &mut Bundle, files: &[&str]) -> Result<Vec<String>> {
+pub(super) fn owners(t: &Test, bundle: &mut Bundle, files: &[&str]) -> Result<Vec<String>> {
     let mut words = vec!["/bin/payload", "stat"];
     words.extend(files);
     let seen = t.run(bundle.args(words))?.ok()?.stdout;

@@ -3,11 +3,12 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, lchown};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use integration::{Bundle, Container, Test, check};
 use rustix::mount::MountFlags;
 use serde_json::json;
 
+use super::id_mapped::owners;
 use super::{HostMount, at, has};
 
 const HOST: u32 = 100_000;
@@ -37,13 +38,6 @@ fn source(t: &Test) -> Result<(String, HostMount)> {
     }
     fs::set_permissions(outer, Permissions::from_mode(0o700))?;
     Ok((source.to_string_lossy().into_owned(), inner))
-}
-
-fn owners(t: &Test, bundle: &mut Bundle, files: &[&str]) -> Result<Vec<String>> {
-    let mut words = vec!["/bin/payload", "stat"];
-    words.extend(files);
-    let seen = t.run(bundle.args(words))?.ok()?.stdout;
-    seen.lines().map(|line| line.rsplit(' ').next().map(str::to_owned).context("an owner")).collect()
 }
 
 #[test]

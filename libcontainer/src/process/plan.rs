@@ -202,15 +202,11 @@ fn environment(list: &[String], listen_fds: u32, found: &mut Findings) -> Enviro
     // that collide slows down only the container that they are for, so the hash needs no random seed.
     let mut last: HashMap<&str, usize, BuildHasherDefault<DefaultHasher>> =
         HashMap::with_capacity_and_hasher(list.len(), Default::default());
-    let mut counts = vec![false; list.len()];
     for (i, entry) in list.iter().enumerate() {
         // the value may be a secret: only what stands before it is named
         let why = match entry.split_once('=') {
             Some((key, _)) if !key.is_empty() => {
-                counts[i] = true;
-                if let Some(earlier) = last.insert(key, i) {
-                    counts[earlier] = false;
-                }
+                last.insert(key, i);
                 continue;
             }
             Some(_) => "the name is empty",
@@ -219,7 +215,9 @@ fn environment(list: &[String], listen_fds: u32, found: &mut Findings) -> Enviro
         found.invalid(Item("process.env", i), format!("process.env: invalid environment variable: {why}"));
     }
     let mut environment = Environment { list: Vec::with_capacity(list.len() + 3), home_is_missing: true, search_path: None };
-    for (i, entry) in list.iter().enumerate().filter(|(i, _)| counts[*i]) {
+    let mut places: Vec<usize> = last.into_values().collect();
+    places.sort_unstable();
+    for (i, entry) in places.into_iter().filter_map(|i| Some((i, list.get(i)?))) {
         let Some((key, value)) = entry.split_once('=') else { continue };
         if listen_fds > 0 && matches!(key, "LISTEN_FDS" | "LISTEN_PID") {
             continue;
