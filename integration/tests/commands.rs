@@ -30,6 +30,9 @@ fn version_as_go_runc_and_docker_parse_it() {
 #[test]
 fn features_as_containerd_and_crio_read_them() {
     check(|t| {
+        if t.differs("crun<1.10", "has no such command") {
+            return Ok(());
+        }
         let output = t.runtime(["features"])?.ok()?;
         // CRI-O parses both streams as one
         assert_eq!(output.stderr, "");
@@ -52,6 +55,86 @@ fn features_as_containerd_and_crio_read_them() {
         all("/linux/seccomp/operators", &["SCMP_CMP_EQ", "SCMP_CMP_MASKED_EQ"])?;
         ensure!(features["linux"]["seccomp"]["enabled"] == true && features["linux"]["cgroup"]["v1"] == true, "{features}");
         ensure!(features["linux"]["cgroup"]["v2"] == true, "{features}");
+        Ok(())
+    });
+}
+
+/// Each key of the specification's features-schema.json and features-linux.json, and the form of its value: `version`, `bool`,
+/// `string`s by key (`map`), or a list of strings that each begin so.
+const FEATURES: [(&str, &str); 28] = [
+    ("/ociVersionMin", "version"),
+    ("/ociVersionMax", "version"),
+    ("/hooks", "list:"),
+    ("/mountOptions", "list:"),
+    ("/annotations", "map"),
+    ("/potentiallyUnsafeConfigAnnotations", "list:"),
+    ("/linux/namespaces", "list:"),
+    ("/linux/capabilities", "list:CAP_"),
+    ("/linux/cgroup/v1", "bool"),
+    ("/linux/cgroup/v2", "bool"),
+    ("/linux/cgroup/systemd", "bool"),
+    ("/linux/cgroup/systemdUser", "bool"),
+    ("/linux/cgroup/rdma", "bool"),
+    ("/linux/seccomp/enabled", "bool"),
+    ("/linux/seccomp/actions", "list:SCMP_ACT_"),
+    ("/linux/seccomp/operators", "list:SCMP_CMP_"),
+    ("/linux/seccomp/archs", "list:SCMP_ARCH_"),
+    ("/linux/seccomp/knownFlags", "list:SECCOMP_FILTER_FLAG_"),
+    ("/linux/seccomp/supportedFlags", "list:SECCOMP_FILTER_FLAG_"),
+    ("/linux/apparmor/enabled", "bool"),
+    ("/linux/selinux/enabled", "bool"),
+    ("/linux/intelRdt/enabled", "bool"),
+    // of the text (features-linux.md), which the schema lags behind
+    ("/linux/intelRdt/schemata", "bool"),
+    ("/linux/intelRdt/monitoring", "bool"),
+    ("/linux/memoryPolicy/modes", "list:MPOL_"),
+    ("/linux/memoryPolicy/flags", "list:MPOL_F_"),
+    ("/linux/mountExtensions/idmap/enabled", "bool"),
+    ("/linux/netDevices/enabled", "bool"),
+];
+
+fn has_form(value: &Value, form: &str) -> bool {
+    match form.split_once(':') {
+        Some((_, begin)) => value.as_array().is_some_and(|list| {
+            list.iter().all(|item| item.as_str().is_some_and(|text| text.len() > begin.len() && text.starts_with(begin)))
+        }),
+        None => match form {
+            "bool" => value.is_boolean(),
+            "map" => value.as_object().is_some_and(|map| map.values().all(Value::is_string)),
+            _ => value.as_str().is_some_and(|text| {
+                let numbers = text.split(['-', '+']).next().unwrap_or_default();
+                numbers.split('.').filter(|part| part.parse::<u32>().is_ok()).count() == 3
+            }),
+        },
+    }
+}
+
+/// The pointers to all values in `value` that are no object, and to the annotations.
+fn leaves(value: &Value, at: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Object(map) if at != "/annotations" => map.iter().for_each(|(key, value)| leaves(value, &format!("{at}/{key}"), found)),
+        _ => found.push(at.to_owned()),
+    }
+}
+
+#[test]
+fn features_have_the_keys_and_types_of_the_schema() {
+    check(|t| {
+        if t.differs("crun<1.10", "has no such command") {
+            return Ok(());
+        }
+        let features = t.runtime(["features"])?.ok()?.json()?;
+        for (pointer, form) in FEATURES {
+            match features.pointer(pointer) {
+                Some(value) => ensure!(has_form(value, form), "{pointer} is no {form}: {value}"),
+                // absent means unknown, which the schema allows
+                None => ensure!(t.runtime.kind != "masu", "no {pointer}: {features}"),
+            }
+        }
+        let mut found = Vec::new();
+        leaves(&features, "", &mut found);
+        found.retain(|pointer| !FEATURES.iter().any(|(known, _)| known == pointer));
+        ensure!(found.is_empty(), "keys that the schema does not have: {found:?}");
         Ok(())
     });
 }

@@ -1,12 +1,16 @@
-//! Flags that one peer alone has, and masu too: crun's expressions, its way without cgroups and its logs, and users by name.
+//! Flags that one peer alone has, and masu too: crun's expressions, its way without cgroups and its logs, runc's sockets for
+//! pidfds, and users by name.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use integration::terminal::ConsoleSocket;
 use integration::{Container, Test, cgroups, check};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::{Pid, WaitOptions, waitpid};
 use serde_json::json;
 
 fn sleeper(t: &Test) -> Result<Container<'_>> {
@@ -170,6 +174,55 @@ fn several_cgroups_for_one_exec() {
         if !t.differs("runc<1.2", "lets the last of two win") {
             container.exec(&["--cgroup", "memory:a", "--cgroup", "memory:b"], ["/bin/true"])?.fails_with("specified multiple times")?;
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_config_by_another_name() {
+    check(|t| {
+        if t.differs("runc", "has no --config") {
+            return Ok(());
+        }
+        let mut bundle = t.bundle()?;
+        bundle.args(["/bin/payload", "exit", "9"]).write()?;
+        let (plain, other) = (bundle.path().join("config.json"), bundle.path().join("other.json"));
+        fs::rename(&plain, &other)?;
+        let path = bundle.path().to_string_lossy().into_owned();
+        for flag in ["--config", "-f"] {
+            t.runtime(["run", "--bundle", &path, flag, &other.to_string_lossy(), &t.new_id()])?.exits(9)?;
+        }
+        t.runtime(["run", "--bundle", &path, &t.new_id()])?.exits(1)?.fails_with("config.json")?;
+        Ok(())
+    });
+}
+
+/// The pid that the pidfd is of which comes through `socket`.
+fn pid_received(socket: &ConsoleSocket) -> Result<String> {
+    let (fd, _) = socket.receive_with_payload()?;
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+    Ok(info.lines().find_map(|line| line.strip_prefix("Pid:")).context("a pidfd")?.trim().to_owned())
+}
+
+#[test]
+fn a_socket_gets_the_pidfd_of_init_and_of_an_exec() {
+    check(|t| {
+        if t.differs("crun", "has an annotation for it") || t.differs("runc<1.2", "has no --pidfd-socket") {
+            return Ok(());
+        }
+        let path = t.path().join("pidfd.sock");
+        let socket = ConsoleSocket::at(path.clone())?;
+        let mut bundle = t.bundle()?;
+        bundle.args(["/bin/sleep"]);
+        let container = Container::make(t, &bundle, "create", |c| _ = c.arg("--pidfd-socket").arg(&path))?;
+        assert_eq!(pid_received(&socket)?, container.pid.as_raw_nonzero().to_string());
+        container.command("start")?.ok()?;
+        let (path, pid_file) = (path.to_string_lossy(), t.path().join("pid"));
+        container.exec(&["--detach", "--pid-file", &pid_file.to_string_lossy(), "--pidfd-socket", &path], ["/bin/true"])?.ok()?;
+        let pid = fs::read_to_string(&pid_file)?;
+        assert_eq!(pid_received(&socket)?, pid);
+        waitpid(Pid::from_raw(pid.parse()?), WaitOptions::empty())?;
+        container.exec(&["--pidfd-socket", "/nowhere"], ["/bin/true"])?.exits(255)?.fails_with("/nowhere")?;
         Ok(())
     });
 }
