@@ -86,7 +86,7 @@ detached() {
     run -d -- one sh -c 'trap "exit 5" TERM; while :; do sleep 0.1; done'
     equal "$(status_of one)" RUNNING
     # the shim keeps the state of the runtime in its own folder
-    c task ps one | grep -q "^[0-9]"
+    c task ps one | grep "^[0-9]" >/dev/null
 }
 
 exec_one() {
@@ -174,7 +174,7 @@ limits() {
 
 privileges() {
     # older ones have no flag for it
-    ! c run --help | grep -q -e --user || equal "$(run --rm --user 1000:1000 -- user id -u)" 1000
+    ! c run --help | grep -e --user >/dev/null || equal "$(run --rm --user 1000:1000 -- user id -u)" 1000
     contains "$(run --rm --privileged -- priv grep CapBnd /proc/self/status)" ffff
     exits 1 run --rm --read-only -- ro touch /new
     contains "$said" "Read-only file system"

@@ -1,0 +1,386 @@
+#!/bin/bash
+# cri.sh RUNTIME [SHIM]: containerd of this machine's packages, whose CRI (what the kubelet calls) makes pods under its stock
+# runc shim with RUNTIME (a path or a name) as BinaryName, or under the shim SHIM (a path to containerd-shim-masu-v2). The
+# client is curl: a call of gRPC is one message in a POST. The CNI plugin is made here too, and gives pods nothing but a
+# loopback; images are made here, nothing is pulled.
+# One line for each check: ok, FAIL or SKIP; then the counts. KEEP_LOG=FILE keeps the log of the daemon. PROBES=N execs as
+# probes do it, ten a second (default 100).
+. "$(dirname "$0")/prepare.sh"
+RUNTIME=$(runtime_path "${1:?runtime}") || exit
+SHIM=${2:-}
+[ -z "$SHIM" ] || SHIM=$(runtime_path "$SHIM") || exit
+: "${PROBES:=100}"
+if [ -z "${OWN_WORLD:-}" ]; then
+    need containerd containerd
+    need ctr containerd
+    need busybox busybox-static
+    need ip iproute2
+    need curl curl
+    need protoc protobuf-compiler
+fi
+if [ -e /sys/fs/cgroup/cgroup.controllers ] && ! grep -qw cpu /sys/fs/cgroup/cgroup.controllers; then
+    skip "all of CRI" "it sets CPU shares, and this view of the cgroups has no controller for them"
+    summary
+    exit
+fi
+own_world "$0" "$@"
+settle
+
+export PATH=$SCRATCH/bin:/usr/sbin:/usr/bin:$PATH CONTAINERD_ADDRESS=$SCRATCH/containerd.sock CONTAINERD_NAMESPACE=k8s.io
+HERE=$(realpath "$(dirname "$0")")
+major=$(containerd --version | cut -d' ' -f3 | cut -d. -f1)
+handler() {
+    printf '[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.%s]\n' "$1"
+    if [ -n "$SHIM" ]; then
+        echo 'runtime_type = "io.containerd.masu.v2"'
+    else
+        echo 'runtime_type = "io.containerd.runc.v2"'
+        printf '[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.%s.options]\nBinaryName = "%s"\n' "$1" "$RUNTIME"
+    fi
+}
+{
+    cat <<TOML
+version = 2
+root = "$SCRATCH/data"
+state = "$SCRATCH/state"
+[grpc]
+  address = "$CONTAINERD_ADDRESS"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "example.org/pause:latest"
+  # a machine may not let us lower it
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  default_runtime_name = "tested"
+[plugins."io.containerd.grpc.v1.cri".cni]
+  bin_dir = "$SCRATCH/cni"
+  conf_dir = "$SCRATCH/cni"
+TOML
+    handler tested
+} >"$SCRATCH/config.toml"
+[ -z "$SHIM" ] || ln -s "$SHIM" "$SCRATCH/bin/containerd-shim-masu-v2"
+mkdir -p "$SCRATCH/cni"
+echo '{"cniVersion": "0.4.0", "name": "none", "plugins": [{"type": "loopback"}]}' >"$SCRATCH/cni/10-none.conflist"
+cat >"$SCRATCH/cni/loopback" <<'PLUGIN'
+#!/bin/sh
+case $CNI_COMMAND in
+VERSION) echo '{"cniVersion": "0.4.0", "supportedVersions": ["0.3.1", "0.4.0"]}' ;;
+ADD) nsenter --net="$CNI_NETNS" ip link set lo up
+    echo '{"cniVersion": "0.4.0", "interfaces": [{"name": "'"$CNI_IFNAME"'", "sandbox": "'"$CNI_NETNS"'"}], "ips": [{"version": "4", "interface": 0, "address": "127.0.0.1/8"}]}' ;;
+esac
+PLUGIN
+chmod 755 "$SCRATCH/cni/loopback"
+serve() {
+    containerd --config "$SCRATCH/config.toml" --log-level debug >>"$SCRATCH/log" 2>&1 &
+    echo $! >"$SCRATCH/pid"
+    # it is not said when it is killed
+    disown
+}
+serve
+finish() {
+    kill "$(cat "$SCRATCH/pid")" 2>/dev/null
+    until_true no_daemon
+    [ -z "${KEEP_LOG:-}" ] || cp "$SCRATCH/log" "$KEEP_LOG"
+}
+no_daemon() { ! kill -0 "$(cat "$SCRATCH/pid")"; }
+
+# encode METHOD TEXT: the body of a call
+encode() {
+    local message
+    message=$(mktemp "$SCRATCH/message.XXXXXX")
+    echo "$2" | protoc -I "$HERE" --encode="runtime.v1.$1Request" cri.proto >"$message"
+    # not compressed, and the length, most significant byte first
+    printf "$(printf '\\x00\\x%02x\\x%02x\\x%02x\\x%02x' $(($(stat -c %s "$message") >> 24 & 255)) $(($(stat -c %s "$message") >> 16 & 255)) \
+        $(($(stat -c %s "$message") >> 8 & 255)) $(($(stat -c %s "$message") & 255)))"
+    cat "$message"
+    rm "$message"
+}
+# post METHOD BODY ANSWER: makes a call with files; what went wrong is said
+post() {
+    curl -sS --http2-prior-knowledge --max-time 60 --unix-socket "$CONTAINERD_ADDRESS" -H 'content-type: application/grpc' -H 'te: trailers' \
+        --data-binary "@$2" -o "$3" -D "$3.headers" "http://localhost/runtime.v1.RuntimeService/$1" || return 1
+    tr -d '\r' <"$3.headers" | grep -x 'grpc-status: 0' >/dev/null || { grep -i '^grpc-' "$3.headers" >&2; return 1; }
+}
+# cri METHOD TEXT: a call in protobuf's text form, and the answer
+cri() {
+    local file code=0
+    file=$(mktemp "$SCRATCH/call.XXXXXX")
+    encode "$1" "${2:-}" >"$file"
+    post "$1" "$file" "$file.answer" && tail -c +6 "$file.answer" | protoc -I "$HERE" --decode="runtime.v1.$1Response" cri.proto || code=1
+    rm -f "$file" "$file".*
+    return $code
+}
+# of NAME: the value of that field of an answer on standard input
+of() { sed -nE "s/^ *$1: \"?([^\"]*)\"?\$/\1/p" | head -n 1; }
+
+if ! until_true cri Version; then
+    tail -n 5 "$SCRATCH/log"
+    finish
+    exit 1
+fi
+echo "# containerd $(containerd --version | cut -d' ' -f3), CRI, ${SHIM:+shim $SHIM, }runtime $RUNTIME: $("$RUNTIME" --version | head -n 1)"
+
+# image NAME ENTRYPOINT: an image of the root file system
+image() {
+    local dir=$SCRATCH/image-$1 arch=amd64
+    [ "$(uname -m)" = x86_64 ] || arch=arm64
+    mkdir -p "$dir"
+    tar -C "$SCRATCH/rootfs" -cf "$dir/layer.tar" .
+    echo "{\"architecture\":\"$arch\",\"os\":\"linux\",\"config\":{\"Env\":[\"PATH=/bin\"],\"Entrypoint\":[$2]},\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"sha256:$(sha256sum "$dir/layer.tar" | cut -d' ' -f1)\"]}}" >"$dir/config.json"
+    echo "[{\"Config\":\"config.json\",\"RepoTags\":[\"example.org/$1:latest\"],\"Layers\":[\"layer.tar\"]}]" >"$dir/manifest.json"
+    tar -C "$dir" -cf "$dir.tar" manifest.json config.json layer.tar
+    ctr image import "$dir.tar" >/dev/null
+}
+make_rootfs "$SCRATCH/rootfs"
+image pause '"/bin/sleep", "1000000"' && image box '' || { echo "no image"; finish; exit 1; }
+
+pod_config() {
+    echo "metadata { name: '$1' uid: '$1' namespace: 'default' } $([ "${NETWORK:-}" = NODE ] || echo "hostname: '$1-host'") log_directory: '$SCRATCH/logs/$1'
+        linux { cgroup_parent: '/$GROUP' security_context { namespace_options { network: ${NETWORK:-POD} pid: ${2:-CONTAINER} } } }"
+}
+# pod NAME [PID-MODE]: makes it; its id
+pod() { cri RunPodSandbox "config { $(pod_config "$@") } runtime_handler: '$HANDLER'" | of pod_sandbox_id; }
+# container POD NAME LIMIT COMMAND...: makes and starts it, with a limit of memory or 0; its id
+container() {
+    local pod=$1 name=$2 limit=$3 id words=
+    shift 3
+    for word in "$@"; do words="$words command: '$(printf %s "$word" | sed "s/'/\\\\'/g")'"; done
+    id=$(cri CreateContainer "pod_sandbox_id: '$(cat "$SCRATCH/$pod.pod")' sandbox_config { $(pod_config "$pod" "${MODE:-CONTAINER}") }
+        config { metadata { name: '$name' } image { image: 'example.org/box:latest' } $words log_path: '$name.log'
+            linux { resources { memory_limit_in_bytes: $limit }
+                security_context { namespace_options { network: ${NETWORK:-POD} pid: ${MODE:-CONTAINER} } } } }" | of container_id)
+    [ -n "$id" ]
+    echo "$id" >"$SCRATCH/$name.id"
+    cri StartContainer "container_id: '$id'"
+}
+id() { cat "$SCRATCH/$1.id"; }
+status_of() { cri ContainerStatus "container_id: '$(id "$1")'"; }
+has_ended() { [ "$(status_of "$1" | of state)" = CONTAINER_EXITED ]; }
+runs() { [ "$(status_of "$1" | of state)" = CONTAINER_RUNNING ]; }
+# run_in NAME COMMAND...: exec as a probe does it
+run_in() {
+    local name=$1 words=
+    shift
+    for word in "$@"; do words="$words cmd: '$(printf %s "$word" | sed "s/'/\\\\'/g")'"; done
+    cri ExecSync "container_id: '$(id "$name")' $words timeout: 5"
+}
+remove() { cri StopContainer "container_id: '$(id "$1")' timeout: 0" && cri RemoveContainer "container_id: '$(id "$1")'"; }
+# the shims, or that of POD: a worker of a shim is younger
+shims() {
+    local p
+    for p in /proc/[0-9]*; do
+        case $(tr '\0' ' ' 2>/dev/null <"$p/cmdline") in *containerd-shim*" -id "*"${1:+$(cat "$SCRATCH/$1.pod")}"*) echo "${p#/proc/}" ;; esac
+    done | sort -n
+}
+shim_of() { shims "$1" | head -n 1; }
+# processes that sleep for as long as the pause image does
+pauses() { grep -lz "^1000000$" /proc/[0-9]*/cmdline 2>/dev/null | wc -l; }
+
+status() { contains "$(cri Status | tr -d '\n ')" 'type:"RuntimeReady"status:true'; }
+
+two_containers() {
+    pod one >"$SCRATCH/one.pod"
+    equal "$(cri PodSandboxStatus "pod_sandbox_id: '$(cat "$SCRATCH/one.pod")'" | of created_at | wc -l)" 1
+    container one main 0 sh -c 'trap "exit 5" TERM; echo to stdout; echo to stderr >&2; while :; do sleep 0.1; done'
+    container one side 67108864 sleep 1000
+    runs main && runs side
+    until_true eval '[ "$(shims | wc -l)" = 1 ]'
+    equal "$(pauses)" 1
+}
+
+exec_sync() {
+    equal "$(run_in main echo inside | of stdout)" 'inside\n'
+    equal "$(run_in main sh -c 'echo oops >&2; exit 9' | tr -d '\n')" 'stderr: "oops\n"exit_code: 9'
+    exits 1 run_in main /no/such
+    # the pod's own, and its host name
+    equal "$(run_in main readlink /proc/self/ns/ipc)" "$(run_in side readlink /proc/self/ns/ipc)"
+    equal "$(run_in side hostname | of stdout)" 'one-host\n'
+    [ "$(run_in main readlink /proc/1/ns/pid)" != "$(run_in side readlink /proc/1/ns/pid)" ]
+    # what takes too long is ended
+    exits 1 cri ExecSync "container_id: '$(id side)' cmd: 'sleep' cmd: '77' timeout: 1"
+    contains "$said" "timeout 1s exceeded"
+    until_true eval '! grep -lqz "^77$" /proc/[0-9]*/cmdline'
+}
+
+logs() {
+    until_true grep -q stderr "$SCRATCH/logs/one/main.log"
+    equal "$(cut -d' ' -f2- "$SCRATCH/logs/one/main.log" | sort | tr '\n' ,)" "stderr F to stderr,stdout F to stdout,"
+}
+
+stats() {
+    local seen
+    seen=$(cri ContainerStats "container_id: '$(id side)'" | tr -d '\n ')
+    contains "$seen" 'usage_core_nano_seconds{value:'
+    [ "$MEMORY" != yes ] || contains "$seen" 'working_set_bytes{value:'
+}
+
+# as the kubelet does it: the same command, ten times a second
+probes() {
+    local i begin now before after
+    encode ExecSync "container_id: '$(id main)' cmd: 'cat' cmd: '/etc/passwd' timeout: 5" >"$SCRATCH/probe"
+    encode ExecSync "container_id: '$(id side)' cmd: 'true' timeout: 5" >"$SCRATCH/probe2"
+    before=$(memory)
+    begin=$(date +%s%N)
+    for ((i = 0; i < PROBES; i++)); do
+        local body=$SCRATCH/probe
+        [ $((i % 2)) = 0 ] || body=${body}2
+        post ExecSync "$body" "$SCRATCH/probed" || { echo "probe $i failed"; return 1; }
+        # an exit code of 0 is not sent
+        ! tail -c +6 "$SCRATCH/probed" | protoc -I "$HERE" --decode=runtime.v1.ExecSyncResponse cri.proto | grep exit_code || { echo "probe $i"; return 1; }
+        now=$((begin + (i + 1) * 100000000 - $(date +%s%N)))
+        [ $now -le 0 ] || sleep "$(printf '0.%09d' $now)"
+    done
+    after=$(memory)
+    echo "$PROBES probes in $((($(date +%s%N) - begin) / 1000000000)) s; the shim had $before KiB of its own, and has $after" >>"$SCRATCH/notes"
+    [ -z "$SHIM" ] || [ "$after" -le $((before + 64)) ] || { echo "the shim grew from $before to $after KiB"; return 1; }
+}
+memory() { awk '/^Private_(Clean|Dirty)/ { n += $2 } END { print n }' "/proc/$(shim_of one)/smaps_rollup"; }
+
+codes() {
+    container one zero 0 true
+    until_true has_ended zero
+    equal "$(status_of zero | of reason)" Completed
+    container one other 0 sh -c 'exit 1'
+    until_true has_ended other
+    equal "$(status_of other | grep -E 'exit_code|reason' | tr -d '\n')" '  exit_code: 1  reason: "Error"'
+    remove zero && remove other
+    exits 1 container one missing 0 /no/such
+    cri RemoveContainer "container_id: '$(id missing)'"
+}
+
+oom_killed() {
+    container one oom 16777216 sh -c 'x=0123456789abcdef; while :; do x=$x$x; done'
+    until_true has_ended oom
+    equal "$(status_of oom | grep -E 'exit_code|reason' | tr -d '\n')" '  exit_code: 137  reason: "OOMKilled"'
+    remove oom
+}
+
+update() {
+    cri UpdateContainerResources "container_id: '$(id side)' linux { memory_limit_in_bytes: 134217728 }"
+    local file
+    file=$(run_in side sh -c 'cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes' | of stdout)
+    equal "$file" '134217728\n'
+}
+
+grace() {
+    local begin=$SECONDS
+    cri StopContainer "container_id: '$(id main)' timeout: 20"
+    [ $((SECONDS - begin)) -lt 15 ]
+    equal "$(status_of main | of exit_code)" 5
+    container one deaf 0 sh -c 'trap "" TERM; echo ready; while :; do sleep 0.1; done'
+    until_true grep -q ready "$SCRATCH/logs/one/deaf.log"
+    begin=$SECONDS
+    cri StopContainer "container_id: '$(id deaf)' timeout: 2"
+    [ $((SECONDS - begin)) -ge 2 ]
+    equal "$(status_of deaf | of exit_code)" 137
+    remove deaf && remove main
+}
+
+restart() {
+    container one lasts 0 sh -c 'i=0; while :; do echo $i; i=$((i+1)); sleep 0.1; done'
+    container one ends 0 sh -c 'sleep 1; exit 6'
+    kill -9 "$(cat "$SCRATCH/pid")"
+    until_true no_daemon
+    sleep 1.5
+    serve
+    until_true cri Version
+    until_true runs lasts
+    equal "$(run_in lasts echo again | of stdout)" 'again\n'
+    until_true has_ended ends
+    # containerd 2 takes a container without processes for one of a leaked shim, whatever the shim says
+    case $major-$(status_of ends | of exit_code) in 1-6 | 2-6 | 2-255) ;; *) status_of ends; return 1 ;; esac
+    remove lasts && remove ends
+}
+
+# the containers of a pod reach each other at localhost, and not the host, whose network another pod has
+networks() {
+    container one web 0 httpd -f -p 80 -h /www
+    until_true eval 'run_in side wget -q -O - http://127.0.0.1/ | grep "a page"'
+    exits 1 busybox wget -q -O - http://127.0.0.1/
+    remove web
+    local NETWORK=NODE
+    pod host >"$SCRATCH/host.pod"
+    container host onhost 0 sleep 1000
+    equal "$(run_in onhost readlink /proc/self/ns/net | of stdout)" "$(readlink /proc/self/ns/net)\\n"
+    remove_pod host
+}
+
+shared_pids() {
+    MODE=POD
+    pod shared POD >"$SCRATCH/shared.pod"
+    container shared first 0 sleep 1111
+    container shared second 0 sleep 2222
+    contains "$(run_in first ps)" "sleep 2222"
+    remove first
+    runs second
+    equal "$(run_in second echo on | of stdout)" 'on\n'
+    remove_pod shared
+}
+
+# the pod is ended with what runs in it
+remove_pod() {
+    cri StopPodSandbox "pod_sandbox_id: '$(cat "$SCRATCH/$1.pod")'"
+    contains "$(cri PodSandboxStatus "pod_sandbox_id: '$(cat "$SCRATCH/$1.pod")'")" SANDBOX_NOTREADY
+    cri RemovePodSandbox "pod_sandbox_id: '$(cat "$SCRATCH/$1.pod")'"
+}
+
+shim_dies() {
+    pod doomed >"$SCRATCH/doomed.pod"
+    container doomed orphan 0 sleep 1000
+    kill -9 "$(shim_of doomed)"
+    until_true has_ended orphan
+    [ "$(status_of orphan | of exit_code)" != 0 ]
+    remove_pod doomed
+}
+
+many_at_once() {
+    pod crowd >"$SCRATCH/crowd.pod"
+    local i
+    for i in $(seq 12); do container crowd "c$i" 0 sh -c "exit $i" & done
+    wait
+    for i in $(seq 12); do
+        until_true has_ended "c$i"
+        equal "$(status_of "c$i" | of exit_code)" "$i"
+    done
+    remove_pod crowd
+}
+
+cgroups() { find /sys/fs/cgroup/"$GROUP" /sys/fs/cgroup/*/"$GROUP" -mindepth 1 -type d 2>/dev/null | tr '\n' ' ' || true; }
+nothing_left() {
+    remove_pod one
+    until_true eval '[ -z "$(shims)" ]'
+    equal "$(cgroups)" ""
+    equal "$(find /run/containerd/runc /run/containerd/masu -mindepth 2 ! -name .empty-directory 2>/dev/null | tr '\n' ' ' || true)" ""
+    equal "$(grep -c "$SCRATCH/state" /proc/self/mountinfo || true)" 0
+    equal "$(ls /run/containerd/s)" ""
+}
+
+if [ -e /sys/fs/cgroup/memory ] || grep -qw memory /sys/fs/cgroup/cgroup.controllers 2>/dev/null; then MEMORY=yes; else MEMORY=no; fi
+all() {
+    HANDLER=$1
+    try "$2: two containers under one shim" two_containers
+    try "$2: exec, its output, its code, its end in time" exec_sync
+    try "$2: logs" logs
+    try "$2: stats" stats
+    try "$2: probes, ten a second" probes
+    try "$2: the networks of pods and of the host" networks
+    try "$2: codes 0, 1, and of a missing program" codes
+    if [ $MEMORY = yes ]; then
+        try "$2: 137, OOMKilled" oom_killed
+        try "$2: limits changed" update
+    else
+        skip "$2: 137, OOMKilled" "no memory controller"
+        skip "$2: limits changed" "no memory controller"
+    fi
+    try "$2: stop with a grace period" grace
+    try "$2: containerd killed and started again" restart
+    try "$2: one pid namespace for the pod" shared_pids
+    try "$2: twelve containers at once" many_at_once
+    try "$2: the shim killed" shim_dies
+    try "$2: nothing is left" nothing_left
+}
+try "the runtime is ready" status
+all tested "pod"
+sed 's/^/# /' "$SCRATCH/notes" 2>/dev/null
+finish
+summary
