@@ -14,12 +14,16 @@ mod mounts;
 mod namespaces;
 #[path = "bad_input/process.rs"]
 mod process;
+#[path = "bad_input/rare.rs"]
+mod rare;
 #[path = "bad_input/resources.rs"]
 mod resources;
 #[path = "bad_input/root.rs"]
 mod root;
 #[path = "bad_input/seccomp.rs"]
 mod seccomp;
+#[path = "bad_input/states.rs"]
+mod states;
 #[path = "bad_input/text.rs"]
 mod text;
 #[path = "bad_input/types.rs"]

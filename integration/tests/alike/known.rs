@@ -47,6 +47,7 @@ pub(crate) const KNOWN: &[(&str, &[&str], &str)] = &[
     ),
     ("crun", &[" mounts /", "nosymfollow"], "crun adds nosymfollow to some mounts that are read-only"),
     ("crun", &[" mounts /", r#"under the peer "a mask"#], "crun masks first and then makes paths, and masks, read-only"),
+    ("crun", &[" mounts /", " and ", ": null, under the peer {"], "crun masks first and then makes paths, and masks, read-only"),
     ("crun", &[" mounts /", r#""ro""#, "under the peer null"], "crun masks first and then makes paths, and masks, read-only"),
     (
         "*",
