@@ -15,7 +15,8 @@ use crate::procfs::unescape;
 /// Where a host with nothing but v2 mounts it; everything relies on it.
 const UNIFIED: &str = "/sys/fs/cgroup";
 
-/// The v1 hierarchies that a container joins, in the order in which it does: cpuset first, for it may refuse.
+/// The v1 hierarchies that a container joins, in the order in which it does: cpuset first, for it may refuse. Those that have
+/// no more than a name come after them.
 const V1_CONTROLLERS: [&str; 15] = [
     "cpuset",
     "devices",
@@ -39,6 +40,8 @@ const V1_CONTROLLERS: [&str; 15] = [
 pub struct Layout {
     pub(super) v1: Vec<Mount>,
     pub(super) v2: Option<Mount>,
+    /// The controllers of v2 with blanks between, if they were asked for.
+    pub(super) available: Option<String>,
 }
 
 /// One hierarchy.
@@ -73,7 +76,7 @@ impl Layout {
 
     /// No hierarchy at all: the container stays in the caller's cgroup.
     pub fn none() -> Layout {
-        Layout { v1: Vec::new(), v2: None }
+        Layout { v1: Vec::new(), v2: None, available: None }
     }
 
     /// The cgroups that a process is in, without those that are the root of their hierarchy.
@@ -93,7 +96,8 @@ impl Layout {
 
     /// The layout of a host with only v2, mounted at `dir`. `proc_cgroup` is what /proc/self/cgroup says.
     pub fn unified(dir: &str, proc_cgroup: &[u8]) -> Layout {
-        Layout { v1: Vec::new(), v2: Some(Mount { controllers: String::new(), dir: dir.into(), own: own_cgroup(proc_cgroup, "") }) }
+        let mount = Mount { controllers: String::new(), dir: dir.into(), own: own_cgroup(proc_cgroup, "") };
+        Layout { v1: Vec::new(), v2: Some(mount), available: None }
     }
 
     /// The layout that a mount table and /proc/self/cgroup describe.
@@ -111,25 +115,26 @@ impl Layout {
                 }
                 continue;
             }
-            let ours: Vec<usize> = (0..V1_CONTROLLERS.len())
-                .filter(|i| V1_CONTROLLERS.get(*i).is_some_and(|c| found.options.split(',').any(|o| o == *c)))
-                .collect();
-            let Some(&first) = ours.first() else { continue };
-            let names: Vec<&str> = ours.iter().filter_map(|i| V1_CONTROLLERS.get(*i).copied()).collect();
-            match v1.iter_mut().find(|(i, _)| *i == first) {
+            let options = || found.options.split(',');
+            let known = V1_CONTROLLERS.iter().enumerate().filter(|(_, c)| options().any(|o| o == **c)).map(|(i, c)| (i, *c));
+            let named = options().filter(|o| o.starts_with("name=") && !V1_CONTROLLERS.contains(o)).map(|o| (V1_CONTROLLERS.len(), o));
+            let (places, names): (Vec<usize>, Vec<&str>) = known.chain(named).unzip();
+            let (Some(place), Some(name)) = (places.first(), names.first()) else { continue };
+            let controllers = names.join(",");
+            match v1.iter_mut().find(|(_, m)| m.controllers == controllers) {
                 // a hierarchy may be mounted several times: the usual place, else the first
                 Some((_, m)) if !m.dir.starts_with(UNIFIED) && found.dir.starts_with(UNIFIED) => {
-                    *m = found.into_mount(names.join(","), proc_cgroup, names[0])
+                    *m = found.into_mount(controllers, proc_cgroup, name)
                 }
                 Some(_) => {}
-                None => v1.push((first, found.into_mount(names.join(","), proc_cgroup, names[0]))),
+                None => v1.push((*place, found.into_mount(controllers, proc_cgroup, name))),
             }
         }
         v1.sort_by_key(|(i, _)| *i);
         if v1.is_empty() && v2.is_none() {
             return Err(Error::unsupported("no cgroup file system is mounted"));
         }
-        Ok(Layout { v1: v1.into_iter().map(|(_, m)| m).collect(), v2 })
+        Ok(Layout { v1: v1.into_iter().map(|(_, m)| m).collect(), v2, available: None })
     }
 
     /// Whether there is nothing but v2.
@@ -137,11 +142,14 @@ impl Layout {
         self.v1.is_empty()
     }
 
-    /// The controllers of v2, where there is nothing else; `None` where that cannot be read.
-    pub(crate) fn v2_controllers(&self) -> Option<String> {
-        let mount = self.v2.as_ref().filter(|_| self.is_v2())?;
-        let mount = file::open_mount(&mount.dir, true).ok()?;
-        file::read_short(mount.as_fd(), "cgroup.controllers").ok()
+    /// The same with the controllers of v2, where there is nothing else and they can be read: a plan then tells at once which
+    /// limits cannot be had.
+    pub fn with_controllers(mut self) -> Layout {
+        if let Some(mount) = self.v2.as_ref().filter(|_| self.v1.is_empty()) {
+            let root = file::open_mount(&mount.dir, true);
+            self.available = root.ok().and_then(|root| file::read_short(root.as_fd(), "cgroup.controllers").ok());
+        }
+        self
     }
 
     /// Whether there is v1, and v2 beside it.
@@ -267,6 +275,15 @@ mod tests {
         assert_eq!(layout.v1[0].dir, "/sys/fs/cgroup/pids");
         assert_eq!(layout.v2.as_ref().unwrap().dir, "/sys/fs/cgroup/unified");
         assert!(layout.is_hybrid());
+    }
+
+    #[test]
+    fn a_hierarchy_that_has_only_a_name_is_one_too() {
+        let text = "1 2 0:3 / /sys/fs/cgroup/mine rw - cgroup cgroup rw,xattr,name=mine\n4 2 0:3 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
+            5 2 0:5 / /sys/fs/cgroup/b rw - cgroup cgroup rw,name=b\n6 2 0:6 / /sys/fs/cgroup/x rw - cgroup cgroup rw,debug\n";
+        let layout = Layout::parse(text.as_bytes(), b"7:name=mine:/here\n8:pids:/\n9:name=b:/\n").unwrap();
+        let names: Vec<_> = layout.v1.iter().map(|m| (m.controllers.as_str(), m.own.as_deref())).collect();
+        assert_eq!(names, [("pids", Some("/")), ("name=mine", Some("/here")), ("name=b", Some("/"))]);
     }
 
     #[test]

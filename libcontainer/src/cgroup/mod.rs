@@ -104,11 +104,13 @@ impl Cgroup {
                 check_unused(hierarchy)?;
             }
             if unified {
-                v2::enable_controllers(mount.as_fd(), &place.inner, dir, plan.needs_domain)?;
+                v2::enable_controllers(mount.as_fd(), plan.available.as_deref(), &place.inner, dir, plan.needs_domain)?;
                 v2::attach_devices(dir, &plan.devices, fresh)?;
-            } else if hierarchy.has("devices") {
+            }
+            if hierarchy.has("devices") {
                 v1::write_devices(dir, &plan.devices)?;
-            } else if hierarchy.has("cpuset") {
+            }
+            if hierarchy.has("cpuset") {
                 let planned = |file: &str| plan.settings.iter().any(|s| s.file == file);
                 let wanted: Vec<&str> = ["cpuset.cpus", "cpuset.mems"].into_iter().filter(|f| !planned(f)).collect();
                 v1::inherit_cpuset(dir, place.inner.split('/').count(), &wanted)?;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::devices::Devices;
 use super::layout::{Layout, Mount};
 use super::resources::{self, Missing, Setting};
+use super::v2;
 use crate::dry_run::Node;
 use crate::error::{Error, Result};
 use crate::findings::Findings;
@@ -41,6 +42,8 @@ pub struct CgroupPlan {
     pub(super) devices: Devices,
     /// Whether a limit is asked for that a threaded cgroup cannot have.
     pub(super) needs_domain: bool,
+    /// The controllers of v2, if they were read already; see [`Layout::with_controllers`].
+    pub(super) available: Option<String>,
     paths: Paths,
 }
 
@@ -96,28 +99,25 @@ impl CgroupPlan {
         let resources = resources.unwrap_or(&none);
         let devices = Devices::plan(&resources.devices, found);
         let settings = if layout.is_v2() { resources::v2(resources, found) } else { resources::v1(resources, found) };
-        let none = layout.mounts().next().is_none();
-        if none && !resources.devices.is_empty() {
+        if layout.mounts().next().is_none() && !resources.devices.is_empty() {
             found.warn("linux.resources.devices", "the rules are not in force in a container without a cgroup");
         }
-        for (i, setting) in settings.iter().enumerate() {
+        let mut told: Vec<&str> = Vec::new();
+        for setting in &settings {
             // once for each controller
-            let told = settings.iter().take(i).any(|s| s.controller == setting.controller);
-            if !told && none {
-                let text = format!("cannot set {} limit: the container is to have no cgroup", setting.controller);
-                found.wrong("linux.resources", Error::unsupported(text));
-            } else if !told && !layout.is_v2() && !layout.v1.iter().any(|m| m.has(&setting.controller)) {
-                let text = format!("cannot set {} limit: container could not join or create cgroup", setting.controller);
-                found.wrong("linux.resources", Error::unsupported(text));
+            if let Some(text) = missing(layout, setting).filter(|_| !told.contains(&setting.controller.as_str())) {
+                found.wrong(&setting.asked, Error::unsupported(format!("{}: {text}", setting.asked)));
+                told.push(&setting.controller);
             }
         }
         let paths = paths(&places);
-        CgroupPlan { places, settings, devices, needs_domain: layout.is_v2() && resources::needs_domain(resources), paths }
+        let needs_domain = layout.is_v2() && settings.iter().any(v2::needs_domain);
+        CgroupPlan { places, settings, devices, needs_domain, available: layout.available.clone(), paths }
     }
 
     /// Directories, values and device rules, in their order.
     pub(crate) fn describe(&self) -> Node {
-        let CgroupPlan { places, settings, devices, needs_domain: _, paths: _ } = self;
+        let CgroupPlan { places, settings, devices, needs_domain: _, available: _, paths: _ } = self;
         let text = |text: String| Node::Text(text);
         let file = |s: &Setting| text(format!("{} = {}", s.file, s.value));
         let rules = devices.v1_lines().map(|(allow, rule)| text(format!("{} {rule}", if allow { "allow" } else { "deny" })));
@@ -128,21 +128,29 @@ impl CgroupPlan {
         ])
     }
 
-    /// The controllers without which a limit cannot be had, each once, with the file that needs it.
-    pub(crate) fn needs(&self) -> Vec<(&str, &str)> {
-        let mut needs: Vec<(&str, &str)> = Vec::new();
-        for setting in self.settings.iter().filter(|s| s.missing != Missing::Skip && s.controller != "cgroup") {
-            if !needs.iter().any(|(controller, _)| *controller == setting.controller) {
-                needs.push((&setting.controller, &setting.file));
-            }
-        }
-        needs
-    }
-
     /// The directories, to be recorded before they are made.
     pub fn paths(&self) -> &Paths {
         &self.paths
     }
+}
+
+/// Why a limit cannot be had on this host.
+fn missing(layout: &Layout, s: &Setting) -> Option<String> {
+    let Setting { controller, file, .. } = s;
+    if layout.mounts().next().is_none() {
+        return Some(format!("cannot set {controller} limit: the container is to have no cgroup"));
+    }
+    if !layout.is_v2() {
+        let text = || format!("cannot set {controller} limit: container could not join or create cgroup");
+        return (!layout.v1.iter().any(|m| m.has(controller))).then(text);
+    }
+    let available = layout.available.as_ref()?;
+    if s.missing == Missing::Skip || controller == "cgroup" || available.split_whitespace().any(|c| c == controller) {
+        return None;
+    }
+    // runc's words
+    let start = if s.unified { format!("unified resource {file:?} can't be set: ") } else { format!("cannot set {file}: ") };
+    Some(format!("{start}controller {controller:?} not available in the cgroup v2 of this host"))
 }
 
 fn places(layout: &Layout, id: &str, cgroups_path: &str) -> Result<Vec<Place>> {
@@ -235,7 +243,7 @@ mod tests {
         let plan = |json: &str| CgroupPlan::new(&Layout::none(), "web", "/x", Some(&serde_json::from_str(json).unwrap()));
         assert!(plan(r#"{"devices":[{"allow":false,"access":"rwm"}]}"#).unwrap().paths().is_empty());
         let e = plan(r#"{"pids":{"limit":5}}"#).unwrap_err();
-        assert_eq!(e.to_string(), "cannot set pids limit: the container is to have no cgroup");
+        assert_eq!(e.to_string(), "linux.resources.pids.limit: cannot set pids limit: the container is to have no cgroup");
     }
 
     #[test]
@@ -280,10 +288,26 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_without_its_v2_controller_is_an_error() {
+        let layout = Layout { available: Some("cpu memory pids\n".into()), ..v2("/") };
+        let plan = |json: &str| CgroupPlan::new(&layout, "web", "", Some(&serde_json::from_str(json).unwrap()));
+        for json in
+            [r#"{"memory":{"limit":5000}}"#, r#"{"unified":{"cgroup.max.depth":"1","cpu.weight":"2"}}"#, r#"{"memory":{"limit":-1}}"#]
+        {
+            plan(json).unwrap();
+        }
+        let e = plan(r#"{"cpu":{"cpus":"0"}}"#).unwrap_err();
+        let text = "linux.resources.cpu.cpus: cannot set cpuset.cpus: controller \"cpuset\" not available in the cgroup v2 of this host";
+        assert_eq!((e.kind(), e.to_string().as_str()), (Kind::Unsupported, text));
+        let e = plan(r#"{"unified":{"bogus.max":"1"}}"#).unwrap_err().to_string();
+        assert!(e.contains(r#"["bogus.max"]: unified resource "bogus.max" can't be set: controller "bogus" not available"#), "{e}");
+    }
+
+    #[test]
     fn a_limit_without_its_hierarchy_is_an_error() {
         let r: Resources = serde_json::from_str(r#"{"memory":{"limit":100000}}"#).unwrap();
         let e = CgroupPlan::new(&v1("/"), "web", "", Some(&r)).unwrap_err();
-        assert_eq!(e.to_string(), "cannot set memory limit: container could not join or create cgroup");
+        assert_eq!(e.to_string(), "linux.resources.memory.limit: cannot set memory limit: container could not join or create cgroup");
         let text = "1 2 0:1 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n";
         let layout = Layout::parse(text.as_bytes(), b"1:pids:/\n").unwrap();
         assert_eq!(CgroupPlan::new(&layout, "web", "", None).unwrap_err().to_string(), "mountpoint for devices not found");

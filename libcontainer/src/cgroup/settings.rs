@@ -4,6 +4,7 @@
 
 use std::os::fd::BorrowedFd;
 
+use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use super::file;
@@ -71,10 +72,12 @@ pub(super) fn write_or_restore<'a>(settings: &'a [Setting], find: &dyn Fn(&str) 
 type Note<'a, 'n> = &'n mut dyn FnMut(Dir<'a>, &'a Setting, &'a str, &'a str);
 
 fn write_noting<'a>(settings: &'a [Setting], find: &dyn Fn(&str) -> Option<Dir<'a>>, note: Note<'a, '_>) -> Result<()> {
+    check_names(settings, find)?;
     for group in settings.chunk_by(|a, b| a.controller == b.controller) {
         let Some(dir) = group.first().and_then(|s| find(&s.controller)) else {
             let controller = group.first().map_or("", |s| s.controller.as_str());
-            return Err(Error::unsupported(format!("cannot set {controller} limit: container could not join or create cgroup")));
+            let text = format!("cannot set {controller} limit: container could not join or create cgroup");
+            return Err(Error::unsupported(text).context(group.first().map_or("", |s| s.asked.as_str())));
         };
         let mut later = Vec::new();
         for s in group {
@@ -103,32 +106,45 @@ fn write_one<'a>(dir: Dir<'a>, s: &'a Setting, note: Note<'a, '_>) -> Result<(),
     }
 }
 
+/// Looks for the files of `unified` before anything is written: their names are the user's.
+fn check_names<'a>(settings: &'a [Setting], find: &dyn Fn(&str) -> Option<Dir<'a>>) -> Result<()> {
+    for s in settings.iter().filter(|s| s.unified) {
+        let Some(dir) = find(&s.controller) else { continue };
+        match rustix::fs::statat(dir.fd, &s.file, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(errno) => return Err(refused(dir, s, errno)),
+            Ok(status) if status.st_mode & 0o222 == 0 => return Err(refused(dir, s, Errno::ACCESS)),
+            Ok(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// One line: the property in config.json, what was being written where, and the kernel's answer.
 fn refused(dir: Dir<'_>, s: &Setting, errno: Errno) -> Error {
     let Setting { controller, file, value, .. } = s;
     let missing = errno == Errno::NOENT && !has_controller(dir, controller);
     // not the kernel's words for ENOENT: callers take those for a missing program
     let no_file = |text: String| Error::reported(Kind::Unsupported, Some(errno.raw_os_error()), text);
-    if s.unified {
-        if missing || ((errno == Errno::PERM || errno == Errno::ACCESS) && !has_controller(dir, controller)) {
-            return no_file(format!("unified resource {file:?} can't be set: controller {controller:?} not available"));
+    let doing = match s.unified {
+        // runc's words
+        true => format!("unable to set unified resource {file:?}: write {value:?} in {}", dir.path),
+        false => format!("write {value} to {file} of {}", dir.path),
+    };
+    let error = match errno {
+        _ if s.unified && (missing || (matches!(errno, Errno::PERM | Errno::ACCESS) && !has_controller(dir, controller))) => {
+            no_file(format!("unified resource {file:?} can't be set: controller {controller:?} not available"))
         }
-        if errno == Errno::NOENT {
-            return no_file(format!("unable to set unified resource {file:?}: this kernel has no such file"));
+        Errno::NOENT if missing => no_file(format!("{doing}: controller {controller:?} not available")),
+        Errno::NOENT => no_file(format!("{doing}: this kernel has no such file")),
+        Errno::BUSY if file == "memory.limit_in_bytes" => {
+            let number = |file| file::read_short(dir.fd, file).map_or(0, |t| t.trim().parse::<u64>().unwrap_or(0));
+            let (usage, peak) = (number("memory.usage_in_bytes"), number("memory.max_usage_in_bytes"));
+            let text = format!("unable to set memory limit to {value} (current usage: {usage}, peak usage: {peak})");
+            Error::reported(Kind::Os, Some(errno.raw_os_error()), text)
         }
-        return Error::from(errno).context(format!("unable to set unified resource {file:?}"));
-    }
-    if errno == Errno::BUSY && file == "memory.limit_in_bytes" {
-        let number = |file| file::read_short(dir.fd, file).map_or(0, |t| t.trim().parse::<u64>().unwrap_or(0));
-        let (usage, peak) = (number("memory.usage_in_bytes"), number("memory.max_usage_in_bytes"));
-        let text = format!("unable to set memory limit to {value} (current usage: {usage}, peak usage: {peak})");
-        return Error::reported(Kind::Os, Some(errno.raw_os_error()), text);
-    }
-    let doing = format!("write {value} to {file} of {}", dir.path);
-    match (errno, missing) {
-        (Errno::NOENT, true) => no_file(format!("{doing}: controller {controller:?} not available")),
-        (Errno::NOENT, false) => no_file(format!("{doing}: this kernel has no such file")),
         _ => Error::from(errno).context(doing),
-    }
+    };
+    error.context(&s.asked)
 }
 
 fn has_controller(dir: Dir<'_>, controller: &str) -> bool {
@@ -147,7 +163,8 @@ fn old_value(file: &str, value: &str, text: &str) -> Vec<String> {
         let unset = match file {
             "io.max" => "rbps=max wbps=max riops=max wiops=max",
             "rdma.max" => "hca_handle=max hca_object=max",
-            "io.bfq.weight" => "default",
+            "io.bfq.weight" | "io.weight" => "default",
+            "io.latency" => "target=0",
             _ => "0",
         };
         return vec![line.map_or_else(|| format!("{key} {unset}"), ToOwned::to_owned)];
@@ -174,6 +191,9 @@ mod tests {
             ("blkio.throttle.read_bps_device", "8:0 5", "8:0 7\n", "8:0 7"),
             ("io.weight", "10", "default 100\n8:0 50\n", "default 100"),
             ("io.bfq.weight", "8:0 10", "default 100\n", "8:0 default"),
+            ("io.weight", "8:0 10", "default 100\n", "8:0 default"),
+            ("io.latency", "8:0 target=10", "", "8:0 target=0"),
+            ("dmem.max", "drm/0000:03:00.0/vram0 5", "drm/0000:03:00.0/vram0 max\n", "drm/0000:03:00.0/vram0 max"),
             ("memory.oom_control", "1", "oom_kill_disable 0\nunder_oom 0\noom_kill 0\n", "0"),
             ("net_prio.ifpriomap", "eth0 5", "lo 0\neth0 2\n", "eth0 2"),
             ("rdma.max", "mlx hca_handle=1", "mlx hca_handle=max hca_object=2\n", "mlx hca_handle=max hca_object=2"),

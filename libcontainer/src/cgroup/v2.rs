@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::devices::Devices;
+use super::resources::Setting;
 use super::settings::Dir;
 use super::tree::Waited;
 use super::{file, tree};
@@ -21,15 +22,29 @@ pub(super) const FREEZE_TIME: Duration = Duration::from_secs(10);
 /// Controllers that a threaded cgroup may have (cgroups(7)); the others are of a whole domain.
 const THREADED: [&str; 4] = ["cpu", "cpuset", "perf_event", "pids"];
 
+/// Whether a setting is one that a threaded cgroup cannot have (cgroups(7), "Thread mode").
+pub(super) fn needs_domain(s: &Setting) -> bool {
+    s.controller != "cgroup" && !THREADED.contains(&s.controller.as_str())
+}
+
 /// Gives `dir`, at `inner` below the mount, all controllers that the mount has, as runc does: without them there are no
 /// limits, and no numbers for `docker stats` either. Usually they are there already, and two reads show it.
 ///
 /// # Errors
 /// If the cgroup is in a threaded tree, and `needs_domain`. A controller that cannot be had is no error here: a limit that
 /// needs it will say so.
-pub(super) fn enable_controllers(mount: BorrowedFd<'_>, inner: &str, dir: Dir<'_>, needs_domain: bool) -> Result<()> {
+///
+/// `available` are the controllers of the mount, if they were read already.
+pub(super) fn enable_controllers(
+    mount: BorrowedFd<'_>,
+    available: Option<&str>,
+    inner: &str,
+    dir: Dir<'_>,
+    needs_domain: bool,
+) -> Result<()> {
     let doing = |what: &str, path: &str| format!("read {what} of {path}");
-    let all = file::read_short(mount, "cgroup.controllers").doing(|| doing("cgroup.controllers", "the cgroup root"))?;
+    let read = || file::read_short(mount, "cgroup.controllers").doing(|| doing("cgroup.controllers", "the cgroup root"));
+    let all = available.map_or_else(read, |list| Ok(list.to_owned()))?;
     let have = || file::read_short(dir.fd, "cgroup.controllers").doing(|| doing("cgroup.controllers", dir.path));
     let mut missing: Vec<&str> = Vec::new();
     let here = have()?;
@@ -70,27 +85,26 @@ fn check_type(dir: Dir<'_>, needs_domain: bool) -> Result<()> {
     }
 }
 
-/// Loads the program and attaches it in the place of any other. `fresh`: nothing can be attached yet.
+/// Loads the program and attaches it, in the place of one of ours that an earlier container left there. Programs of others
+/// stay: systemd's, of the unit's own rules, are among them. `fresh`: nothing can be attached yet.
 ///
 /// # Errors
 /// If this process may not load programs: the container must not run without its device rules.
 pub(super) fn attach_devices(dir: Dir<'_>, devices: &Devices, fresh: bool) -> Result<()> {
     let doing = |what: &str| format!("{what} device program of {}", dir.path);
-    let old = if fresh { Vec::new() } else { bpf::attached_device_programs(dir.fd).doing(|| doing("list"))? };
-    let mut replaced = None;
+    let mut old = if fresh { Vec::new() } else { bpf::attached_device_programs(dir.fd).doing(|| doing("list"))? };
+    old.retain(is_ours);
+    let mut old = old.iter().map(AsFd::as_fd);
     if let Some(program) = devices.program()? {
-        let new = bpf::load_device_program(&program).doing(|| doing("load"))?;
-        if let [one] = old.as_slice() {
-            replaced = Some(one.as_fd());
-        }
-        bpf::attach_device_program(dir.fd, new.as_fd(), replaced).doing(|| doing("attach"))?;
+        let new = bpf::load_device_program(&program, bpf::NAME).doing(|| doing("load"))?;
+        bpf::attach_device_program(dir.fd, new.as_fd(), old.next()).doing(|| doing("attach"))?;
     }
-    if replaced.is_none() {
-        for program in &old {
-            bpf::detach_device_program(dir.fd, program.as_fd()).doing(|| doing("detach"))?;
-        }
-    }
-    Ok(())
+    old.try_for_each(|program| bpf::detach_device_program(dir.fd, program)).doing(|| doing("detach"))
+}
+
+/// Whether a program was loaded by this runtime.
+fn is_ours(program: &OwnedFd) -> bool {
+    bpf::program_name(program.as_fd()) == Ok(bpf::NAME)
 }
 
 /// The program that was attached, and the one that stands in its place.
@@ -108,13 +122,14 @@ pub(super) fn change_devices(dir: Dir<'_>, from: &Devices, to: &Devices) -> Resu
     let doing = |what: &str| format!("{what} device program of {}", dir.path);
     let load = |devices: &Devices| -> Result<Option<OwnedFd>> {
         let program = devices.program()?;
-        program.map(|p| bpf::load_device_program(&p).doing(|| doing("load"))).transpose()
+        program.map(|p| bpf::load_device_program(&p, bpf::NAME).doing(|| doing("load"))).transpose()
     };
     let mut old = None;
     if let Some(like) = load(from)? {
         let tag = bpf::program_tag(like.as_fd()).doing(|| doing("look at"))?;
         let mut attached = bpf::attached_device_programs(dir.fd).doing(|| doing("list"))?.into_iter();
-        old = attached.find(|p| bpf::program_tag(p.as_fd()) == Ok(tag));
+        let is_it = |p: &OwnedFd| is_ours(p) && bpf::program_tag(p.as_fd()) == Ok(tag);
+        old = attached.find(is_it);
         if old.is_none() {
             return Err(Error::unsupported(format!(
                 "the device rules of {} are not ours any more: another program has replaced them",
@@ -185,4 +200,49 @@ pub(super) fn kill(dir: Dir<'_>) -> Result<bool> {
 
 fn write_freeze(dir: Dir<'_>, value: &str) -> Result<()> {
     file::write(dir.fd, "cgroup.freeze", value).doing(|| format!("write {value} to cgroup.freeze of {}", dir.path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::{Cgroup, CgroupPlan, Layout};
+    use crate::findings::Findings;
+    use crate::spec::DeviceRule;
+
+    fn devices(json: &str) -> Devices {
+        let rules: Vec<DeviceRule> = serde_json::from_str(json).unwrap();
+        Devices::plan(&rules, &mut Findings::new())
+    }
+
+    #[test]
+    fn programs_of_others_on_the_same_cgroup_stay() {
+        let layout = Layout::detect().unwrap();
+        let path = format!("/masu-unit-{}", std::process::id());
+        let v2 = Layout { v1: Vec::new(), ..layout };
+        let made = CgroupPlan::new(&v2, "id", &path, None).and_then(|plan| Cgroup::create(&plan));
+        let Some(cgroup) = made.ok().filter(|_| v2.v2.is_some() && rustix::process::geteuid().is_root()) else {
+            eprintln!("skipped: needs a cgroup of v2 and the right to load programs");
+            return;
+        };
+        let dir = cgroup.find("devices").unwrap();
+        let names = || -> Vec<String> {
+            let name = |p: &OwnedFd| String::from_utf8_lossy(&bpf::program_name(p.as_fd()).unwrap()).trim_end_matches('\0').to_owned();
+            let mut names: Vec<String> = bpf::attached_device_programs(dir.fd).unwrap().iter().map(name).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(), ["masu_devices"]);
+        let (none, tun) = (devices("[]"), devices(r#"[{"allow":true,"type":"c","major":10,"minor":229,"access":"r"}]"#));
+        let foreign = bpf::load_device_program(&none.program().unwrap().unwrap(), *b"another\0\0\0\0\0\0\0\0\0").unwrap();
+        bpf::attach_device_program(dir.fd, foreign.as_fd(), None).unwrap();
+        // a second container in the same cgroup, an update, and one that may do everything
+        attach_devices(dir, &tun, false).unwrap();
+        assert_eq!(names(), ["another", "masu_devices"]);
+        let swap = change_devices(dir, &tun, &none).unwrap();
+        assert_eq!(names(), ["another", "masu_devices"]);
+        swap.undo(dir).unwrap();
+        assert!(change_devices(dir, &none, &tun).is_err(), "the foreign one has the same rules, and is not ours");
+        attach_devices(dir, &devices(r#"[{"allow":true,"access":"rwm"}]"#), false).unwrap();
+        assert_eq!(names(), ["another"]);
+    }
 }

@@ -7,7 +7,6 @@ use rustix::io::Errno;
 
 use super::tree::Tree;
 use crate::capabilities;
-use crate::cgroup::{CgroupPlan, Layout};
 use crate::container::bundle::check_rootfs;
 use crate::error::{Doing, Error, Result};
 use crate::findings::{Findings, Item};
@@ -22,7 +21,7 @@ use crate::spec::{self, Spec};
 const OLDEST: (u32, u32) = (5, 14);
 
 /// Looks for all of it.
-pub(super) fn look(plan: &Plan, spec: &Spec, layout: &Layout, found: &mut Findings) {
+pub(super) fn look(plan: &Plan, spec: &Spec, found: &mut Findings) {
     kernel(found);
     let Some(proc) = found.at("", Procfs::open()) else { return };
     let linux = spec.linux.clone().unwrap_or_default();
@@ -33,7 +32,6 @@ pub(super) fn look(plan: &Plan, spec: &Spec, layout: &Layout, found: &mut Findin
     for (i, mount) in spec.mounts.iter().enumerate() {
         look_at_mount(mount, &plan.bundle, Item("mounts", i), &proc, found);
     }
-    look_at_cgroup(&plan.cgroup, layout, found);
     look_at_sizes(&linux, found);
     for (path, _) in plan.sysctls.list() {
         if matches!(proc.open_file(path, OFlags::PATH), Err(Errno::NOENT)) {
@@ -110,17 +108,6 @@ fn look_at_mount(mount: &spec::Mount, bundle: &str, at: Item<'_>, proc: &Procfs,
     let name = mount.fs_type.as_str();
     if !known.is_empty() && !name.is_empty() && name != "cgroup" && !known.split_whitespace().any(|word| word == name) {
         found.warn(format_args!("{at}.type"), format!("this kernel has no file system {name:?}, unless a module brings it"));
-    }
-}
-
-fn look_at_cgroup(plan: &CgroupPlan, layout: &Layout, found: &mut Findings) {
-    // v1 hierarchies were found by the plan
-    let Some(all) = layout.v2_controllers() else { return };
-    for (controller, file) in plan.needs() {
-        if !all.split_whitespace().any(|c| c == controller) {
-            let text = format!("this host has no {controller} controller in cgroup v2, which {file} needs");
-            found.wrong("linux.resources", Error::unsupported(text));
-        }
     }
 }
 

@@ -230,7 +230,7 @@ fn plan(root: &Path, id: &str, options: &CreateOptions) -> Result<(Plan, Bundle)
         return Err(Error::unsupported("the systemd cgroup driver is not supported yet"));
     }
     let bundle = Bundle::open(&options.bundle, options.config.as_deref())?;
-    let layout = if options.no_cgroup { Layout::none() } else { Layout::detect()? };
+    let layout = if options.no_cgroup { Layout::none() } else { Layout::detect()?.with_controllers() };
     let mut found = Findings::new();
     let notify_dir = options.notify_socket.as_ref().map(|_| root.join(id).join("notify").to_string_lossy().into_owned());
     let choices = Choices {

@@ -23,6 +23,11 @@ const F_REPLACE: u32 = 1 << 2;
 /// The kernel takes at most this many programs on one cgroup (BPF_CGROUP_MAX_PROGS).
 const MAX_ATTACHED: usize = 64;
 
+/// The longest name of a program, with its NUL (BPF_OBJ_NAME_LEN).
+const NAME_LEN: usize = 16;
+/// How our programs are named, so that they are known among others' on a cgroup.
+pub const NAME: [u8; NAME_LEN] = *b"masu_devices\0\0\0\0";
+
 /// How often a load that a signal interrupted (EAGAIN) is tried again.
 const LOAD_TRIES: usize = 30;
 
@@ -64,6 +69,12 @@ struct LoadAttributes {
     insn_cnt: u32,
     insns: u64,
     license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; NAME_LEN],
 }
 
 /// `union bpf_attr` as BPF_PROG_ATTACH and BPF_PROG_DETACH read it.
@@ -110,10 +121,28 @@ struct ProgramInfo {
     kind: u32,
     id: u32,
     tag: [u8; 8],
+    jited_prog_len: u32,
+    xlated_prog_len: u32,
+    jited_prog_insns: u64,
+    xlated_prog_insns: u64,
+    load_time: u64,
+    created_by_uid: u32,
+    nr_map_ids: u32,
+    map_ids: u64,
+    name: [u8; NAME_LEN],
 }
 
 /// What the kernel makes of a program's instructions: the same for the same instructions (linux/bpf.h, BPF_TAG_SIZE).
 pub fn program_tag(program: BorrowedFd<'_>) -> Result<[u8; 8], Errno> {
+    program_info(program).map(|info| info.tag)
+}
+
+/// The name that a program was loaded under.
+pub fn program_name(program: BorrowedFd<'_>) -> Result<[u8; NAME_LEN], Errno> {
+    program_info(program).map(|info| info.name)
+}
+
+fn program_info(program: BorrowedFd<'_>) -> Result<ProgramInfo, Errno> {
     let mut info = ProgramInfo::default();
     let mut attributes = InfoAttributes {
         bpf_fd: program.as_raw_fd().cast_unsigned(),
@@ -123,20 +152,26 @@ pub fn program_tag(program: BorrowedFd<'_>) -> Result<[u8; 8], Errno> {
     // SAFETY: BPF_OBJ_GET_INFO_BY_FD writes at most `info_len` bytes at `info`, a live structure of that size laid out by
     // repr(C) as the beginning of the kernel's.
     unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attributes) }?;
-    Ok(info.tag)
+    Ok(info)
 }
 
-/// Loads a device program; the returned fd is close-on-exec.
+/// Loads a device program under `name`, which ends with a NUL; the returned fd is close-on-exec.
 ///
 /// # Errors
 /// EPERM without CAP_BPF or CAP_SYS_ADMIN in the first user namespace; EINVAL or EACCES when the verifier refuses.
-pub fn load_device_program(program: &[Instruction]) -> Result<OwnedFd, Errno> {
+pub fn load_device_program(program: &[Instruction], name: [u8; NAME_LEN]) -> Result<OwnedFd, Errno> {
     let license = c"Apache-2.0";
     let mut attributes = LoadAttributes {
         prog_type: PROG_TYPE_CGROUP_DEVICE,
         insn_cnt: u32::try_from(program.len()).map_err(|_| Errno::TOOBIG)?,
         insns: program.as_ptr() as u64,
         license: license.as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log_buf: 0,
+        kern_version: 0,
+        prog_flags: 0,
+        prog_name: name,
     };
     for _ in 0..LOAD_TRIES {
         // SAFETY: BPF_PROG_LOAD reads `insn_cnt` instructions at `insns` (a live slice of exactly that many, laid out as

@@ -108,6 +108,7 @@ fn freeze_stops_and_thaw_lets_go_on() {
     if !host.is_v2() {
         return;
     }
+    wait_until("all of them to be gone", || cgroup.processes().unwrap().is_empty());
     let e = Cgroup::create(&plan).unwrap_err();
     assert_eq!((e.kind(), e.to_string()), (Kind::WrongStatus, "container's cgroup unexpectedly frozen".into()));
 }

@@ -73,7 +73,8 @@ impl Devices {
     pub(super) fn plan(rules: &[DeviceRule], found: &mut Findings) -> Devices {
         let mut devices = Devices { allow: false, exceptions: Vec::with_capacity(rules.len() + DEFAULTS.len()) };
         for (i, rule) in rules.iter().enumerate() {
-            found.at(Item("linux.resources.devices", i), devices.play(rule, i));
+            let at = Item("linux.resources.devices", i);
+            found.at(at, devices.play(rule, i).map_err(|error| error.context(at)));
         }
         for exception in DEFAULTS {
             found.at("linux.resources.devices", devices.apply(exception, true));

@@ -68,7 +68,8 @@ fn bad_rules_have_their_texts() {
         (r#"[{"allow":true,"type":"c","major":4294967296,"access":"r"}]"#, "invalid major 4294967296 of cgroup device rule at 0"),
         (r#"[{"allow":true,"type":"c","minor":-2,"access":"r"}]"#, "invalid minor -2 of cgroup device rule at 0"),
     ] {
-        assert_eq!(devices(&rules(json)).unwrap_err().to_string(), text);
+        let line = devices(&rules(json)).unwrap_err().to_string();
+        assert!(line.starts_with("linux.resources.devices[") && line.ends_with(&format!("]: {text}")), "{line}");
     }
     let hole = r#"[{"allow":true,"type":"c","major":7,"access":"rw"},{"allow":false,"type":"c","major":7,"minor":1,"access":"wm"}]"#;
     let text = devices(&rules(hole)).unwrap_err().to_string();

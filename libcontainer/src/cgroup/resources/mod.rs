@@ -11,17 +11,18 @@ mod v2;
 
 pub use merge::merge;
 pub(super) use v1::v1;
-pub(super) use v2::{needs_domain, v2};
+pub(super) use v2::v2;
 
 use std::fmt::Display;
 
-use crate::error::{Error, Result};
 use crate::findings::{Findings, Item};
-use crate::spec;
+use crate::spec::{self, HugepageLimit};
 
 /// One value for one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Setting {
+    /// What asks for it: its path in config.json.
+    pub(super) asked: String,
     /// The controller that has the file; it names the v1 hierarchy.
     pub(super) controller: String,
     pub(super) file: String,
@@ -46,8 +47,10 @@ pub(super) enum Missing {
 }
 
 impl Setting {
-    fn new(controller: &'static str, file: impl Into<String>, value: impl Display) -> Setting {
+    /// `asked` is the path below `linux.resources`.
+    fn new(asked: impl Display, controller: &'static str, file: impl Into<String>, value: impl Display) -> Setting {
         Setting {
+            asked: format!("linux.resources.{asked}"),
             controller: controller.into(),
             file: file.into(),
             value: value.to_string(),
@@ -62,7 +65,7 @@ impl Setting {
         self
     }
 
-    fn or(mut self, file: &'static str, value: u64) -> Setting {
+    fn or(mut self, file: &'static str, value: impl Display) -> Setting {
         self.missing = Missing::Instead(file, value.to_string());
         self
     }
@@ -71,6 +74,18 @@ impl Setting {
         self.later = true;
         self
     }
+}
+
+/// Notes what is wrong with the property `at` below `linux.resources`.
+fn wrong(found: &mut Findings, at: impl Display, text: impl Display) {
+    let at = format!("linux.resources.{at}");
+    let text = format!("{at}: {text}");
+    found.invalid(at, text);
+}
+
+/// Warns that the property `at` below `linux.resources` does nothing here.
+fn without_effect(found: &mut Findings, at: &str, why: &str) {
+    found.warn(format_args!("linux.resources.{at}"), format!("linux.resources.{at} is ignored: {why}"));
 }
 
 /// A limit in which 0 means "not given", as in runc.
@@ -87,38 +102,47 @@ fn pids(limit: i64) -> String {
     }
 }
 
-/// Block I/O weights are 10 to 1000 (config-linux.md); 0 is "not given".
-fn weight(what: &str, weight: Option<u16>, found: &mut Findings) -> Option<u16> {
+/// Block I/O weights are 10 to 1000 (config-linux.md); 0 is "not given". `at` is below `linux.resources`.
+fn weight(at: impl Display, weight: Option<u16>, found: &mut Findings) -> Option<u16> {
     let weight = given(weight)?;
     if !(10..=1000).contains(&weight) {
-        let at = format!("linux.resources.blockIO.{what}");
-        let text = format!("{at}: invalid weight {weight} (valid range is 10-1000)");
-        found.invalid(at, text);
+        wrong(found, at, format_args!("invalid weight {weight} (valid range is 10-1000)"));
         return None;
     }
     Some(weight)
 }
 
-/// The size in a huge page file's name: a number without leading zero and its unit.
-fn page_size(size: &str) -> Result<&str> {
-    let digits = ["KB", "MB", "GB"].iter().find_map(|unit| size.strip_suffix(unit)).unwrap_or_default();
-    if digits.is_empty() || digits.starts_with('0') || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(Error::invalid(format!("linux.resources.hugepageLimits: invalid page size {size:?}")));
+/// The numbers of a block device, as cgroup files name it: `8:0`. `at` is below `linux.resources`.
+fn device(at: impl Display, major: i64, minor: i64, found: &mut Findings) -> Option<String> {
+    if u32::try_from(major).is_err() || u32::try_from(minor).is_err() {
+        wrong(found, at, format_args!("{major}:{minor} are no numbers of a device"));
+        return None;
     }
-    Ok(size)
+    Some(format!("{major}:{minor}"))
+}
+
+/// The size in a huge page file's name: a number without leading zero and its unit.
+fn is_page_size(size: &str) -> bool {
+    let digits = ["KB", "MB", "GB"].iter().find_map(|unit| size.strip_suffix(unit)).unwrap_or_default();
+    !digits.is_empty() && !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// Settings that v1 and v2 share: huge pages (`suffix` is the limit's file) and RDMA.
 fn shared(r: &spec::Resources, suffix: &str, out: &mut Vec<Setting>, found: &mut Findings) {
-    for (i, limit) in r.hugepage_limits.iter().enumerate() {
-        let Some(size) = found.at(Item("linux.resources.hugepageLimits", i), page_size(&limit.page_size)) else { continue };
-        out.push(Setting::new("hugetlb", format!("hugetlb.{size}.{suffix}"), limit.limit));
+    for (i, HugepageLimit { page_size: size, limit }) in r.hugepage_limits.iter().enumerate() {
+        let at = Item("hugepageLimits", i);
+        if !is_page_size(size) {
+            wrong(found, at, format_args!("invalid page size {size:?}"));
+            continue;
+        }
+        out.push(Setting::new(at, "hugetlb", format!("hugetlb.{size}.{suffix}"), limit));
         // reservations are limited apart from use since Linux 5.7, where the kernel has it
-        out.push(Setting::new("hugetlb", format!("hugetlb.{size}.rsvd.{suffix}"), limit.limit).optional());
+        out.push(Setting::new(at, "hugetlb", format!("hugetlb.{size}.rsvd.{suffix}"), limit).optional());
     }
     for (device, limit) in &r.rdma {
+        let at = format!("rdma[{device:?}]");
         if device.is_empty() || device.contains(char::is_whitespace) {
-            found.invalid("linux.resources.rdma", format!("linux.resources.rdma: invalid device name {device:?}"));
+            wrong(found, &at, format_args!("invalid device name {device:?}"));
         }
         let mut value = device.clone();
         for (name, limit) in [("hca_handle", limit.hca_handles), ("hca_object", limit.hca_objects)] {
@@ -127,7 +151,7 @@ fn shared(r: &spec::Resources, suffix: &str, out: &mut Vec<Setting>, found: &mut
             }
         }
         if value != *device {
-            out.push(Setting::new("rdma", "rdma.max", value));
+            out.push(Setting::new(at, "rdma", "rdma.max", value));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::v2::{cpu_weight, swap};
 use super::*;
+use crate::error::Result;
 
 fn read(json: &str) -> spec::Resources {
     serde_json::from_str(json).unwrap()
@@ -33,7 +34,6 @@ fn nothing_asked_for_is_nothing_written() {
     {
         assert_eq!(v1(&read(json)).unwrap(), []);
         assert_eq!(v2(&read(json)).unwrap(), []);
-        assert!(!needs_domain(&read(json)));
     }
 }
 
@@ -103,7 +103,6 @@ fn everything_on_v2() {
     );
     let weight = v2(&r).unwrap().into_iter().find(|s| s.value == "1000" && s.file == "io.bfq.weight").unwrap();
     assert_eq!(weight.missing, Missing::Instead("io.weight", "10000".into()));
-    assert!(needs_domain(&r));
 }
 
 #[test]
@@ -172,19 +171,27 @@ fn unlimited_memory_is_unlimited_swap() {
 #[test]
 fn bad_values_have_their_texts() {
     for (json, v1_text, v2_text) in [
-        (r#"{"memory":{"swappiness":500}}"#, Some("invalid memory swappiness value: 500 (valid range is 0-100)"), None),
-        (r#"{"cpu":{"shares":1}}"#, Some("the minimum allowed cpu-shares is 2"), None),
-        (r#"{"cpu":{"shares":262145}}"#, Some("the maximum allowed cpu-shares is 262144"), None),
-        (r#"{"unified":{"memory.max":"1"}}"#, Some("invalid configuration: cannot use unified on cgroup v1"), None),
+        (
+            r#"{"memory":{"swappiness":500}}"#,
+            Some("linux.resources.memory.swappiness: invalid memory swappiness value: 500 (valid range is 0-100)"),
+            None,
+        ),
+        (r#"{"cpu":{"shares":1}}"#, Some("linux.resources.cpu.shares: the minimum allowed cpu-shares is 2"), None),
+        (r#"{"cpu":{"shares":262145}}"#, Some("linux.resources.cpu.shares: the maximum allowed cpu-shares is 262144"), None),
+        (
+            r#"{"unified":{"memory.max":"1"}}"#,
+            Some("linux.resources.unified: invalid configuration: cannot use unified on cgroup v1"),
+            None,
+        ),
         (
             r#"{"unified":{"../x":"1"}}"#,
-            Some("invalid configuration: cannot use unified on cgroup v1"),
-            Some(r#"unified resource "../x" must be a file name (no slashes)"#),
+            Some("linux.resources.unified: invalid configuration: cannot use unified on cgroup v1"),
+            Some(r#"linux.resources.unified["../x"]: unified resource "../x" must be a file name (no slashes)"#),
         ),
         (
             r#"{"unified":{"x":"1"}}"#,
-            Some("invalid configuration: cannot use unified on cgroup v1"),
-            Some(r#"unified resource "x" must be in the form CONTROLLER.PARAMETER"#),
+            Some("linux.resources.unified: invalid configuration: cannot use unified on cgroup v1"),
+            Some(r#"linux.resources.unified["x"]: unified resource "x" must be in the form CONTROLLER.PARAMETER"#),
         ),
         (
             r#"{"blockIO":{"weight":5}}"#,
@@ -193,20 +200,30 @@ fn bad_values_have_their_texts() {
         ),
         (
             r#"{"hugepageLimits":[{"pageSize":"../x","limit":1}]}"#,
-            Some(r#"linux.resources.hugepageLimits: invalid page size "../x""#),
-            Some(r#"linux.resources.hugepageLimits: invalid page size "../x""#),
+            Some(r#"linux.resources.hugepageLimits[0]: invalid page size "../x""#),
+            Some(r#"linux.resources.hugepageLimits[0]: invalid page size "../x""#),
         ),
         (
             r#"{"hugepageLimits":[{"pageSize":"02MB","limit":1}]}"#,
-            Some(r#"linux.resources.hugepageLimits: invalid page size "02MB""#),
-            Some(r#"linux.resources.hugepageLimits: invalid page size "02MB""#),
+            Some(r#"linux.resources.hugepageLimits[0]: invalid page size "02MB""#),
+            Some(r#"linux.resources.hugepageLimits[0]: invalid page size "02MB""#),
         ),
         (
             r#"{"rdma":{"a b":{"hcaHandles":1}}}"#,
-            Some(r#"linux.resources.rdma: invalid device name "a b""#),
-            Some(r#"linux.resources.rdma: invalid device name "a b""#),
+            Some(r#"linux.resources.rdma["a b"]: invalid device name "a b""#),
+            Some(r#"linux.resources.rdma["a b"]: invalid device name "a b""#),
         ),
-        (r#"{"memory":{"swap":5}}"#, None, Some("unable to set swap limit without memory limit")),
+        (
+            r#"{"unified":{"cgroup.kill":"1"}}"#,
+            Some("linux.resources.unified: invalid configuration: cannot use unified on cgroup v1"),
+            Some(r#"linux.resources.unified["cgroup.kill"]: unified resource "cgroup.kill" is no limit: it is the runtime's to write"#),
+        ),
+        (
+            r#"{"blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1},{"major":-1,"minor":0,"rate":1}]}}"#,
+            Some("linux.resources.blockIO.throttleReadBpsDevice[1]: -1:0 are no numbers of a device"),
+            Some("linux.resources.blockIO.throttleReadBpsDevice[1]: -1:0 are no numbers of a device"),
+        ),
+        (r#"{"memory":{"swap":5}}"#, None, Some("linux.resources.memory.swap: unable to set swap limit without memory limit")),
     ] {
         let r = read(json);
         match v1_text {
@@ -218,6 +235,43 @@ fn bad_values_have_their_texts() {
             None => drop(v2(&r).unwrap()),
         }
     }
+}
+
+#[test]
+fn a_weight_of_one_device_has_its_value_for_either_scheduler() {
+    let r = read(r#"{"blockIO":{"weightDevice":[{"major":8,"minor":0,"weight":505}]}}"#);
+    let settings = v2(&r).unwrap();
+    assert_eq!((settings[0].file.as_str(), settings[0].value.as_str()), ("io.bfq.weight", "8:0 505"));
+    assert_eq!(settings[0].missing, Missing::Instead("io.weight", "8:0 5000".into()));
+}
+
+#[test]
+fn idle_is_written_before_the_weight_when_it_ends_and_after_it_when_it_begins() {
+    for (idle, first) in [(0, true), (1, false)] {
+        let r = read(&format!(r#"{{"cpu":{{"idle":{idle},"shares":1024}}}}"#));
+        for settings in [v1(&r).unwrap(), v2(&r).unwrap()] {
+            assert_eq!(settings[0].file == "cpu.idle", first, "{settings:?}");
+            assert_eq!(settings[1].file == "cpu.idle", !first, "{settings:?}");
+        }
+    }
+}
+
+#[test]
+fn what_has_no_effect_is_warned_of() {
+    let warned = |json: &str, plan: fn(&spec::Resources, &mut Findings) -> Vec<Setting>| -> Vec<String> {
+        let mut found = Findings::new();
+        plan(&read(json), &mut found);
+        found.list().iter().inspect(|f| assert_eq!(f.kind, None)).map(|f| f.path.clone()).collect()
+    };
+    let kernel = r#"{"memory":{"kernel":1,"kernelTCP":2,"swappiness":5,"disableOOMKiller":true,"useHierarchy":true}}"#;
+    for plan in [super::v1, super::v2] {
+        assert_eq!(warned(kernel, plan), ["linux.resources.memory.kernel", "linux.resources.memory.kernelTCP"]);
+        assert_eq!(warned(r#"{"memory":{"kernel":0},"network":{"classID":0,"priorities":[]}}"#, plan), [""; 0]);
+    }
+    let others = r#"{"network":{"classID":1,"priorities":[{"name":"eth0","priority":1}]},"cpu":{"realtimeRuntime":1,"realtimePeriod":2}}"#;
+    assert_eq!(warned(others, super::v1), [""; 0]);
+    let at = ["cpu.realtimeRuntime", "cpu.realtimePeriod", "network.classID", "network.priorities"];
+    assert_eq!(warned(others, super::v2), at.map(|at| format!("linux.resources.{at}")));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The settings of the v1 hierarchies.
 
-use super::{Missing, Setting, given, pids, shared, weight};
-use crate::findings::Findings;
+use super::{Missing, Setting, device, given, pids, shared, weight, without_effect, wrong};
+use crate::findings::{Findings, Item};
 use crate::spec;
 
 /// What the kernel takes for cpu.shares (MIN_SHARES, MAX_SHARES); it moves other values there without a word.
@@ -13,123 +13,137 @@ const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
 /// A value out of its range, or `unified`, which only v2 has.
 pub(in crate::cgroup) fn v1(r: &spec::Resources, found: &mut Findings) -> Vec<Setting> {
     if !r.unified.is_empty() {
-        found.invalid("linux.resources.unified", "invalid configuration: cannot use unified on cgroup v1");
+        wrong(found, "unified", "invalid configuration: cannot use unified on cgroup v1");
     }
     let mut out = Vec::new();
-    cpuset(&r.cpu, &mut out);
+    for (at, file, list) in [("cpu.cpus", "cpuset.cpus", &r.cpu.cpus), ("cpu.mems", "cpuset.mems", &r.cpu.mems)] {
+        if !list.is_empty() {
+            out.push(Setting::new(at, "cpuset", file, list));
+        }
+    }
     memory(&r.memory, &mut out, found);
     cpu(&r.cpu, &mut out, found);
     if let Some(limit) = r.pids.limit {
-        out.push(Setting::new("pids", "pids.max", pids(limit)));
+        out.push(Setting::new("pids.limit", "pids", "pids.max", pids(limit)));
     }
     blkio(&r.block_io, &mut out, found);
     shared(r, "limit_in_bytes", &mut out, found);
     if let Some(class) = given(r.network.class_id) {
-        out.push(Setting::new("net_cls", "net_cls.classid", class));
+        out.push(Setting::new("network.classID", "net_cls", "net_cls.classid", class));
     }
-    for p in &r.network.priorities {
-        out.push(Setting::new("net_prio", "net_prio.ifpriomap", format!("{} {}", p.name, p.priority)));
+    for (i, p) in r.network.priorities.iter().enumerate() {
+        let at = Item("network.priorities", i);
+        if p.name.is_empty() || p.name.contains(char::is_whitespace) {
+            wrong(found, at, format_args!("invalid interface name {:?}", p.name));
+        }
+        out.push(Setting::new(at, "net_prio", "net_prio.ifpriomap", format!("{} {}", p.name, p.priority)));
     }
     out
 }
 
-fn cpuset(cpu: &spec::Cpu, out: &mut Vec<Setting>) {
-    for (file, list) in [("cpuset.cpus", &cpu.cpus), ("cpuset.mems", &cpu.mems)] {
-        if !list.is_empty() {
-            out.push(Setting::new("cpuset", file, list));
-        }
-    }
-}
-
 fn memory(memory: &spec::Memory, out: &mut Vec<Setting>, found: &mut Findings) {
-    // kernel and kernelTCP have been without effect since Linux 5.4 and 6.x, and runc ignores them
+    kernel_memory(memory, found);
     let limit = given(memory.limit);
     if let Some(limit) = limit {
-        out.push(Setting::new("memory", "memory.limit_in_bytes", limit).later());
+        out.push(Setting::new("memory.limit", "memory", "memory.limit_in_bytes", limit).later());
     }
+    let swap = |value| Setting::new("memory.swap", "memory", "memory.memsw.limit_in_bytes", value);
     match (limit, given(memory.swap)) {
         // unlimited memory means unlimited swap, where the kernel counts swap
-        (Some(-1), None) => out.push(Setting::new("memory", "memory.memsw.limit_in_bytes", -1).optional()),
-        (Some(limit), Some(swap)) if limit > 0 && swap >= 0 && swap < limit => {
-            found.invalid("linux.resources.memory.swap", "memory+swap limit should be >= memory limit");
+        (Some(-1), None) => out.push(swap(-1).optional()),
+        (Some(limit), Some(both)) if limit > 0 && both >= 0 && both < limit => {
+            wrong(found, "memory.swap", "memory+swap limit should be >= memory limit");
         }
-        (_, Some(swap)) => out.push(Setting::new("memory", "memory.memsw.limit_in_bytes", swap)),
+        (_, Some(both)) => out.push(swap(both)),
         (_, None) => {}
     }
     if let Some(reservation) = given(memory.reservation) {
-        out.push(Setting::new("memory", "memory.soft_limit_in_bytes", reservation));
+        out.push(Setting::new("memory.reservation", "memory", "memory.soft_limit_in_bytes", reservation));
     }
     if memory.disable_oom_killer == Some(true) {
-        out.push(Setting::new("memory", "memory.oom_control", 1));
+        out.push(Setting::new("memory.disableOOMKiller", "memory", "memory.oom_control", 1));
     }
     match memory.swappiness {
         // callers write -1 as the largest number
         None | Some(u64::MAX) => {}
-        Some(s @ 0..=100) => out.push(Setting::new("memory", "memory.swappiness", s)),
-        Some(s) => {
-            let text = format!("invalid memory swappiness value: {s} (valid range is 0-100)");
-            found.invalid("linux.resources.memory.swappiness", text);
+        Some(s @ 0..=100) => out.push(Setting::new("memory.swappiness", "memory", "memory.swappiness", s)),
+        Some(s) => wrong(found, "memory.swappiness", format_args!("invalid memory swappiness value: {s} (valid range is 0-100)")),
+    }
+}
+
+/// Warns of the limits that no kernel carries out: of kernel memory (refused since Linux 5.16, without effect long before)
+/// and of TCP's buffers, which neither runc nor crun write any more.
+pub(super) fn kernel_memory(memory: &spec::Memory, found: &mut Findings) {
+    for (at, value) in [("memory.kernel", memory.kernel), ("memory.kernelTCP", memory.kernel_tcp)] {
+        if given(value).is_some() {
+            without_effect(found, at, "the limit of memory counts the kernel's too");
         }
     }
 }
 
 fn cpu(cpu: &spec::Cpu, out: &mut Vec<Setting>, found: &mut Findings) {
+    let idle = cpu.idle.map(|idle| Setting::new("cpu.idle", "cpu", "cpu.idle", idle));
+    // no shares can be set while it is idle
+    let (before, after) = idle.into_iter().partition::<Vec<_>, _>(|idle| idle.value == "0");
+    out.extend(before);
     if let Some(shares) = given(cpu.shares) {
         if shares < *SHARES.start() {
-            found.invalid("linux.resources.cpu.shares", format!("the minimum allowed cpu-shares is {}", SHARES.start()));
+            wrong(found, "cpu.shares", format_args!("the minimum allowed cpu-shares is {}", SHARES.start()));
         }
         if shares > *SHARES.end() {
-            found.invalid("linux.resources.cpu.shares", format!("the maximum allowed cpu-shares is {}", SHARES.end()));
+            wrong(found, "cpu.shares", format_args!("the maximum allowed cpu-shares is {}", SHARES.end()));
         }
-        out.push(Setting::new("cpu", "cpu.shares", shares));
+        out.push(Setting::new("cpu.shares", "cpu", "cpu.shares", shares));
     }
     if let Some(period) = given(cpu.period) {
-        out.push(Setting::new("cpu", "cpu.cfs_period_us", period).later());
+        out.push(Setting::new("cpu.period", "cpu", "cpu.cfs_period_us", period).later());
     }
     if let Some(burst) = cpu.burst {
         // since Linux 5.14
-        out.push(Setting::new("cpu", "cpu.cfs_burst_us", burst).later().optional());
+        out.push(Setting::new("cpu.burst", "cpu", "cpu.cfs_burst_us", burst).later().optional());
     }
     if let Some(quota) = given(cpu.quota) {
-        out.push(Setting::new("cpu", "cpu.cfs_quota_us", quota));
+        out.push(Setting::new("cpu.quota", "cpu", "cpu.cfs_quota_us", quota));
     }
-    if let Some(idle) = cpu.idle {
-        out.push(Setting::new("cpu", "cpu.idle", idle));
-    }
+    out.extend(after);
     if let Some(period) = given(cpu.realtime_period) {
-        out.push(Setting::new("cpu", "cpu.rt_period_us", period).later());
+        out.push(Setting::new("cpu.realtimePeriod", "cpu", "cpu.rt_period_us", period).later());
     }
     if let Some(runtime) = given(cpu.realtime_runtime) {
-        out.push(Setting::new("cpu", "cpu.rt_runtime_us", runtime));
+        out.push(Setting::new("cpu.realtimeRuntime", "cpu", "cpu.rt_runtime_us", runtime));
     }
 }
 
 fn blkio(io: &spec::BlockIo, out: &mut Vec<Setting>, found: &mut Findings) {
     // blkio.weight went with the CFQ scheduler (Linux 5.0); BFQ has its own file and the same scale
-    if let Some(w) = weight("weight", io.weight, found) {
-        out.push(Setting::new("blkio", "blkio.weight", w).or("blkio.bfq.weight", w.into()));
+    if let Some(w) = weight("blockIO.weight", io.weight, found) {
+        out.push(Setting::new("blockIO.weight", "blkio", "blkio.weight", w).or("blkio.bfq.weight", w));
     }
-    if let Some(w) = weight("leafWeight", io.leaf_weight, found) {
-        out.push(Setting::new("blkio", "blkio.leaf_weight", w));
+    if let Some(w) = weight("blockIO.leafWeight", io.leaf_weight, found) {
+        out.push(Setting::new("blockIO.leafWeight", "blkio", "blkio.leaf_weight", w));
     }
-    for d in &io.weight_device {
-        if let Some(w) = weight("weightDevice", d.weight, found) {
-            let value = format!("{}:{} {w}", d.major, d.minor);
+    for (i, d) in io.weight_device.iter().enumerate() {
+        let at = Item("blockIO.weightDevice", i);
+        let Some(numbers) = device(at, d.major, d.minor, found) else { continue };
+        if let Some(w) = weight(at, d.weight, found) {
+            let value = format!("{numbers} {w}");
             let missing = Missing::Instead("blkio.bfq.weight_device", value.clone());
-            out.push(Setting { missing, ..Setting::new("blkio", "blkio.weight_device", value) });
+            out.push(Setting { missing, ..Setting::new(at, "blkio", "blkio.weight_device", value) });
         }
-        if let Some(w) = weight("weightDevice", d.leaf_weight, found) {
-            out.push(Setting::new("blkio", "blkio.leaf_weight_device", format!("{}:{} {w}", d.major, d.minor)));
+        if let Some(w) = weight(at, d.leaf_weight, found) {
+            out.push(Setting::new(at, "blkio", "blkio.leaf_weight_device", format!("{numbers} {w}")));
         }
     }
-    for (file, devices) in [
-        ("blkio.throttle.read_bps_device", &io.throttle_read_bps_device),
-        ("blkio.throttle.write_bps_device", &io.throttle_write_bps_device),
-        ("blkio.throttle.read_iops_device", &io.throttle_read_iops_device),
-        ("blkio.throttle.write_iops_device", &io.throttle_write_iops_device),
+    for (list, file, devices) in [
+        ("blockIO.throttleReadBpsDevice", "blkio.throttle.read_bps_device", &io.throttle_read_bps_device),
+        ("blockIO.throttleWriteBpsDevice", "blkio.throttle.write_bps_device", &io.throttle_write_bps_device),
+        ("blockIO.throttleReadIOPSDevice", "blkio.throttle.read_iops_device", &io.throttle_read_iops_device),
+        ("blockIO.throttleWriteIOPSDevice", "blkio.throttle.write_iops_device", &io.throttle_write_iops_device),
     ] {
-        for d in devices {
-            out.push(Setting::new("blkio", file, format!("{}:{} {}", d.major, d.minor, d.rate)));
+        for (i, d) in devices.iter().enumerate() {
+            let at = Item(list, i);
+            let Some(numbers) = device(at, d.major, d.minor, found) else { continue };
+            out.push(Setting::new(at, "blkio", file, format!("{numbers} {}", d.rate)));
         }
     }
 }

@@ -1,57 +1,79 @@
 //! The settings of the v2 hierarchy, converted from the scales of v1 in which the spec is written.
 
-use super::{Setting, given, pids, shared, weight};
+use super::v1::kernel_memory;
+use super::{Setting, device, given, pids, shared, weight, without_effect, wrong};
 use crate::error::{Error, Result};
-use crate::findings::Findings;
+use crate::findings::{Findings, Item};
 use crate::spec;
 
 /// The kernel's default of cpu.max's second number, in microseconds.
 const DEFAULT_PERIOD: u64 = 100_000;
 
-/// The values for v2. What v2 has no file for (swappiness, disableOOMKiller, kernel, leafWeight, network, realtime) is left
-/// out without a word, as runc does.
+/// Files that are no limits: through them `unified` would move, freeze or end processes.
+const NO_LIMITS: [&str; 6] = ["cgroup.procs", "cgroup.threads", "cgroup.kill", "cgroup.freeze", "cgroup.type", "cgroup.subtree_control"];
+
+/// The values for v2. Of what v2 has no file for, what a user may rely on is warned of; swappiness, disableOOMKiller and
+/// leafWeight are left out without a word, as engines send them everywhere.
 ///
 /// # Errors
-/// Swap without memory or below it, a weight out of range, a `unified` name that is not a file's.
+/// Swap without memory or below it, a weight out of range, a `unified` name that is not a limit's file.
 pub(in crate::cgroup) fn v2(r: &spec::Resources, found: &mut Findings) -> Vec<Setting> {
     let mut out = Vec::new();
     if let Some(limit) = r.pids.limit {
-        out.push(Setting::new("pids", "pids.max", pids(limit)));
+        out.push(Setting::new("pids.limit", "pids", "pids.max", pids(limit)));
     }
     memory(&r.memory, &mut out, found);
     io(&r.block_io, &mut out, found);
-    cpu(&r.cpu, &mut out);
-    for (file, list) in [("cpuset.cpus", &r.cpu.cpus), ("cpuset.mems", &r.cpu.mems)] {
+    cpu(&r.cpu, &mut out, found);
+    for (at, file, list) in [("cpu.cpus", "cpuset.cpus", &r.cpu.cpus), ("cpu.mems", "cpuset.mems", &r.cpu.mems)] {
         if !list.is_empty() {
-            out.push(Setting::new("cpuset", file, list));
+            out.push(Setting::new(at, "cpuset", file, list));
         }
     }
     shared(r, "max", &mut out, found);
+    for (at, given) in [
+        ("network.classID", given(r.network.class_id).is_some()),
+        ("network.priorities", r.network.priorities.iter().any(|p| p.priority != 0)),
+    ] {
+        if given {
+            without_effect(
+                found,
+                at,
+                "cgroup v2 has neither net_cls nor net_prio; mark the traffic of the container by its cgroup in nftables",
+            );
+        }
+    }
     for (file, value) in &r.unified {
-        found.at(format_args!("linux.resources.unified[{file:?}]"), unified(file, value, &mut out));
+        let at = format!("unified[{file:?}]");
+        match unified(file) {
+            Ok(controller) => out.extend(value.lines().map(|line| Setting {
+                controller: controller.into(),
+                unified: true,
+                ..Setting::new(&at, "", file, line)
+            })),
+            Err(text) => wrong(found, at, text),
+        }
     }
     out
 }
 
-/// Whether something is asked for that a threaded cgroup cannot have (cgroups(7), "Thread mode").
-pub(in crate::cgroup) fn needs_domain(r: &spec::Resources) -> bool {
-    let settings = v2(r, &mut Findings::new());
-    settings.iter().any(|s| matches!(s.controller.as_str(), "memory" | "io" | "cpu" | "hugetlb") && !s.unified)
-}
-
 fn memory(memory: &spec::Memory, out: &mut Vec<Setting>, found: &mut Findings) {
+    kernel_memory(memory, found);
     let max = |v: i64| if v == -1 { "max".into() } else { v.to_string() };
-    let swap = swap(memory.limit.unwrap_or(0), memory.swap.unwrap_or(0));
-    if let Some(swap) = found.at("linux.resources.memory.swap", swap).flatten() {
-        let setting = Setting::new("memory", "memory.swap.max", max(swap));
-        // a kernel that does not count swap: "no swap" and "any" are as it is
-        out.push(if swap <= 0 { setting.optional() } else { setting });
+    match swap(memory.limit.unwrap_or(0), memory.swap.unwrap_or(0)) {
+        Ok(None) => {}
+        Ok(Some(swap)) => {
+            let setting = Setting::new("memory.swap", "memory", "memory.swap.max", max(swap));
+            // a kernel that does not count swap: "no swap" and "any" are as it is
+            out.push(if swap <= 0 { setting.optional() } else { setting });
+        }
+        Err(error) => wrong(found, "memory.swap", error),
     }
     if let Some(limit) = given(memory.limit) {
-        out.push(Setting::new("memory", "memory.max", max(limit)));
+        out.push(Setting::new("memory.limit", "memory", "memory.max", max(limit)));
     }
     if let Some(reservation) = given(memory.reservation) {
-        out.push(Setting::new("memory", "memory.low", max(reservation)));
+        out.push(Setting::new("memory.reservation", "memory", "memory.low", max(reservation)));
     }
 }
 
@@ -69,44 +91,63 @@ pub(super) fn swap(memory: i64, swap: i64) -> Result<Option<i64>> {
     }
 }
 
+/// BFQ's file has the spec's scale, the other goes from 1 to 10000.
+fn io_weight(bfq: u16) -> u64 {
+    1 + (u64::from(bfq) - 10) * 9999 / 990
+}
+
 fn io(io: &spec::BlockIo, out: &mut Vec<Setting>, found: &mut Findings) {
-    if let Some(w) = weight("weight", io.weight, found) {
-        // BFQ's file has the spec's scale, the other goes from 1 to 10000
-        out.push(Setting::new("io", "io.bfq.weight", w).or("io.weight", 1 + (u64::from(w) - 10) * 9999 / 990));
+    if let Some(w) = weight("blockIO.weight", io.weight, found) {
+        out.push(Setting::new("blockIO.weight", "io", "io.bfq.weight", w).or("io.weight", io_weight(w)));
     }
-    for d in &io.weight_device {
-        if let Some(w) = weight("weightDevice", d.weight, found) {
-            out.push(Setting::new("io", "io.bfq.weight", format!("{}:{} {w}", d.major, d.minor)).optional());
+    for (i, d) in io.weight_device.iter().enumerate() {
+        let at = Item("blockIO.weightDevice", i);
+        let Some(numbers) = device(at, d.major, d.minor, found) else { continue };
+        if let Some(w) = weight(at, d.weight, found) {
+            let instead = format!("{numbers} {}", io_weight(w));
+            out.push(Setting::new(at, "io", "io.bfq.weight", format!("{numbers} {w}")).or("io.weight", instead));
         }
     }
-    for (key, devices) in [
-        ("rbps", &io.throttle_read_bps_device),
-        ("wbps", &io.throttle_write_bps_device),
-        ("riops", &io.throttle_read_iops_device),
-        ("wiops", &io.throttle_write_iops_device),
+    for (list, key, devices) in [
+        ("blockIO.throttleReadBpsDevice", "rbps", &io.throttle_read_bps_device),
+        ("blockIO.throttleWriteBpsDevice", "wbps", &io.throttle_write_bps_device),
+        ("blockIO.throttleReadIOPSDevice", "riops", &io.throttle_read_iops_device),
+        ("blockIO.throttleWriteIOPSDevice", "wiops", &io.throttle_write_iops_device),
     ] {
-        for d in devices {
+        for (i, d) in devices.iter().enumerate() {
+            let at = Item(list, i);
+            let Some(numbers) = device(at, d.major, d.minor, found) else { continue };
             // v1 takes 0 as "no limit", v2 refuses it
             let rate = if d.rate == 0 { "max".into() } else { d.rate.to_string() };
-            out.push(Setting::new("io", "io.max", format!("{}:{} {key}={rate}", d.major, d.minor)));
+            out.push(Setting::new(at, "io", "io.max", format!("{numbers} {key}={rate}")));
         }
     }
 }
 
-fn cpu(cpu: &spec::Cpu, out: &mut Vec<Setting>) {
-    if let Some(idle) = cpu.idle {
-        out.push(Setting::new("cpu", "cpu.idle", idle));
-    }
+fn cpu(cpu: &spec::Cpu, out: &mut Vec<Setting>, found: &mut Findings) {
+    let idle = cpu.idle.map(|idle| Setting::new("cpu.idle", "cpu", "cpu.idle", idle));
+    // no weight can be set while it is idle
+    let (before, after) = idle.into_iter().partition::<Vec<_>, _>(|idle| idle.value == "0");
+    out.extend(before);
     if let Some(shares) = given(cpu.shares) {
-        out.push(Setting::new("cpu", "cpu.weight", cpu_weight(shares)));
+        out.push(Setting::new("cpu.shares", "cpu", "cpu.weight", cpu_weight(shares)));
     }
     if let Some(burst) = cpu.burst {
-        out.push(Setting::new("cpu", "cpu.max.burst", burst).later());
+        out.push(Setting::new("cpu.burst", "cpu", "cpu.max.burst", burst).later());
     }
     let (quota, period) = (given(cpu.quota), given(cpu.period));
     if quota.is_some() || period.is_some() {
+        let at = if quota.is_some() { "cpu.quota" } else { "cpu.period" };
         let quota = quota.filter(|q| *q > 0).map_or_else(|| "max".into(), |q| q.to_string());
-        out.push(Setting::new("cpu", "cpu.max", format!("{quota} {}", period.unwrap_or(DEFAULT_PERIOD))));
+        out.push(Setting::new(at, "cpu", "cpu.max", format!("{quota} {}", period.unwrap_or(DEFAULT_PERIOD))));
+    }
+    out.extend(after);
+    for (at, value) in
+        [("cpu.realtimeRuntime", given(cpu.realtime_runtime).is_some()), ("cpu.realtimePeriod", given(cpu.realtime_period).is_some())]
+    {
+        if value {
+            without_effect(found, at, "cgroup v2 has no limits of real-time tasks");
+        }
     }
 }
 
@@ -125,18 +166,18 @@ pub(super) fn cpu_weight(shares: u64) -> u64 {
     (weight - 1e-6).ceil() as u64
 }
 
-fn unified(file: &str, value: &str, out: &mut Vec<Setting>) -> Result<()> {
+/// The controller of a file that `unified` names.
+fn unified(file: &str) -> std::result::Result<&str, String> {
     if file.contains('/') {
-        return Err(Error::invalid(format!("unified resource {file:?} must be a file name (no slashes)")));
+        return Err(format!("unified resource {file:?} must be a file name (no slashes)"));
     }
-    let Some((controller, parameter)) = file.split_once('.') else {
-        return Err(Error::invalid(format!("unified resource {file:?} must be in the form CONTROLLER.PARAMETER")));
-    };
-    if controller.is_empty() || parameter.is_empty() || file.contains('\0') {
-        return Err(Error::invalid(format!("unified resource {file:?} must be in the form CONTROLLER.PARAMETER")));
+    match file.split_once('.') {
+        Some((controller, parameter)) if !controller.is_empty() && !parameter.is_empty() && !file.contains('\0') => {
+            if NO_LIMITS.contains(&file) {
+                return Err(format!("unified resource {file:?} is no limit: it is the runtime's to write"));
+            }
+            Ok(controller)
+        }
+        _ => Err(format!("unified resource {file:?} must be in the form CONTROLLER.PARAMETER")),
     }
-    for line in value.lines() {
-        out.push(Setting { controller: controller.into(), unified: true, ..Setting::new("", file, line) });
-    }
-    Ok(())
 }
