@@ -141,7 +141,7 @@ impl Features {
                 // the plan refuses these two
                 namespaces: namespaces::KINDS.iter().map(|kind| kind.name).collect(),
                 capabilities: &capabilities::NAMES,
-                cgroup: Cgroup { v1: true, v2: true, systemd: false, systemd_user: false, rdma: true },
+                cgroup: Cgroup { v1: true, v2: true, systemd: true, systemd_user: false, rdma: true },
                 seccomp: Seccomp {
                     enabled: true,
                     actions: seccomp::ACTIONS,

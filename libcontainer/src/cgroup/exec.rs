@@ -33,7 +33,7 @@ impl Cgroup {
             let fd = fd.doing(|| format!("open cgroup {path}"))?;
             hierarchies.push(Hierarchy { controllers: h.controllers.clone(), path, fd, made: 0 });
         }
-        Ok(Cgroup { hierarchies, remove_on_drop: false })
+        Ok(Cgroup::of(hierarchies))
     }
 
     /// Where the container's init is now, for an exec that the container's own cgroup refuses (EBUSY: init moved into a
@@ -43,8 +43,7 @@ impl Cgroup {
         let Some(own) = layout::own_cgroup(proc_cgroup, "") else { return Ok(None) };
         let path = join(&mount.dir, own.trim_matches('/'));
         let opened = file::open_recorded(&path, true)?;
-        Ok(opened
-            .map(|fd| Cgroup { hierarchies: vec![Hierarchy { controllers: String::new(), path, fd, made: 0 }], remove_on_drop: false }))
+        Ok(opened.map(|fd| Cgroup::of(vec![Hierarchy { controllers: String::new(), path, fd, made: 0 }])))
     }
 }
 

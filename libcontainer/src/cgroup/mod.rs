@@ -4,6 +4,7 @@
 //!
 //! - `layout.rs`: which hierarchies the host has; `plan.rs`: which directories and values a container gets; `resources/`,
 //!   `devices/`: the values. All pure.
+//! - `systemd/`: the directory made by systemd.
 //! - this file: a container's cgroup as a guard: made, joined, opened again, removed.
 //! - `v1.rs`, `v2.rs`: what differs; `tree.rs`: a cgroup and all below; `file.rs`: the one place that opens files;
 //!   `settings.rs`: the one place that writes limits.
@@ -23,6 +24,7 @@ mod processes;
 mod resources;
 mod settings;
 mod stats;
+mod systemd;
 mod tree;
 mod update;
 mod v1;
@@ -37,9 +39,11 @@ use rustix::io::Errno;
 
 pub use layout::Layout;
 pub use oom::{OomEvents, OomNotice};
+pub(crate) use plan::Driver;
 pub use plan::{CgroupPlan, Paths};
 pub use resources::merge;
 pub use stats::{BlkioEntry, MemoryEntry, Pressure, PressureData, Stats};
+pub(crate) use systemd::{Bus, Owner, Unit};
 pub(crate) use update::merge_rules;
 
 use crate::error::{Doing, Error, Kind, Result};
@@ -55,6 +59,10 @@ const DROP_TIME: Duration = Duration::from_secs(2);
 pub struct Cgroup {
     /// v1 in the order of the layout, then v2.
     hierarchies: Vec<Hierarchy>,
+    /// The unit of systemd that it is.
+    unit: Option<Unit>,
+    /// The conversation in which systemd makes it.
+    bus: Option<Bus>,
     remove_on_drop: bool,
 }
 
@@ -91,7 +99,11 @@ impl Cgroup {
     /// ([`Kind::WrongStatus`]). A limit that is refused, or whose controller is missing; rules that cannot be loaded. What
     /// was made by then is removed.
     pub fn create(plan: &CgroupPlan) -> Result<Cgroup> {
-        let mut cgroup = Cgroup { hierarchies: Vec::with_capacity(plan.places.len()), remove_on_drop: true };
+        if plan.scope.is_some() {
+            return Err(Error::unsupported("systemd makes this cgroup, around a process"));
+        }
+        let mut cgroup = Cgroup::of(Vec::with_capacity(plan.places.len()));
+        cgroup.remove_on_drop = true;
         let unified = plan.places.iter().all(Place::is_v2);
         for place in &plan.places {
             let mount = file::open_mount(&place.mount, place.is_v2())?;
@@ -133,7 +145,17 @@ impl Cgroup {
                 hierarchies.push(Hierarchy { controllers: controllers.into(), path: path.into(), fd, made: 0 });
             }
         }
-        Ok(Cgroup { hierarchies, remove_on_drop: false })
+        Ok(Cgroup::of(hierarchies))
+    }
+
+    fn of(hierarchies: Vec<Hierarchy>) -> Cgroup {
+        Cgroup { hierarchies, unit: None, bus: None, remove_on_drop: false }
+    }
+
+    /// The same, as the unit that systemd made: it is told of changes, and of the end.
+    pub(crate) fn of_unit(mut self, unit: Option<&Unit>) -> Cgroup {
+        self.unit = unit.cloned();
+        self
     }
 
     /// The directory to clone the container's first process into (CLONE_INTO_CGROUP), if there is a v2 hierarchy.
@@ -163,7 +185,14 @@ impl Cgroup {
     /// # Errors
     /// EBUSY if processes are left when the time is over; it can be called again.
     pub fn remove(&self, deadline: Duration) -> Result<()> {
-        self.remove_until(Instant::now() + deadline, |_| true)
+        let stopped = self.unit.as_ref().map_or(Ok(()), |unit| unit.stop(None));
+        let removed = self.remove_until(Instant::now() + deadline, |_| true);
+        if let Err(e) = stopped {
+            // systemd forgets a unit by itself once its directory is gone
+            log::warn!("{e}; its cgroup is removed without systemd");
+            self.remove_scope();
+        }
+        removed
     }
 
     fn remove_until(&self, deadline: Instant, wanted: impl Fn(&Hierarchy) -> bool) -> Result<()> {
@@ -192,6 +221,9 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         if !self.remove_on_drop {
             return;
+        }
+        if let Some(unit) = &self.unit {
+            let _ = unit.stop(self.bus.as_mut());
         }
         // an error has nowhere to go; what is left is found again by the recorded paths
         let _ = self.remove_until(Instant::now() + DROP_TIME, |h| h.made > 0);

@@ -2,11 +2,15 @@
 //!
 //! Pure; runs in the runtime. config-linux.md, "Control groups" (cgroupsPath).
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::devices::Devices;
 use super::layout::{Layout, Mount};
 use super::resources::{self, Missing, Setting};
+use super::systemd::{self, Owner, Scope, Unit};
 use super::v2;
 use crate::dry_run::Node;
 use crate::error::{Error, Result};
@@ -34,6 +38,15 @@ impl Paths {
     }
 }
 
+/// Who makes the directory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Driver<'a> {
+    /// We do.
+    Files,
+    /// systemd does, as a scope. The config's annotations may set properties of it.
+    Systemd(Owner, &'a BTreeMap<String, String>),
+}
+
 /// What to make and to write.
 #[derive(Debug, Clone, Default)]
 pub struct CgroupPlan {
@@ -44,6 +57,8 @@ pub struct CgroupPlan {
     pub(super) needs_domain: bool,
     /// The controllers of v2, if they were read already; see [`Layout::with_controllers`].
     pub(super) available: Option<String>,
+    /// What systemd is to make; without it we make the directories.
+    pub(super) scope: Option<Scope>,
     paths: Paths,
 }
 
@@ -74,7 +89,7 @@ impl CgroupPlan {
     /// The first that is found.
     pub fn new(layout: &Layout, id: &str, cgroups_path: &str, resources: Option<&Resources>) -> Result<CgroupPlan> {
         let mut found = Findings::new();
-        let plan = CgroupPlan::plan(layout, id, cgroups_path, resources, &mut found);
+        let plan = CgroupPlan::plan(layout, id, cgroups_path, resources, Driver::Files, &mut found);
         found.unless_wrong(plan)
     }
 
@@ -83,14 +98,20 @@ impl CgroupPlan {
     /// `cgroups_path` is `linux.cgroupsPath`. Absolute, it is below the mount of each hierarchy; relative, it is below our
     /// own cgroup in v1, and beside it in v2, where a cgroup with processes cannot have limited children. Empty means
     /// the container's id, relative. `..` is resolved as text and cannot leave the mount. `slice:prefix:name`, the form
-    /// for systemd, is a plain name here. All of it as runc has it.
+    /// for systemd, is a plain name without it. All of it as runc has it.
     ///
     /// # Errors
     /// [`Kind::InvalidSpec`](crate::error::Kind): a path with a NUL or with a name too long; the root cgroup, our own or one
     /// above it; a limit that contradicts another or is out of its range. [`Kind::Unsupported`](crate::error::Kind): a limit
-    /// whose v1 hierarchy is not mounted; no devices hierarchy.
-    pub(crate) fn plan(layout: &Layout, id: &str, cgroups_path: &str, resources: Option<&Resources>, found: &mut Findings) -> CgroupPlan {
-        let places = found.at("linux.cgroupsPath", places(layout, id, cgroups_path)).unwrap_or_default();
+    /// whose v1 hierarchy is not mounted; no devices hierarchy; systemd's driver with v1.
+    pub(crate) fn plan(
+        layout: &Layout,
+        id: &str,
+        cgroups_path: &str,
+        resources: Option<&Resources>,
+        driver: Driver<'_>,
+        found: &mut Findings,
+    ) -> CgroupPlan {
         if !layout.is_v2() && !layout.v1.iter().any(|m| m.has("devices")) {
             // runc's words; without it a container could use every device of the host
             found.wrong("linux.resources.devices", Error::unsupported("mountpoint for devices not found"));
@@ -98,6 +119,23 @@ impl CgroupPlan {
         let none = Resources::default();
         let resources = resources.unwrap_or(&none);
         let devices = Devices::plan(&resources.devices, found);
+        let (resources, scope) = match driver {
+            Driver::Files => (Cow::Borrowed(resources), None),
+            Driver::Systemd(owner, annotations) => {
+                if !layout.is_v2() || layout.v2.is_none() {
+                    let text = "the systemd cgroup driver is only supported on a host with cgroup v2 alone";
+                    found.wrong("", Error::unsupported(text));
+                }
+                let scope = Scope::plan(id, owner, cgroups_path, resources, &devices, annotations, found);
+                (Cow::Owned(systemd::countable(resources)), scope)
+            }
+        };
+        let places = match (&scope, driver) {
+            (Some(scope), _) => found.at("linux.cgroupsPath", place_of(layout, scope)).map_or(Vec::new(), |place| vec![place]),
+            (None, Driver::Systemd(..)) => Vec::new(),
+            (None, Driver::Files) => found.at("linux.cgroupsPath", places(layout, id, cgroups_path)).unwrap_or_default(),
+        };
+        let resources = resources.as_ref();
         let settings = if layout.is_v2() { resources::v2(resources, found) } else { resources::v1(resources, found) };
         if layout.mounts().next().is_none() && !resources.devices.is_empty() {
             found.warn("linux.resources.devices", "the rules are not in force in a container without a cgroup");
@@ -112,12 +150,12 @@ impl CgroupPlan {
         }
         let paths = paths(&places);
         let needs_domain = layout.is_v2() && settings.iter().any(v2::needs_domain);
-        CgroupPlan { places, settings, devices, needs_domain, available: layout.available.clone(), paths }
+        CgroupPlan { places, settings, devices, needs_domain, available: layout.available.clone(), scope, paths }
     }
 
     /// Directories, values and device rules, in their order.
     pub(crate) fn describe(&self) -> Node {
-        let CgroupPlan { places, settings, devices, needs_domain: _, available: _, paths: _ } = self;
+        let CgroupPlan { places, settings, devices, needs_domain: _, available: _, scope, paths: _ } = self;
         let text = |text: String| Node::Text(text);
         let file = |s: &Setting| text(format!("{} = {}", s.file, s.value));
         let rules = devices.v1_lines().map(|(allow, rule)| text(format!("{} {rule}", if allow { "allow" } else { "deny" })));
@@ -125,7 +163,13 @@ impl CgroupPlan {
             ("directories", Node::List(places.iter().map(|place| text(place.dir())).collect())),
             ("values", Node::List(settings.iter().map(file).collect())),
             ("devices", Node::List(rules.collect())),
+            ("systemd", scope.as_ref().map_or(Node::Map(Vec::new()), Scope::describe)),
         ])
+    }
+
+    /// The unit that systemd makes, to be recorded likewise.
+    pub(crate) fn unit(&self) -> Option<&Unit> {
+        self.scope.as_ref().map(|scope| &scope.unit)
     }
 
     /// The directories, to be recorded before they are made.
@@ -176,6 +220,20 @@ fn places(layout: &Layout, id: &str, cgroups_path: &str) -> Result<Vec<Place>> {
         places.push(Place { controllers: mount.controllers.clone(), mount: mount.dir.clone(), inner });
     }
     Ok(places)
+}
+
+/// Where a scope's container is.
+fn place_of(layout: &Layout, scope: &Scope) -> Result<Place> {
+    let mount = layout.v2.as_ref().map_or("/sys/fs/cgroup", |mount| mount.dir.as_str());
+    let inner = join(&scope.dir, &scope.subgroup);
+    if let Some(name) = inner.split('/').find(|name| name.len() > NAME_MAX) {
+        return Err(Error::invalid(format!("linux.cgroupsPath: the name {name} is longer than {NAME_MAX} bytes")));
+    }
+    let dir = join(mount, &scope.dir);
+    if layout.is_ours_or_above(&dir) {
+        return Err(Error::invalid(format!("linux.cgroupsPath: {dir} is the runtime's own cgroup, or above it")));
+    }
+    Ok(Place { controllers: String::new(), mount: mount.to_owned(), inner })
 }
 
 fn paths(places: &[Place]) -> Paths {

@@ -3,9 +3,11 @@
 //! Runs in the runtime.
 
 use super::devices::Devices;
+use super::resources::{self, Setting};
 use super::settings::{self, Before, Dir};
+use super::systemd::{self, Change};
 use super::v2::Swap;
-use super::{Cgroup, file, resources, v1, v2};
+use super::{Cgroup, file, v1, v2};
 use crate::error::{Error, Result};
 use crate::findings::Findings;
 use crate::spec::{DeviceRule, Memory, Resources};
@@ -15,6 +17,7 @@ use crate::spec::{DeviceRule, Memory, Resources};
 pub(crate) struct Undo {
     limits: Before,
     devices: Option<Rules>,
+    unit: Option<Change>,
 }
 
 /// The device rules before and after, and on v2 the programs.
@@ -40,31 +43,56 @@ pub(crate) fn merge_rules(old: &[DeviceRule], new: &[DeviceRule]) -> Vec<DeviceR
 impl Cgroup {
     /// [`change`](Self::change) of limits alone.
     pub fn update(&self, resources: &Resources) -> Result<()> {
-        self.change(Some(resources), None).map(drop)
+        self.change(Some((&Resources::default(), resources)), None).map(drop)
     }
 
-    /// Writes `resources`, which are [`merge`](super::merge)d already, except device rules; and changes the device rules from
-    /// the first to the second list of `rules`, in one step on v2. On v1 what other programs allowed stays allowed.
+    /// Writes the second of `limits`, which is [`merge`](super::merge)d already, except device rules; and changes the device
+    /// rules from the first to the second list of `rules`, in one step on v2. On v1 what other programs allowed stays allowed.
+    /// A unit's systemd is told before: what it does not know is the limit that it would write again.
     ///
     /// # Errors
     /// As for creating; with `checkBeforeUpdate` on v2 also a memory limit that is not above what is in use. Then nothing
     /// is changed: values written before the one that was refused are put back.
-    pub(crate) fn change(&self, resources: Option<&Resources>, rules: Option<(&[DeviceRule], &[DeviceRule])>) -> Result<Undo> {
+    pub(crate) fn change(&self, limits: Option<(&Resources, &Resources)>, rules: Option<(&[DeviceRule], &[DeviceRule])>) -> Result<Undo> {
         let mut found = Findings::new();
         let devices = rules.map(|(from, to)| (Devices::plan(from, &mut Findings::new()), Devices::plan(to, &mut found)));
-        let devices = found.unless_wrong(devices)?.filter(|(from, to)| from != to);
-        let limits = resources.map_or(Ok(Before::default()), |r| self.limit(r))?;
-        let mut undo = Undo { limits, devices: None };
-        if let Some((from, to)) = devices {
-            match self.change_devices(&from, &to) {
-                Ok(swap) => undo.devices = Some(Rules { from, to, swap }),
-                Err(e) => {
-                    self.take_back(&undo);
-                    return Err(e);
-                }
-            }
+        let settings = limits.map(|(_, new)| self.plan_limits(new, &mut found));
+        let (settings, devices) = found.unless_wrong((settings, devices))?;
+        let devices = devices.filter(|(from, to)| from != to);
+        if let Some(dir) = self.find("memory").filter(|d| d.v2)
+            && let Some((_, new)) = limits
+        {
+            check_memory(dir, &new.memory)?;
+        }
+        let mut undo = Undo::default();
+        if let Some(unit) = &self.unit {
+            undo.unit = Some(unit.change(limits, devices.as_ref().map(|(from, to)| (from, to)))?);
+        }
+        let done = self.write(settings.as_deref(), devices, &mut undo);
+        if let Err(e) = done {
+            self.take_back(&undo);
+            return Err(e);
         }
         Ok(undo)
+    }
+
+    fn plan_limits(&self, resources: &Resources, found: &mut Findings) -> Vec<Setting> {
+        match &self.unit {
+            Some(_) => resources::v2(&systemd::countable(resources), found),
+            None if self.is_unified() => resources::v2(resources, found),
+            None => resources::v1(resources, found),
+        }
+    }
+
+    fn write(&self, settings: Option<&[Setting]>, devices: Option<(Devices, Devices)>, undo: &mut Undo) -> Result<()> {
+        if let Some(settings) = settings {
+            undo.limits = settings::write_or_restore(settings, &|controller| self.find(controller))?;
+        }
+        if let Some((from, to)) = devices {
+            let swap = self.change_devices(&from, &to)?;
+            undo.devices = Some(Rules { from, to, swap });
+        }
+        Ok(())
     }
 
     /// Undoes an update; best effort, for there is an error to report already.
@@ -77,6 +105,9 @@ impl Cgroup {
                 None => v1::change_devices(dir, to, from),
             };
         }
+        if let Some(change) = &undo.unit {
+            change.undo();
+        }
         undo.limits.restore(&|controller| self.find(controller));
     }
 
@@ -86,17 +117,6 @@ impl Cgroup {
             Some(dir) => v1::change_devices(dir, from, to).map(|()| None),
             None => Err(Error::unsupported("linux.resources.devices: the container has no cgroup for devices")),
         }
-    }
-
-    fn limit(&self, resources: &Resources) -> Result<Before> {
-        let unified = self.is_unified();
-        let mut found = Findings::new();
-        let settings = if unified { resources::v2(resources, &mut found) } else { resources::v1(resources, &mut found) };
-        let settings = found.unless_wrong(settings)?;
-        if let Some(dir) = self.find("memory").filter(|d| d.v2) {
-            check_memory(dir, &resources.memory)?;
-        }
-        settings::write_or_restore(&settings, &|controller| self.find(controller))
     }
 }
 

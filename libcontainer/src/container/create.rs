@@ -14,7 +14,7 @@ use super::bundle::{Bundle, check_rootfs};
 use super::record::{Defaults, Record, StateDir, write_pid_file};
 use super::serve::{Sockets, serve};
 use super::{Container, Process, check_id, lock};
-use crate::cgroup::{Cgroup, Layout};
+use crate::cgroup::{Cgroup, Layout, Owner};
 use crate::dry_run::Page;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::findings::Findings;
@@ -56,7 +56,7 @@ pub struct CreateOptions {
     pub preserve_fds: u32,
     /// Descriptors after stdio that are announced by LISTEN_FDS (sd_listen_fds(3)).
     pub listen_fds: u32,
-    /// Whether systemd is to make the cgroup. Not supported: an error.
+    /// Whether systemd is to make the cgroup, as a scope; `linux.cgroupsPath` is then `slice:prefix:name`.
     pub systemd_cgroup: bool,
     /// No cgroup of its own: it stays in the caller's, without limits and device rules.
     pub no_cgroup: bool,
@@ -87,6 +87,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     // what is opened on the host: still nothing is made
     let joined = plan.namespaces.open()?;
     let sockets = Sockets::connect(&plan, options)?;
+    let bus = plan.cgroup.connect()?;
     let hook_output = if plan.hooks.is_empty() { hooks::Opened::default() } else { plan.extensions.hook_output.open()? };
     let writes_proc = !plan.sysctls.is_empty() || !plan.process.labels.is_empty();
     let proc = if writes_proc { Procfs::detached()? } else { Procfs::open()? };
@@ -108,7 +109,11 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     if options.notify_socket.is_some() {
         crate::notify::make(&root.join(id))?;
     }
-    let cgroup = Cgroup::create(&plan.cgroup).doing(|| "unable to start container process: unable to apply cgroup configuration")?;
+    let cgroup = match bus {
+        Some(bus) => Cgroup::await_scope(&plan.cgroup, bus),
+        None => Cgroup::create(&plan.cgroup),
+    };
+    let mut cgroup = cgroup.doing(|| "unable to start container process: unable to apply cgroup configuration")?;
     let group = record.intel_rdt.clone();
     let class = match (&plan.intel_rdt, &group) {
         (Some(rdt), Some(group)) => Some(group.make(rdt).doing(|| "unable to apply Intel RDT configuration")?),
@@ -118,8 +123,9 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     let (ours, theirs) = Channel::pair()?;
     let gate = Gate::make(dir.dir()?.fd())?;
     let into = cgroup.clone_target();
-    // born in its v2 cgroup; a v1 hierarchy can only be joined
-    let joins_cgroups = !plan.cgroup.paths().v1.is_empty();
+    // born in its v2 cgroup; a v1 hierarchy can only be joined, and systemd makes a scope around a process
+    let born_inside = into.is_some();
+    let joins_cgroups = !plan.cgroup.paths().v1.is_empty() || plan.cgroup.unit().is_some();
     let inherited = init::Inherited {
         channel: theirs,
         stdio: &options.stdio,
@@ -138,14 +144,14 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     // our copies of init's ends: else its death would not be the end of the stream
     drop(inherited);
 
-    let (mut devices, mut inner_root) = (None, None);
+    let (mut devices, mut owner) = (None, Owners::default());
     let made = (|| -> Result<Option<OwnedFd>> {
         if let Some(score) = plan.process.oom_score_adj {
             proc.write(&format!("{}/oom_score_adj", child.pid), score.to_string().as_bytes())
                 .doing(|| format!("failed to update /proc/self/oom_score_adj to {score}"))?;
         }
         if plan.user_namespace.is_some() {
-            inner_root = settle_user_namespace(&plan, options, &proc, child.pid, dir.dir()?.fd(), &cgroup)?;
+            owner = settle_user_namespace(&plan, options, &proc, child.pid, dir.dir()?.fd())?;
             ours.send(&Message::Mapped)?;
         }
         if !plan.net_devices.is_empty() {
@@ -156,7 +162,13 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
         }
         if joins_cgroups {
             // while init makes its mounts: the kernel lets each of these wait for a grace period
-            cgroup.join(child.pid, into.is_some()).doing(|| "unable to apply cgroup configuration")?;
+            let entered = cgroup.start(&plan.cgroup, child.pid).and_then(|()| cgroup.join(child.pid, born_inside));
+            entered.doing(|| "unable to apply cgroup configuration")?;
+        }
+        if let Some(uid) = owner.user.filter(|_| plan.delegates_cgroup) {
+            cgroup.give(uid)?;
+        }
+        if joins_cgroups {
             ours.send(&Message::Released)?;
         }
         if let Some(group) = &group {
@@ -165,7 +177,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
         let map_ids = |id_map, mount: &OwnedFd| map_ids(id_map, mount.as_fd(), &our_maps, &proc, child.pid);
         let terminal = serve(&plan, &ours, child.pid, &sockets, &hook_output, map_ids)?;
         if let Some(inner) = &plan.extensions.delegate_cgroup {
-            cgroup.give_below(inner, child.pid, inner_root)?;
+            cgroup.give_below(inner, child.pid, owner.root)?;
         }
         record.start_time = proc.process(child.pid)?.ok_or_else(died)?.start_time;
         record.pid = child.pid;
@@ -226,14 +238,12 @@ pub fn dry_run(root: &Path, id: &str, options: &CreateOptions) -> Result<Page> {
 
 /// Everything that the config can get wrong.
 fn plan(root: &Path, id: &str, options: &CreateOptions) -> Result<(Plan, Bundle)> {
-    if options.systemd_cgroup {
-        return Err(Error::unsupported("the systemd cgroup driver is not supported yet"));
-    }
     let bundle = Bundle::open(&options.bundle, options.config.as_deref())?;
     let layout = if options.no_cgroup { Layout::none() } else { Layout::detect()?.with_controllers() };
     let mut found = Findings::new();
     let notify_dir = options.notify_socket.as_ref().map(|_| root.join(id).join("notify").to_string_lossy().into_owned());
     let choices = Choices {
+        systemd: options.systemd_cgroup.then(Owner::detect),
         no_pivot: options.no_pivot,
         no_new_keyring: options.no_new_keyring,
         process_optional: options.process_optional,
@@ -291,6 +301,7 @@ fn intent(plan: &Plan, proc: &Procfs, options: &CreateOptions) -> Result<Record>
         maker: me,
         maker_start_time: proc.process(me)?.map_or(0, |p| p.start_time),
         cgroup: plan.cgroup.paths().clone(),
+        unit: plan.cgroup.unit().cloned(),
         intel_rdt: plan.intel_rdt.as_ref().map(|rdt| Group::intend(rdt, &plan.id, proc)).transpose()?,
         namespaces: plan.namespaces.all(),
         fresh_namespaces: plan.namespaces.fresh,
@@ -321,29 +332,27 @@ fn keep_defaults(dir: &StateDir, plan: &Plan, spec: Spec) -> Result<()> {
     })
 }
 
-/// The maps of init's user namespace, and to whom they map: what the container's root shall own on the host. Returns who
-/// that is there.
-fn settle_user_namespace(
-    plan: &Plan,
-    options: &CreateOptions,
-    proc: &Procfs,
-    pid: i32,
-    dir: BorrowedFd<'_>,
-    cgroup: &Cgroup,
-) -> Result<Option<u32>> {
-    let Some(namespace) = &plan.user_namespace else { return Ok(None) };
+/// Who the users of the container are on the host, in a user namespace.
+#[derive(Debug, Default)]
+struct Owners {
+    root: Option<u32>,
+    /// The user of its first process.
+    user: Option<u32>,
+}
+
+/// The maps of init's user namespace, and what the container's root or its user shall own on the host, but for the cgroup.
+fn settle_user_namespace(plan: &Plan, options: &CreateOptions, proc: &Procfs, pid: i32, dir: BorrowedFd<'_>) -> Result<Owners> {
+    let Some(namespace) = &plan.user_namespace else { return Ok(Owners::default()) };
     let maps = namespace.settle(proc, pid)?;
     check_user(&maps, plan.process.uid, plan.process.gid, &plan.process.groups)?;
     if let (Some(uid), Some(gid)) = (maps.uids.outside(0), maps.gids.outside(0)) {
         gate::give(dir, uid, gid)?;
     }
-    if let Some(uid) = maps.uids.outside(plan.process.uid) {
+    let user = maps.uids.outside(plan.process.uid);
+    if let Some(uid) = user {
         give_pipes(&options.stdio, uid)?;
-        if plan.delegates_cgroup {
-            cgroup.give(uid)?;
-        }
     }
-    Ok(maps.uids.outside(0))
+    Ok(Owners { root: maps.uids.outside(0), user })
 }
 
 /// The network namespace that is made with init, or in a user namespace by init.

@@ -206,7 +206,7 @@ impl Container {
     }
 
     fn cgroup(&self) -> Result<Cgroup> {
-        Cgroup::open(&self.record.cgroup)
+        Ok(Cgroup::open(&self.record.cgroup)?.of_unit(self.record.unit.as_ref()))
     }
 
     /// Whether that process is still the same one, and runs.

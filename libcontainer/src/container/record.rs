@@ -19,7 +19,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::Paths;
+use crate::cgroup::{Paths, Unit};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::hooks::{self, Hook};
 use crate::intel_rdt;
@@ -64,6 +64,9 @@ pub struct Record {
     pub(crate) maker: i32,
     pub(crate) maker_start_time: u64,
     pub(crate) cgroup: Paths,
+    /// The unit of systemd that its cgroup is, or is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unit: Option<Unit>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) intel_rdt: Option<intel_rdt::Group>,
     /// CLONE_NEW* flags of the namespaces that are the container's, made or joined.

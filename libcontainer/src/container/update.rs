@@ -41,8 +41,11 @@ impl Container {
 
         // apply
         let cgroup = self.cgroup()?;
-        let undo = cgroup.change(limits.as_ref(), rules.as_ref().map(|(old, new)| (old.as_slice(), new.as_slice())))?;
         let before = defaults.clone();
+        let undo = cgroup.change(
+            limits.as_ref().map(|new| (&before.resources, new)),
+            rules.as_ref().map(|(old, new)| (old.as_slice(), new.as_slice())),
+        )?;
         let changed = limits.is_some() || rules.is_some();
         defaults.resources = limits.unwrap_or(defaults.resources);
         defaults.devices = rules.map(|(_, new)| new).or(defaults.devices);

@@ -11,7 +11,7 @@ mod v2;
 
 pub use merge::merge;
 pub(super) use v1::v1;
-pub(super) use v2::v2;
+pub(super) use v2::{cpu_weight, swap, v2};
 
 use std::fmt::Display;
 

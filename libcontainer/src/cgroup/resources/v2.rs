@@ -78,7 +78,7 @@ fn memory(memory: &spec::Memory, out: &mut Vec<Setting>, found: &mut Findings) {
 }
 
 /// The spec's swap is memory and swap together, v2's is swap alone. `None`: not given. -1: unlimited.
-pub(super) fn swap(memory: i64, swap: i64) -> Result<Option<i64>> {
+pub(in crate::cgroup) fn swap(memory: i64, swap: i64) -> Result<Option<i64>> {
     match (memory, swap) {
         // v1 reads "unlimited memory" as both
         (-1, 0) | (_, -1) => Ok(Some(-1)),
@@ -153,7 +153,7 @@ fn cpu(cpu: &spec::Cpu, out: &mut Vec<Setting>, found: &mut Findings) {
 
 /// cpu.shares (2 to 262144, default 1024) as cpu.weight (1 to 10000, default 100): the curve through all three that runc
 /// 1.3.2 and crun 1.23 use.
-pub(super) fn cpu_weight(shares: u64) -> u64 {
+pub(in crate::cgroup) fn cpu_weight(shares: u64) -> u64 {
     if shares <= 2 {
         return 1;
     }
