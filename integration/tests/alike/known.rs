@@ -72,6 +72,21 @@ pub(crate) const KNOWN: &[(&str, &[&str], &str)] = &[
     ("runc<1.4", &["create: ", "can't mask path", "not a directory"], "runc minds a masked path that leads through a file"),
     ("crun", &["create: ", "read-only file system"], "crun makes mounts read-only last, so mount points can be made in them"),
     ("crun", &[" mounts /", " and ", "under the peer null"], "crun's read-only path is without what is mounted below it"),
+    (
+        "crun",
+        &[r#""/etc/passwd c 1:3"#, r#"under the peer "/etc/passwd file"#],
+        "crun masks first, and loses the mask of what is unbindable when a path above it is made read-only",
+    ),
+    (
+        "crun",
+        &[r#""/etc/passwd ok", under the peer "/etc/passwd EROFS""#],
+        "crun masks first, and loses the mask of what is unbindable when a path above it is made read-only",
+    ),
+    (
+        "crun",
+        &[r#""/tmp/inside ok", under the peer "/tmp/inside EACCES""#],
+        "crun's read-only path is without what is unbindable below it: there is the mount point, of another mode",
+    ),
     ("runc<1.4", &["create: ", "set_personality: "], "the personality is set under the filter"),
     ("*", &["/sys/fs/cgroup/new EROFS"], "of a read-only cgroup v1 mount the folder of the hierarchies is read-only too"),
 ];
