@@ -4,6 +4,7 @@ mod check;
 mod checkpoint;
 mod create;
 mod delete;
+mod duration;
 mod events;
 mod exec;
 mod features;
@@ -16,6 +17,7 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod stats;
 mod update;
 
 use std::io::Read;
@@ -57,6 +59,7 @@ pub(crate) fn run(call: &Call<'_>) -> Result<u8> {
         "spec" => spec::run(call),
         "start" => start::run(call),
         "state" => state::run(call),
+        "stats" => stats::run(call),
         "update" => update::run(call),
         other => Err(Error::unsupported(format!("the command {other} is not supported")).into()),
     }

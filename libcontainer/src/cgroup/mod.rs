@@ -8,7 +8,8 @@
 //! - this file: a container's cgroup as a guard: made, joined, opened again, removed.
 //! - `v1.rs`, `v2.rs`: what differs; `tree.rs`: a cgroup and all below; `file.rs`: the one place that opens files;
 //!   `settings.rs`: the one place that writes limits.
-//! - `processes.rs`: freeze, thaw, signal, kill; `exec.rs`: the cgroup of an exec; `delegate.rs`; `update.rs`; `stats/`; `oom.rs`.
+//! - `processes.rs`: freeze, thaw, signal, kill; `exec.rs`: the cgroup of an exec; `delegate.rs`; `update.rs`; `stats/`;
+//!   `oom.rs`, `victims.rs`, `pressure.rs`: notices.
 //!
 //! A cgroup is only ever killed or removed if it is not the root of a hierarchy and this process is not in it: a runtime
 //! that took `/` for its container's cgroup has killed every process of a machine.
@@ -20,6 +21,7 @@ mod file;
 mod layout;
 mod oom;
 mod plan;
+mod pressure;
 mod processes;
 mod resources;
 mod settings;
@@ -29,6 +31,7 @@ mod tree;
 mod update;
 mod v1;
 mod v2;
+mod victims;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -41,10 +44,12 @@ pub use layout::Layout;
 pub use oom::{OomEvents, OomNotice};
 pub(crate) use plan::Driver;
 pub use plan::{CgroupPlan, Paths};
+pub use pressure::{PressureAlarm, Threshold};
 pub use resources::merge;
-pub use stats::{BlkioEntry, MemoryEntry, Pressure, PressureData, Stats};
+pub use stats::{BlkioEntry, Hugetlb, MemoryEntry, Pressure, PressureData, Stats};
 pub(crate) use systemd::{Bus, Owner, Unit};
 pub(crate) use update::merge_rules;
+pub use victims::Victim;
 
 use crate::error::{Doing, Error, Kind, Result};
 use plan::Place;

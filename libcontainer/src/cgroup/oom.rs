@@ -11,6 +11,7 @@ use rustix::fs::OFlags;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 
+use super::victims::{KernelLog, Victim};
 use super::{Cgroup, file};
 use crate::error::{Doing, Error, Result};
 
@@ -22,6 +23,7 @@ pub struct OomEvents {
     v2: bool,
     /// How many processes had been killed when we last looked.
     kills: u64,
+    log: Option<KernelLog>,
 }
 
 /// What happened since the last look.
@@ -60,7 +62,20 @@ impl Cgroup {
         };
         let dir_fd = rustix::io::fcntl_dupfd_cloexec(dir.fd, 3).doing(doing)?;
         let kills = kills(dir_fd.as_fd(), dir.v2).doing(doing)?;
-        Ok(OomEvents { fd, dir: dir_fd, v2: dir.v2, kills })
+        Ok(OomEvents { fd, dir: dir_fd, v2: dir.v2, kills, log: None })
+    }
+
+    /// The same, and reads in the kernel's log who it was: [`OomEvents::victims`].
+    ///
+    /// # Errors
+    /// As for [`Cgroup::oom_events`]. A log that may not be read is none: then nobody is named.
+    pub fn oom_events_with_victims(&self) -> Result<OomEvents> {
+        let mut events = self.oom_events()?;
+        if let Some(dir) = self.find("memory") {
+            let log = KernelLog::open(dir);
+            events.log = log.inspect_err(|e| log::debug!("who is killed for want of memory will not be known: {e}")).ok();
+        }
+        Ok(events)
     }
 
     /// How many processes of the container were killed because memory ran out; 0 without a memory controller.
@@ -83,6 +98,15 @@ impl OomEvents {
         }
         let ended = woken && file::read_short(self.dir.as_fd(), "cgroup.events").is_ok_and(|t| file::value_of(&t, "populated") == Some(0));
         Ok(if ended { OomNotice::Ended } else { OomNotice::Nothing })
+    }
+
+    /// Who was killed since the last call, as far as the kernel's log tells; to be asked after [`OomNotice::Oom`].
+    pub fn victims(&mut self) -> Vec<Victim> {
+        let victims = self.log.as_mut().map_or(Ok(Vec::new()), KernelLog::victims);
+        victims.unwrap_or_else(|e| {
+            log::debug!("{e}");
+            Vec::new()
+        })
     }
 
     fn drain(&self) -> Result<bool, Errno> {

@@ -197,6 +197,17 @@ impl Container {
         self.cgroup()?.oom_events()
     }
 
+    /// The same, and who they were, as far as the kernel's log tells.
+    pub fn oom_events_with_victims(&self) -> Result<crate::cgroup::OomEvents> {
+        self.cgroup()?.oom_events_with_victims()
+    }
+
+    /// An alarm for when its processes wait too long for a resource.
+    pub fn pressure_alarm(&self, threshold: crate::cgroup::Threshold) -> Result<crate::cgroup::PressureAlarm> {
+        self.check_cgroup()?;
+        self.cgroup()?.pressure_alarm(threshold)
+    }
+
     /// Refuses what only a cgroup can tell, for a container that was made without one.
     fn check_cgroup(&self) -> Result<()> {
         if self.record.cgroup.is_empty() && self.record.pid != 0 {

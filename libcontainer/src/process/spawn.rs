@@ -45,8 +45,8 @@ fn directly(plan: &Plan, inherited: &init::Inherited, into: Option<BorrowedFd<'_
 /// By way of a process that joins namespaces first: see `stage.rs`.
 fn by_stage(plan: &Plan, inherited: &init::Inherited, into: Option<BorrowedFd<'_>>) -> Result<Child> {
     let (ours, theirs) = Channel::pair()?;
-    let mut stage = match clone3(0, into) {
-        Ok(Side::Child) => stage::run(plan, inherited, &theirs),
+    let mut stage = match clone3(0, None) {
+        Ok(Side::Child) => stage::run(plan, inherited, &theirs, into),
         cloned => match cloned.doing(|| "clone")? {
             Side::Parent { pid, pidfd } => Child::new(pid, pidfd),
             Side::Child => return Err(Error::new(Kind::Internal, "the stage returned")),

@@ -5,6 +5,8 @@
 //! else they belong to the host; and what belongs to the host can only be joined before the user namespace is entered. The
 //! runtime itself cannot do so: nobody gets back out of a user namespace.
 
+use std::os::fd::BorrowedFd;
+
 use rustix::io::Errno;
 
 use super::channel::{Channel, Message};
@@ -15,9 +17,10 @@ use crate::plan::Plan;
 use crate::sys::clone::{Side, clone3};
 use crate::sys::exec::exit;
 
-/// Runs in the child of the clone; never returns. It has been born in the container's cgroup, and so is init.
-pub(super) fn run(plan: &Plan, inherited: &init::Inherited, channel: &Channel) -> ! {
-    let (message, code) = match steps(plan, inherited) {
+/// Runs in the child of the clone; never returns. It stays in the runtime's cgroup, where it takes nothing of the container's
+/// limits (one of a single process leaves room for init alone), and init is born in `into`.
+pub(super) fn run(plan: &Plan, inherited: &init::Inherited, channel: &Channel, into: Option<BorrowedFd<'_>>) -> ! {
+    let (message, code) = match steps(plan, inherited, into) {
         Ok(cloned) => (cloned, 0),
         Err(error) => (Message::Failed(error), 1),
     };
@@ -25,7 +28,7 @@ pub(super) fn run(plan: &Plan, inherited: &init::Inherited, channel: &Channel) -
     exit(code)
 }
 
-fn steps(plan: &Plan, inherited: &init::Inherited) -> Result<Message> {
+fn steps(plan: &Plan, inherited: &init::Inherited, into: Option<BorrowedFd<'_>>) -> Result<Message> {
     if !plan.process.keep_groups {
         // the caller's: whether they can be dropped inside is for the owner of the user namespace to say
         rustix::thread::set_thread_groups(&[]).doing(|| "drop the caller's groups")?;
@@ -42,7 +45,7 @@ fn steps(plan: &Plan, inherited: &init::Inherited) -> Result<Message> {
     for namespace in user.into_iter().chain(later) {
         namespace.join()?;
     }
-    match clone3(plan.namespaces.clone_flags() | libc::CLONE_PARENT as u64, None).doing(|| words_of_clone(&plan.namespaces))? {
+    match clone3(plan.namespaces.clone_flags() | libc::CLONE_PARENT as u64, into).doing(|| words_of_clone(&plan.namespaces))? {
         Side::Child => init::run(plan, inherited),
         Side::Parent { pid, pidfd } => Ok(Message::Cloned { pid, pidfd }),
     }

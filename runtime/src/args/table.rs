@@ -180,6 +180,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         flags: &[
             text("interval", None, "time between statistics, such as 500ms or 1m30s (default: 5s)"),
             on("stats", None, "print the statistics once and end"),
+            each("pressure", None, "tell too when processes wait long, as in memory:some:150ms/2s: RESOURCE:some|full:STALL/WINDOW"),
         ],
         ..PLAIN
     },
@@ -315,6 +316,19 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
     Command { name: "start", summary: "let the process of a created container run", ..PLAIN },
     Command { name: "state", summary: "print the state of a container, as JSON", ..PLAIN },
+    Command {
+        name: "stats",
+        operands: "[container-id ...]",
+        summary: "print what containers use: processors, memory, processes, disks",
+        about: "Without an id: all that have started or are about to. A table on a terminal is renewed until you press ^C.",
+        flags: &[
+            Flag { help: "table, json (a line each, as of events --stats) or openmetrics (default: table)", ..FORMAT },
+            text("interval", None, "time between two looks, such as 500ms (default: 1s)"),
+            on("no-stream", None, "print the table once, also on a terminal"),
+        ],
+        count: (0, usize::MAX),
+        ..PLAIN
+    },
     Command {
         name: "update",
         summary: "change the limits of a container, and from a file its devices and mounts",

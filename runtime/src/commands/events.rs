@@ -1,9 +1,9 @@
-//! `events`: statistics and out-of-memory events of a container, one JSON object a line (runc's form).
+//! `events`: statistics and notices of a container, one JSON object a line (runc's form).
 
 use std::time::Duration;
 
 use anyhow::Result;
-use libcontainer::cgroup::OomNotice;
+use libcontainer::cgroup::{OomEvents, OomNotice, PressureAlarm, Threshold, Victim};
 use libcontainer::container::{Container, Status};
 use libcontainer::error::{self, Doing, Error, Kind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
+use super::duration::interval;
 use crate::call::Call;
 
 #[derive(Debug, Serialize)]
@@ -18,12 +19,25 @@ struct Event<'a, T: Serialize> {
     #[serde(rename = "type")]
     kind: &'a str,
     id: &'a str,
+    /// Of which resource, for a notice of pressure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<T>,
+    /// Who was killed for want of memory, if the kernel's log tells.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    victims: Vec<Victim>,
+}
+
+impl<'a, T: Serialize> Event<'a, T> {
+    fn new(kind: &'a str, id: &'a str, data: Option<T>) -> Event<'a, T> {
+        Event { kind, id, resource: None, data, victims: Vec::new() }
+    }
 }
 
 pub(super) fn run(call: &Call<'_>) -> Result<u8> {
-    let interval = call.args.text("interval").map_or(Ok(Duration::from_secs(5)), interval)?;
+    let every = call.args.text("interval").map_or(Ok(Duration::from_secs(5)), |text| interval("interval", text))?;
+    let thresholds = call.args.each("pressure").iter().map(|text| threshold(text)).collect::<error::Result<Vec<_>>>()?;
     let container = call.container()?;
     if matches!(container.status()?, Status::Stopped) {
         return Err(Error::wrong_status(format!("container with id {} is not running", container.record().id)).into());
@@ -31,39 +45,49 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     if call.args.on("stats") {
         print_stats(&container)?;
     } else {
-        watch(&container, interval)?;
+        watch(&container, every, thresholds)?;
     }
     Ok(0)
 }
 
 /// Until the container stops.
-fn watch(container: &Container, interval: Duration) -> Result<()> {
-    let mut oom = match container.oom_events() {
+fn watch(container: &Container, every: Duration, thresholds: Vec<Threshold>) -> Result<()> {
+    let alarms = thresholds.into_iter().map(|t| container.pressure_alarm(t)).collect::<error::Result<Vec<_>>>()?;
+    let mut oom = match container.oom_events_with_victims() {
         Err(e) if e.kind() == Kind::Unsupported => {
             log::warn!("no notices of memory running out: {e}");
             None
         }
         result => Some(result?),
     };
-    let mut due = now() + interval;
+    let mut due = now() + every;
     loop {
         let left = due.saturating_sub(now());
         let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-        let mut fds: Vec<_> = oom.iter().map(|oom| PollFd::new(oom, PollFlags::IN | PollFlags::PRI)).collect();
-        let ready = match poll(&mut fds, Some(&timeout)) {
-            Ok(n) => n > 0,
+        let mut fds: Vec<_> = alarms.iter().map(|alarm| PollFd::new(alarm, PollFlags::PRI)).collect();
+        fds.extend(oom.iter().map(|oom| PollFd::new(oom, PollFlags::IN | PollFlags::PRI)));
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) => {}
             Err(Errno::INTR) => continue,
             Err(e) => return Ok(Err(e).doing(|| "wait for events")?),
-        };
-        if let Some(oom) = oom.as_mut().filter(|_| ready) {
-            match oom.read()? {
-                OomNotice::Oom => super::print_json(&Event::<()> { kind: "oom", id: &container.record().id, data: None })?,
-                OomNotice::Ended => return Ok(()),
-                OomNotice::Nothing => {}
+        }
+        let woken: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
+        for (alarm, flags) in alarms.iter().zip(&woken) {
+            if flags.contains(PollFlags::ERR) {
+                // the cgroup is gone, and the container with it
+                return Ok(());
+            }
+            if flags.contains(PollFlags::PRI) {
+                print_pressure(container, alarm)?;
             }
         }
+        if let Some(oom) = oom.as_mut().filter(|_| woken.get(alarms.len()).is_some_and(|flags| !flags.is_empty()))
+            && !print_oom(container, oom)?
+        {
+            return Ok(());
+        }
         if now() >= due {
-            due += interval;
+            due += every;
             if matches!(container.status()?, Status::Stopped) {
                 return Ok(());
             }
@@ -72,8 +96,26 @@ fn watch(container: &Container, interval: Duration) -> Result<()> {
     }
 }
 
-fn print_stats(container: &Container) -> Result<()> {
-    super::print_json(&Event { kind: "stats", id: &container.record().id, data: Some(container.stats()?) })
+/// `false`: there will be no more.
+fn print_oom(container: &Container, oom: &mut OomEvents) -> Result<bool> {
+    match oom.read()? {
+        OomNotice::Oom => {
+            let victims = oom.victims();
+            super::print_json(&Event { victims, ..Event::<()>::new("oom", &container.record().id, None) })?;
+            Ok(true)
+        }
+        OomNotice::Ended => Ok(false),
+        OomNotice::Nothing => Ok(true),
+    }
+}
+
+fn print_pressure(container: &Container, alarm: &PressureAlarm) -> Result<()> {
+    let event = Event::new("pressure", &container.record().id, Some(alarm.pressure()?));
+    super::print_json(&Event { resource: Some(&alarm.threshold.resource), ..event })
+}
+
+pub(super) fn print_stats(container: &Container) -> Result<()> {
+    super::print_json(&Event::new("stats", &container.record().id, Some(container.stats()?)))
 }
 
 fn now() -> Duration {
@@ -81,37 +123,21 @@ fn now() -> Duration {
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or_default())
 }
 
-fn interval(text: &str) -> error::Result<Duration> {
-    let nanoseconds = duration(text).ok_or_else(|| Error::invalid(format!("invalid value \"{text}\" for flag -interval: no duration")))?;
-    match u64::try_from(nanoseconds) {
-        Ok(n) if n > 0 => Ok(Duration::from_nanos(n)),
-        _ => Err(Error::invalid("duration interval must be greater than 0")),
-    }
-}
-
-/// `1h2m3.5s`, `100ms`, `-1s`, `0`: nanoseconds, as Go's time.ParseDuration reads them.
-fn duration(text: &str) -> Option<i64> {
-    const UNITS: [(&str, f64); 8] =
-        [("ns", 1.0), ("us", 1e3), ("µs", 1e3), ("μs", 1e3), ("ms", 1e6), ("s", 1e9), ("m", 6e10), ("h", 3.6e12)];
-    let (sign, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (-1.0, rest),
-        None => (1.0, text.strip_prefix('+').unwrap_or(text)),
+/// `memory:some:150ms/2s`: of which resource, some or all processes, how long within which window.
+fn threshold(text: &str) -> error::Result<Threshold> {
+    let bad = || {
+        Error::invalid(format!(
+            "invalid value \"{text}\" for flag -pressure: not RESOURCE:some|full:STALL/WINDOW, as in memory:some:150ms/2s"
+        ))
     };
-    if rest == "0" {
-        return Some(0);
+    let (resource, rest) = text.split_once(':').ok_or_else(bad)?;
+    let (kind, times) = rest.split_once(':').ok_or_else(bad)?;
+    let (stall, window) = times.split_once('/').ok_or_else(bad)?;
+    if !matches!(resource, "cpu" | "memory" | "io") || !matches!(kind, "some" | "full") {
+        return Err(bad());
     }
-    let mut sum = 0.0;
-    loop {
-        let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit() && c != '.')?);
-        let number: f64 = number.parse().ok()?;
-        let (unit, after) = after.split_at(after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len()));
-        sum += number * UNITS.iter().find(|(name, _)| *name == unit)?.1;
-        if after.is_empty() {
-            break;
-        }
-        rest = after;
-    }
-    (sum < 9e18).then_some((sign * sum) as i64)
+    let time = |text| interval("pressure", text);
+    Ok(Threshold { resource: resource.into(), full: kind == "full", stall: time(stall)?, window: time(window)? })
 }
 
 #[cfg(test)]
@@ -119,36 +145,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations() {
-        for (text, n) in [
-            ("5s", 5_000_000_000),
-            ("100ms", 100_000_000),
-            ("1m30s", 90_000_000_000),
-            ("1h", 3_600_000_000_000),
-            ("1.5s", 1_500_000_000),
-            (".5s", 500_000_000),
-            ("10us", 10_000),
-            ("10µs", 10_000),
-            ("7ns", 7),
-            ("0", 0),
-            ("-1s", -1_000_000_000),
-            ("+2s", 2_000_000_000),
-        ] {
-            assert_eq!(duration(text), Some(n), "{text}");
+    fn thresholds() {
+        let t = threshold("memory:some:150ms/2s").unwrap();
+        assert_eq!((t.resource.as_str(), t.full, t.to_string().as_str()), ("memory", false, "some 150000 2000000"));
+        assert_eq!(threshold("io:full:1ms/500ms").unwrap().to_string(), "full 1000 500000");
+        for text in
+            ["", "memory", "memory:some", "memory:some:1s", "disk:some:1s/2s", "memory:any:1s/2s", "memory:some:x/2s", "memory:some:0s/2s"]
+        {
+            let line = threshold(text).unwrap_err();
+            assert!(line.text().contains("pressure"), "{line}");
         }
-        for text in ["", "5", "s", "5x", "5 s", ".s", "1..5s", "-", "5s3", "9999999999h"] {
-            assert_eq!(duration(text), None, "{text}");
-        }
-        assert_eq!(interval("0s").unwrap_err().text(), "duration interval must be greater than 0");
-        assert_eq!(interval("-1s").unwrap_err().text(), "duration interval must be greater than 0");
-        assert_eq!(interval("5").unwrap_err().text(), "invalid value \"5\" for flag -interval: no duration");
     }
 
     #[test]
     fn an_event_is_one_line() {
-        let event = Event::<()> { kind: "oom", id: "web", data: None };
+        let event = Event::<()>::new("oom", "web", None);
         assert_eq!(serde_json::to_string(&event).unwrap(), r#"{"type":"oom","id":"web"}"#);
-        let event = Event { kind: "stats", id: "web", data: Some([1]) };
+        let victims = vec![Victim { pid: 7, name: "sh".into() }];
+        let line = serde_json::to_string(&Event { victims, ..event }).unwrap();
+        assert_eq!(line, r#"{"type":"oom","id":"web","victims":[{"pid":7,"name":"sh"}]}"#);
+        let event = Event::new("stats", "web", Some([1]));
         assert_eq!(serde_json::to_string(&event).unwrap(), r#"{"type":"stats","id":"web","data":[1]}"#);
+        let line = serde_json::to_string(&Event { resource: Some("io"), ..Event::new("pressure", "web", Some([1])) }).unwrap();
+        assert_eq!(line, r#"{"type":"pressure","id":"web","resource":"io","data":[1]}"#);
     }
 }

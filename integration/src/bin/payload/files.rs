@@ -36,6 +36,7 @@ pub(crate) fn run(word: &str, operands: &[&str]) -> Result<()> {
             let device = makedev(major.parse()?, minor.parse()?);
             answer(path, &node(kind, device, path));
         }
+        ("access", [kind, major, minor, path]) => access(kind, makedev(major.parse()?, minor.parse()?), path),
         ("ls", [path]) => {
             let mut names: Vec<_> =
                 fs::read_dir(path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<Result<_>>()?;
@@ -64,6 +65,22 @@ fn node(kind: &str, device: Dev, path: &str) -> std::io::Result<()> {
         kind => mknodat(CWD, path, if kind == "b" { FileType::BlockDevice } else { FileType::CharacterDevice }, mode, device)?,
     }
     open_quietly(path).map(drop)
+}
+
+/// Whether the node can be made (`m`), and then opened in each way: a line each, with the error's name.
+fn access(kind: &str, device: Dev, path: &str) {
+    let name = format!("{kind} {}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    let _ = fs::remove_file(path);
+    let file_type = if kind == "b" { FileType::BlockDevice } else { FileType::CharacterDevice };
+    let made = mknodat(CWD, path, file_type, Mode::from_raw_mode(0o600), device).map_err(std::io::Error::from);
+    answer(&format!("{name} m"), &made);
+    for (letters, read, write) in [("r", true, false), ("w", false, true), ("rw", true, true)] {
+        if made.is_ok() {
+            let mut options = OpenOptions::new();
+            let opened = options.read(read).write(write).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+            answer(&format!("{name} {letters}"), &opened);
+        }
+    }
 }
 
 fn answer<T>(path: &str, result: &std::io::Result<T>) {

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{Read, Write, stdin, stdout};
 use std::os::fd::AsFd;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use integration::sys;
@@ -30,6 +30,10 @@ pub(crate) fn run(step: &[OsString]) -> Result<u8> {
             let mut text = Vec::new();
             stdin().read_to_end(&mut text)?;
             stdout().write_all(&text)?;
+        }
+        ["spin", seconds] => {
+            let end = Instant::now() + Duration::from_secs_f64(seconds.parse()?);
+            while Instant::now() < end {}
         }
         ["trap", signal, code] => return trap(signal, code.parse()?),
         ["deaf", signal] => {

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
 
+pub(super) use parse::to_pressure;
+
 use super::Cgroup;
 use crate::error::Result;
 

@@ -36,7 +36,8 @@ pub(super) fn pressure(dir: Dir<'_>, name: &str) -> Result<Option<Pressure>> {
     Ok(text(dir, name)?.map(|t| to_pressure(&t)))
 }
 
-fn to_pressure(text: &str) -> Pressure {
+/// The text of a pressure file.
+pub(in crate::cgroup) fn to_pressure(text: &str) -> Pressure {
     let mut p = Pressure::default();
     for line in text.lines() {
         let mut words = line.split(' ');

@@ -1,0 +1,107 @@
+//! `stats`: what containers use, as a table for people, as JSON, or as OpenMetrics text for a collector.
+
+mod openmetrics;
+mod table;
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use libcontainer::cgroup::Stats;
+use libcontainer::container::{self, Container, Status};
+use libcontainer::error::{self, Error, Kind};
+use rustix::io::Errno;
+
+use super::duration::interval;
+use super::events::print_stats;
+use crate::call::Call;
+use crate::log::complain;
+
+/// Home, and clear from there to the end (console_codes(4)).
+const CLEAR: &str = "\x1b[H\x1b[J";
+
+/// What one container uses at one moment.
+#[derive(Debug)]
+struct Sample {
+    id: String,
+    at: Instant,
+    stats: Stats,
+}
+
+pub(super) fn run(call: &Call<'_>) -> Result<u8> {
+    let every = call.args.text("interval").map_or(Ok(Duration::from_secs(1)), |text| interval("interval", text))?;
+    let containers = || containers(call);
+    match call.args.text("format").unwrap_or("table") {
+        "table" => {
+            let live = std::io::stdout().is_terminal() && !call.args.on("no-stream");
+            let mut before = samples(containers()?);
+            loop {
+                // processor time is a difference: of no interest before the second look
+                std::thread::sleep(every);
+                let now = samples(containers()?);
+                let text = table::print(&before, &now);
+                super::print(if live { format!("{CLEAR}{text}") } else { text }.as_bytes())?;
+                if !live {
+                    return Ok(0);
+                }
+                before = now;
+            }
+        }
+        "json" => containers()?.iter().try_for_each(|c| skip_ended(c, print_stats(c)))?,
+        "openmetrics" => super::print(openmetrics::print(&samples(containers()?)).as_bytes())?,
+        other => return Err(Error::invalid(format!("invalid format option: {other}")).into()),
+    }
+    Ok(0)
+}
+
+/// Those that are named, which must be there and not have ended; else all of which that is true.
+fn containers(call: &Call<'_>) -> Result<Vec<Container>> {
+    let root = call.root()?;
+    if !call.args.operands.is_empty() {
+        let open = |id: &String| -> error::Result<Container> {
+            container::check_id(id)?;
+            let container = Container::open(&root, id)?;
+            match container.status()? {
+                Status::Stopped => Err(Error::wrong_status(format!("container {id} is not running"))),
+                _ => Ok(container),
+            }
+        };
+        return Ok(call.args.operands.iter().map(open).collect::<error::Result<_>>()?);
+    }
+    let listed = match container::list(&root) {
+        Err(e) if e.errno() == Some(Errno::NOENT) && !call.args.given("root") => return Ok(Vec::new()),
+        result => result?,
+    };
+    let mut running = Vec::new();
+    for container in listed {
+        match container.and_then(|c| Ok((c.status()?, c))) {
+            Ok((Status::Created | Status::Running | Status::Paused, container)) => running.push(container),
+            Ok(_) => {}
+            // one that is damaged must not hide the others
+            Err(e) => complain(&e.to_string()),
+        }
+    }
+    Ok(running)
+}
+
+fn samples(containers: Vec<Container>) -> BTreeMap<String, Sample> {
+    let mut samples = BTreeMap::new();
+    for container in containers {
+        let id = container.record().id.clone();
+        match container.stats() {
+            Ok(stats) => drop(samples.insert(id.clone(), Sample { id, at: Instant::now(), stats })),
+            Err(e) if e.kind() == Kind::WrongStatus => {}
+            Err(e) => complain(&e.to_string()),
+        }
+    }
+    samples
+}
+
+/// A container may end between the list and the look.
+fn skip_ended(container: &Container, result: Result<()>) -> Result<()> {
+    match result {
+        Err(_) if container.status().is_ok_and(|status| status == Status::Stopped) => Ok(()),
+        result => result,
+    }
+}
