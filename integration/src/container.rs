@@ -46,18 +46,30 @@ impl<'t> Container<'t> {
         Ok(container)
     }
 
+    /// Creates a container of `bundle` whose cgroup systemd makes.
+    ///
+    /// # Errors
+    /// As [`Container::create`].
+    pub fn systemd(test: &'t Test, bundle: &Bundle) -> Result<Self> {
+        Self::of(test, bundle, &["--systemd-cgroup", "create"], |_| {})
+    }
+
     /// Creates (`verb` `create`) or runs detached (`run`) a container of `bundle`; `change` adds flags and environment.
     ///
     /// # Errors
     /// The runtime failed, or wrote no pid file.
     pub fn make(test: &'t Test, bundle: &Bundle, verb: &str, change: impl FnOnce(&mut Command)) -> Result<Self> {
+        Self::of(test, bundle, &[verb], change)
+    }
+
+    fn of(test: &'t Test, bundle: &Bundle, verb: &[&str], change: impl FnOnce(&mut Command)) -> Result<Self> {
         bundle.write()?;
         let id = test.new_id();
         let pid_file = test.path().join(format!("{id}.pid"));
-        let mut command = test.command([verb])?;
+        let mut command = test.command(verb)?;
         let (output, writer) = pipe()?;
         command.arg("--bundle").arg(bundle.path()).arg("--pid-file").arg(&pid_file);
-        if verb == "run" {
+        if verb.contains(&"run") {
             command.arg("--detach");
         }
         command.stdout(writer);

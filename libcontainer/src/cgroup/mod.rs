@@ -190,7 +190,8 @@ impl Cgroup {
     /// # Errors
     /// EBUSY if processes are left when the time is over; it can be called again.
     pub fn remove(&self, deadline: Duration) -> Result<()> {
-        let stopped = self.unit.as_ref().map_or(Ok(()), |unit| unit.stop(None));
+        let path = self.v2().map(|h| &*h.path);
+        let stopped = self.unit.as_ref().map_or(Ok(()), |unit| unit.stop(None, path));
         let removed = self.remove_until(Instant::now() + deadline, |_| true);
         if let Err(e) = stopped {
             // systemd forgets a unit by itself once its directory is gone
@@ -227,8 +228,9 @@ impl Drop for Cgroup {
         if !self.remove_on_drop {
             return;
         }
+        let mut bus = self.bus.take();
         if let Some(unit) = &self.unit {
-            let _ = unit.stop(self.bus.as_mut());
+            let _ = unit.stop(bus.as_mut(), self.v2().map(|h| &*h.path));
         }
         // an error has nowhere to go; what is left is found again by the recorded paths
         let _ = self.remove_until(Instant::now() + DROP_TIME, |h| h.made > 0);

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use super::properties::Property;
 use super::value::{Value, split_first};
-use crate::error::Error;
 use crate::findings::Findings;
 
 const PREFIX: &str = "org.systemd.property.";
@@ -27,7 +26,10 @@ pub(super) fn plan(annotations: &BTreeMap<String, String>, found: &mut Findings)
         let property = parse(value).and_then(|value| in_microseconds(name, value));
         match property {
             Ok((name, value)) => properties.push(Property::required(name, value)),
-            Err(why) => found.wrong(at, Error::invalid(format!("annotation {key}={} value parse error: {why}", value.escape_debug()))),
+            Err(why) => {
+                let value: String = value.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+                found.invalid(at, format!("annotation {key}={value} value parse error: {why}"));
+            }
         }
     }
     properties

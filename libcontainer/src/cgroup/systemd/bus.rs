@@ -21,10 +21,21 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// While a systemd that runs is not to be reached, it is being restarted: that long it is tried again.
 const RESTART: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(20);
+/// A job whose end is not told by then may have ended while systemd was being restarted: then its effect tells.
+const GLANCE: Duration = Duration::from_secs(1);
 /// An answer to the authentication is shorter, in bytes.
 const LONGEST_LINE: usize = 16 << 10;
 /// Made by a systemd that is process 1 (sd_booted(3)).
 const BOOTED: &str = "/run/systemd/system";
+
+/// What a bus says for a systemd that is being restarted.
+const AWAY: [&str; 5] = [
+    "org.freedesktop.DBus.Error.NoReply",
+    "org.freedesktop.DBus.Error.Disconnected",
+    "org.freedesktop.DBus.Error.NameHasNoOwner",
+    "org.freedesktop.DBus.Error.ServiceUnknown",
+    "org.freedesktop.DBus.Error.UnknownObject",
+];
 
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 
@@ -35,7 +46,9 @@ pub(super) enum Failure {
     Closed,
     /// systemd said no: the name of its error, and its text.
     Refused(String, String),
-    /// Anything else, the end of our patience included.
+    /// Our patience is at its end.
+    TimedOut,
+    /// Anything else.
     Broken(Error),
 }
 
@@ -49,6 +62,10 @@ impl From<Failure> for Error {
     fn from(failure: Failure) -> Error {
         match failure {
             Failure::Closed => Error::new(Kind::Internal, "systemd closed the connection"),
+            Failure::TimedOut => {
+                let text = format!("timed out: systemd did not answer within {} seconds", PATIENCE.as_secs());
+                Error::new(Kind::Os, text)
+            }
             Failure::Refused(name, text) if text.is_empty() => Error::new(Kind::Os, name),
             Failure::Refused(_, text) => Error::new(Kind::Os, text),
             Failure::Broken(error) => error,
@@ -111,6 +128,10 @@ impl Bus {
 
     /// Opens the connection anew, within the same deadline.
     pub(super) fn reconnect(&mut self) -> Result<()> {
+        if Instant::now() >= self.deadline {
+            return Err(Failure::TimedOut.into());
+        }
+        std::thread::sleep(PAUSE);
         *self = Bus::connect_until(self.owner, self.deadline)?;
         Ok(())
     }
@@ -139,15 +160,28 @@ impl Bus {
         self.send(&manager_method(member), false, arguments).map(drop)
     }
 
-    /// Waits for the end of the job at the path `job`, and returns how it ended: `done`, if all is well.
-    pub(super) fn wait_job(&mut self, job: &str) -> Result<String, Failure> {
-        loop {
+    /// Waits for the end of the job at the path `job`, and returns how it ended: `done`, if all is well. `is_done` tells
+    /// whether what it was for is so, for an end that nobody tells.
+    pub(super) fn wait_job(&mut self, job: &str, is_done: &dyn Fn() -> bool) -> Result<String, Failure> {
+        let deadline = self.deadline;
+        let result = loop {
             if let Some((_, result)) = self.ended.iter().find(|(path, _)| path == job) {
-                return Ok(result.clone());
+                break Ok(result.clone());
             }
-            let message = self.receive()?;
-            self.note(&message)?;
-        }
+            self.deadline = deadline.min(Instant::now() + GLANCE);
+            match self.receive() {
+                Ok(message) => {
+                    if let Err(e) = self.note(&message) {
+                        break Err(e.into());
+                    }
+                }
+                Err(Failure::TimedOut) if is_done() => break Ok("done".into()),
+                Err(Failure::TimedOut) if Instant::now() < deadline => {}
+                Err(failure) => break Err(failure),
+            }
+        };
+        self.deadline = deadline;
+        result
     }
 
     fn send(&mut self, method: &Method<'_>, answered: bool, arguments: &[Value]) -> Result<u32, Failure> {
@@ -165,6 +199,9 @@ impl Bus {
                     ANSWER => return Ok(message),
                     REFUSAL => {
                         let text = message.first_text().unwrap_or_default();
+                        if self.address.bus && AWAY.contains(&&*message.error) {
+                            return Err(Failure::Closed);
+                        }
                         return Err(Failure::Refused(message.error, text));
                     }
                     _ => return Err(garbage().into()),
@@ -251,8 +288,7 @@ impl Bus {
     fn wait(&self, what: PollFlags) -> Result<(), Failure> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            let text = format!("timed out: systemd did not answer within {} seconds", PATIENCE.as_secs());
-            return Err(Error::new(Kind::Os, text).into());
+            return Err(Failure::TimedOut);
         }
         let time = Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(left.subsec_nanos()) };
         match rustix::event::poll(&mut [PollFd::new(&self.socket, what)], Some(&time)) {

@@ -32,7 +32,7 @@ fn start_once_more(bus: &mut Bus, scope: &Scope, pid: i32, is_inside: &dyn Fn() 
     properties.push(Property::required("PIDs", pids));
     let mut cleared = false;
     loop {
-        match start_with(bus, name, &properties) {
+        match start_with(bus, name, &properties, &|| is_inside().unwrap_or(false)) {
             Ok(result) if result == "done" => return Ok(()),
             Ok(result) => {
                 let _ = bus.call("ResetFailedUnit", &[Value::text(&**name)]);
@@ -57,7 +57,7 @@ fn start_once_more(bus: &mut Bus, scope: &Scope, pid: i32, is_inside: &dyn Fn() 
 }
 
 /// Returns how the job ended.
-fn start_with(bus: &mut Bus, name: &str, properties: &[Property]) -> Result<String, Failure> {
+fn start_with(bus: &mut Bus, name: &str, properties: &[Property], is_done: &dyn Fn() -> bool) -> Result<String, Failure> {
     bus.watch_jobs(name)?;
     let arguments = [
         Value::text(name),
@@ -66,7 +66,7 @@ fn start_with(bus: &mut Bus, name: &str, properties: &[Property]) -> Result<Stri
         Value::array("(sa(sv))", []),
     ];
     let job = bus.call("StartTransientUnit", &arguments)?.first_text()?;
-    bus.wait_job(&job)
+    bus.wait_job(&job, is_done)
 }
 
 /// Changes limits of a unit that runs, until it ends or the machine is booted anew.
@@ -86,11 +86,12 @@ pub(in crate::cgroup) fn set(bus: &mut Bus, unit: &Unit, properties: &[Property]
     Ok(())
 }
 
-/// Stops a unit whose processes are dead, and waits until it is gone. One that is gone is fine.
-pub(in crate::cgroup) fn stop(bus: &mut Bus, unit: &Unit) -> Result<()> {
+/// Stops a unit whose processes are dead, and waits until it is gone. One that is gone is fine. `is_gone` tells whether its
+/// directory is.
+pub(in crate::cgroup) fn stop(bus: &mut Bus, unit: &Unit, is_gone: &dyn Fn() -> bool) -> Result<()> {
     bus.begin();
     loop {
-        match stop_once(bus, &unit.name) {
+        match stop_once(bus, &unit.name, is_gone) {
             Ok(()) => return Ok(()),
             Err(Failure::Refused(error, _)) if error == NO_SUCH_UNIT => return Ok(()),
             Err(Failure::Closed) => bus.reconnect()?,
@@ -99,12 +100,12 @@ pub(in crate::cgroup) fn stop(bus: &mut Bus, unit: &Unit) -> Result<()> {
     }
 }
 
-fn stop_once(bus: &mut Bus, name: &str) -> Result<(), Failure> {
+fn stop_once(bus: &mut Bus, name: &str, is_gone: &dyn Fn() -> bool) -> Result<(), Failure> {
     bus.watch_jobs(name)?;
     // one that had failed would else stay as a failed unit
     bus.tell("ResetFailedUnit", &[Value::text(name)])?;
     let job = bus.call("StopUnit", &[Value::text(name), Value::text("replace")])?.first_text()?;
-    let result = bus.wait_job(&job)?;
+    let result = bus.wait_job(&job, is_gone)?;
     if result != "done" {
         log::warn!("error removing unit `{name}`: got `{result}`");
         bus.call("ResetFailedUnit", &[Value::text(name)])?;

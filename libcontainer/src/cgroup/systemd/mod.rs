@@ -30,6 +30,9 @@ pub(crate) use bus::Bus;
 pub(super) use properties::countable;
 pub(crate) use unit::Unit;
 
+use rustix::fs::Access;
+use rustix::io::Errno;
+
 use super::devices::Devices;
 use crate::dry_run::Node;
 use crate::error::{Error, Result};
@@ -107,11 +110,12 @@ impl Scope {
 }
 
 impl Unit {
-    /// Stops it and waits until it is gone.
-    pub(super) fn stop(&self, bus: Option<&mut Bus>) -> Result<()> {
+    /// Stops it and waits until it is gone, and with it the directory `path`.
+    pub(super) fn stop(&self, bus: Option<&mut Bus>, path: Option<&str>) -> Result<()> {
+        let is_gone = || path.is_none_or(|path| rustix::fs::access(path, Access::EXISTS) == Err(Errno::NOENT));
         match bus {
-            Some(bus) => job::stop(bus, self),
-            None => job::stop(&mut Bus::connect(self.owner)?, self),
+            Some(bus) => job::stop(bus, self, &is_gone),
+            None => job::stop(&mut Bus::connect(self.owner)?, self, &is_gone),
         }
     }
 

@@ -40,15 +40,23 @@ impl Cgroup {
         let (Some(scope), Some(place), Some(bus)) = (&plan.scope, plan.places.first(), &mut self.bus) else { return Ok(()) };
         let path = join(&place.mount, &scope.dir);
         let place_of_process = || Layout::paths_of(pid).map(|paths| paths.v2);
-        job::start(bus, scope, pid, &|| Ok(place_of_process()?.as_deref() == Some(&*path)))?;
-        // from here on it is ours to stop
+        let is_inside = || Ok(place_of_process()?.as_deref() == Some(&*path));
+        let started = job::start(bus, scope, pid, &is_inside);
+        // the directory was empty before, so with the process in it, it is ours to remove
+        if started.is_err() && is_inside().unwrap_or(false) {
+            self.remove_on_drop = true;
+            self.open_scope(scope, &place.mount)?;
+        }
+        started?;
+        // from here on the unit is ours to stop
         self.unit = Some(scope.unit.clone());
         self.remove_on_drop = true;
         let actual = place_of_process()?.unwrap_or_default();
         if actual != path {
             return Err(Error::new(Kind::Internal, format!("systemd has put process {pid} in cgroup {actual:?}, not in {path:?}")));
         }
-        let hierarchy = self.open_scope(scope, &place.mount, pid)?;
+        self.open_scope(scope, &place.mount)?;
+        let hierarchy = self.enter_subgroup(scope, pid)?;
         let mount = file::open_mount(&place.mount, true)?;
         v2::enable_controllers(mount.as_fd(), plan.available.as_deref(), &place.inner, hierarchy.dir(), plan.needs_domain)?;
         // beside that of systemd, and never in its place
@@ -56,13 +64,18 @@ impl Cgroup {
         settings::write(&plan.settings, &|controller| self.find(controller))
     }
 
-    /// The container's own directory; if it is below the scope, it is made, and the process moved there.
-    fn open_scope(&mut self, scope: &Scope, mount: &str, pid: i32) -> Result<&Hierarchy> {
+    /// The scope's directory.
+    fn open_scope(&mut self, scope: &Scope, mount: &str) -> Result<()> {
         let path = join(mount, &scope.dir);
         let opened = file::open_mount(mount, true)?;
         let fd = file::open_below(opened.as_fd(), &scope.dir).doing(|| format!("open cgroup {path}"))?;
         // systemd made it; with `made` it is removed even if systemd cannot be asked
         self.hierarchies = vec![Hierarchy { controllers: String::new(), path, fd, made: 1 }];
+        Ok(())
+    }
+
+    /// The container's own directory: the scope, or one below it, which is made, and the process moved there.
+    fn enter_subgroup(&mut self, scope: &Scope, pid: i32) -> Result<&Hierarchy> {
         if !scope.subgroup.is_empty()
             && let Some(above) = self.hierarchies.first_mut()
         {

@@ -1,0 +1,306 @@
+//! A systemd of ours behind a bus of ours: it makes cgroups as the real one does, writes down what it was called for, and can
+//! be as bad as a real one: it hangs, answers garbage, closes, refuses.
+//!
+//! For runs on a machine without systemd, and for what no real one does on demand.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::dbus::{Answer, Call, length};
+
+/// How it treats the method named, or the whole conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Manner {
+    /// Takes a connection and says nothing.
+    Mute,
+    /// Answers the authentication with other bytes.
+    Garbage,
+    /// Says no to the authentication.
+    Stranger,
+    /// Does not answer calls of this method.
+    Hangs(&'static str),
+    /// Answers calls of this method with other bytes.
+    GarbageAt(&'static str),
+    /// Closes the connection instead of an answer, this many times.
+    ClosesBefore(&'static str, usize),
+    /// Does what is asked, closes the connection instead of the answer, this many times.
+    ClosesAfter(&'static str, usize),
+    /// Answers this method with an error, this many times: method, name, text.
+    Refuses(&'static str, usize, &'static str, &'static str),
+    /// Jobs end so.
+    Jobs(&'static str),
+    /// Jobs do nothing and never end.
+    Stuck,
+    /// Jobs do what they are for, and nobody is told.
+    Silent,
+}
+
+/// See the module. It ends when it is dropped, and takes its socket along.
+#[derive(Debug)]
+pub struct Systemd {
+    socket: PathBuf,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    manners: Mutex<Vec<Manner>>,
+    calls: Mutex<Vec<Call>>,
+    connections: Mutex<usize>,
+    ended: AtomicBool,
+}
+
+impl Systemd {
+    /// Starts one whose socket is in `folder`.
+    ///
+    /// # Errors
+    /// The socket cannot be made.
+    pub fn start(folder: &Path, manners: &[Manner]) -> Result<Systemd> {
+        let socket = folder.join("bus");
+        let _ = fs::remove_file(&socket);
+        let listener = UnixListener::bind(&socket).with_context(|| format!("bind {}", socket.display()))?;
+        listener.set_nonblocking(true)?;
+        let shared = Arc::new(Shared {
+            manners: Mutex::new(manners.to_vec()),
+            calls: Mutex::default(),
+            connections: Mutex::default(),
+            ended: AtomicBool::new(false),
+        });
+        let theirs = Arc::clone(&shared);
+        let thread = beside(move || serve(&listener, &theirs));
+        Ok(Systemd { socket, shared, thread: Some(thread) })
+    }
+
+    /// Lets `command` find this one.
+    pub fn tell(&self, command: &mut Command) {
+        command.env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", self.socket.display()));
+    }
+
+    /// The calls of systemd's methods that came so far; they are forgotten.
+    pub fn calls(&self) -> Vec<Call> {
+        std::mem::take(&mut lock(&self.shared.calls))
+    }
+
+    /// How many connections there were so far.
+    pub fn connections(&self) -> usize {
+        *lock(&self.shared.connections)
+    }
+}
+
+impl Drop for Systemd {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        let _ = fs::remove_file(&self.socket);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test only starts programs, which is safe beside threads")]
+fn beside(work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    std::thread::spawn(work)
+}
+
+fn serve(listener: &UnixListener, shared: &Arc<Shared>) {
+    let mut connections = Vec::new();
+    while !shared.ended.load(Ordering::Relaxed) {
+        let Ok((stream, _)) = listener.accept() else {
+            std::thread::sleep(Duration::from_millis(2));
+            continue;
+        };
+        *lock(&shared.connections) += 1;
+        let shared = Arc::clone(shared);
+        connections.push(beside(move || {
+            // a peer that goes away is how conversations end
+            let _ = Connection { stream, shared, input: Vec::new(), serial: 0 }.talk();
+        }));
+    }
+    for connection in connections {
+        let _ = connection.join();
+    }
+}
+
+struct Connection {
+    stream: UnixStream,
+    shared: Arc<Shared>,
+    input: Vec<u8>,
+    serial: u32,
+}
+
+impl Connection {
+    fn talk(&mut self) -> Result<()> {
+        self.stream.set_nonblocking(false)?;
+        self.stream.set_read_timeout(Some(Duration::from_millis(20)))?;
+        while !self.input.ends_with(b"BEGIN\r\n") && !self.input.windows(7).any(|part| part == b"BEGIN\r\n") {
+            self.read()?;
+        }
+        let is = |manner: &Manner| lock(&self.shared.manners).contains(manner);
+        if is(&Manner::Mute) {
+            return self.wait();
+        }
+        if is(&Manner::Garbage) {
+            self.stream.write_all(b"\r\nHTTP/1.1 400 Bad Request\r\n\r\n")?;
+            return self.wait();
+        }
+        if is(&Manner::Stranger) {
+            self.stream.write_all(b"REJECTED KERBEROS_V4\r\n")?;
+            return self.wait();
+        }
+        let (end, _) = self.input.windows(7).enumerate().find(|(_, part)| *part == b"BEGIN\r\n").context("BEGIN")?;
+        let lines = String::from_utf8(self.input.drain(..end + 7).collect())?;
+        // the uid of root, 0, as hexadecimal text
+        if !lines.starts_with("\0AUTH EXTERNAL 30\r\n") {
+            bail!("authentication: {lines:?}");
+        }
+        self.stream.write_all(b"OK 0123456789abcdef0123456789abcdef\r\n")?;
+        loop {
+            let call = self.receive()?;
+            self.answer(&call)?;
+        }
+    }
+
+    /// Until the peer gives up.
+    fn wait(&mut self) -> Result<()> {
+        loop {
+            self.read()?;
+        }
+    }
+
+    fn read(&mut self) -> Result<()> {
+        let mut part = [0; 4096];
+        match self.stream.read(&mut part) {
+            Ok(0) => bail!("the peer closed"),
+            Ok(n) => self.input.extend(part.iter().take(n)),
+            Err(e) if e.kind() == ErrorKind::WouldBlock && !self.shared.ended.load(Ordering::Relaxed) => {}
+            Err(e) => return Err(e.into()),
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Result<Call> {
+        loop {
+            if let Some(n) = length(&self.input)?.filter(|n| self.input.len() >= *n) {
+                let bytes: Vec<u8> = self.input.drain(..n).collect();
+                return Call::parse(&bytes);
+            }
+            self.read()?;
+        }
+    }
+
+    fn send(&mut self, answer: Answer) -> Result<()> {
+        self.serial += 1;
+        Ok(self.stream.write_all(&answer.bytes(self.serial))?)
+    }
+
+    /// A manner that is for `call`, counted down.
+    fn manner(&self, call: &Call) -> Option<Manner> {
+        let mut manners = lock(&self.shared.manners);
+        manners.iter_mut().find_map(|manner| {
+            let found = manner.clone();
+            match manner {
+                Manner::Hangs(member) | Manner::GarbageAt(member) => (*member == call.member).then_some(found),
+                Manner::ClosesBefore(member, n) | Manner::ClosesAfter(member, n) | Manner::Refuses(member, n, _, _) => {
+                    let now = *member == call.member && *n > 0;
+                    *n -= usize::from(now);
+                    now.then_some(found)
+                }
+                _ => None,
+            }
+        })
+    }
+
+    fn answer(&mut self, call: &Call) -> Result<()> {
+        if !matches!(call.member.as_str(), "Hello" | "AddMatch") {
+            lock(&self.shared.calls).push(call.clone());
+        }
+        let manner = self.manner(call);
+        match manner {
+            Some(Manner::Hangs(_)) => return self.wait(),
+            Some(Manner::GarbageAt(_)) => {
+                self.stream.write_all(&[b'l'; 64])?;
+                return self.wait();
+            }
+            Some(Manner::ClosesBefore(..)) => bail!("closed"),
+            Some(Manner::Refuses(_, _, name, text)) => return self.send(Answer::refusal(call, name, text)),
+            _ => {}
+        }
+        let is = |manner: &Manner| lock(&self.shared.manners).contains(manner);
+        let job = match call.member.as_str() {
+            "Hello" => return self.send(Answer::to(call).text('s', ":1.7")),
+            "StartTransientUnit" => {
+                if !is(&Manner::Stuck) {
+                    make(call)?;
+                }
+                true
+            }
+            "StopUnit" => match remove(call.text(0)) {
+                true => true,
+                false => {
+                    let text = format!("Unit {} not loaded.", call.text(0));
+                    return self.send(Answer::refusal(call, "org.freedesktop.systemd1.NoSuchUnit", &text));
+                }
+            },
+            _ => false,
+        };
+        if matches!(manner, Some(Manner::ClosesAfter(..))) {
+            bail!("closed");
+        }
+        if !job {
+            return if call.answered { self.send(Answer::to(call)) } else { Ok(()) };
+        }
+        let path = format!("/org/freedesktop/systemd1/job/{}", call.serial);
+        self.send(Answer::to(call).text('o', &path))?;
+        // somebody else's first
+        self.send(
+            Answer::signal("JobRemoved").u32(1).text('o', "/org/freedesktop/systemd1/job/1").text('s', "other.service").text('s', "failed"),
+        )?;
+        let how = lock(&self.shared.manners).iter().find_map(|m| match m {
+            Manner::Jobs(how) => Some(*how),
+            Manner::Stuck | Manner::Silent => Some(""),
+            _ => None,
+        });
+        match how.unwrap_or("done") {
+            "" => Ok(()),
+            how => self.send(Answer::signal("JobRemoved").u32(call.serial).text('o', &path).text('s', call.text(0)).text('s', how)),
+        }
+    }
+}
+
+/// The directory of the scope that `call` is to make, and its processes in there.
+fn make(call: &Call) -> Result<()> {
+    let properties = call.properties(2);
+    let slice = properties.get("Slice").and_then(|v| v["s"].as_str()).context("a slice")?;
+    if slice != "-.slice" {
+        bail!("{slice}: only scopes in the root slice are made here");
+    }
+    let path = Path::new("/sys/fs/cgroup").join(call.text(0));
+    fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
+    for pid in properties.get("PIDs").and_then(|v| v["au"].as_array()).context("processes")? {
+        fs::write(path.join("cgroup.procs"), pid.to_string())?;
+    }
+    Ok(())
+}
+
+/// Removes the scope's directory and what is below it; `false`: there is none.
+fn remove(unit: &str) -> bool {
+    let all = crate::host::cgroups_with(unit);
+    for path in all.iter().rev() {
+        let _ = fs::remove_dir(path);
+    }
+    !all.is_empty()
+}

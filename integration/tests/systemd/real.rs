@@ -1,0 +1,114 @@
+//! The systemd that runs this machine.
+
+use super::*;
+
+/// A word of this machine's systemd: one property of a unit.
+fn show(unit: &str, property: &str) -> Result<String> {
+    let output = Command::new("systemctl").args(["show", unit, "--property", property, "--value"]).output().context("run systemctl")?;
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+/// A bundle in a scope, and the scope's name; `None`: recorded as skipped.
+fn scope(t: &Test) -> Result<Option<(Bundle, String)>> {
+    if !std::path::Path::new("/run/systemd/system").is_dir() || !cgroups::unified() {
+        t.skip("needs a machine that systemd runs, with cgroup v2")?;
+        return Ok(None);
+    }
+    let mut bundle = t.bundle()?;
+    let id = t.new_id();
+    bundle.args(["/bin/sleep"]).set("/linux/cgroupsPath", json!(format!(":p:{id}")));
+    Ok(Some((bundle, format!("p-{id}.scope"))))
+}
+
+fn with_systemd<'t>(t: &'t Test, bundle: &Bundle) -> Result<Container<'t>> {
+    bundle.write()?;
+    Container::systemd(t, bundle)
+}
+
+#[test]
+fn the_scope_is_as_the_config_says_also_after_a_reload() {
+    check(|t| {
+        let Some((mut bundle, scope)) = scope(t)? else { return Ok(()) };
+        bundle.set(
+            "/linux/resources",
+            json!({
+                "pids": {"limit": 50},
+                "memory": {"limit": 64 << 20, "swap": 96 << 20, "reservation": 1 << 20},
+                "cpu": {"shares": 512, "quota": 25_000, "period": 50_000, "cpus": "0", "mems": "0"},
+                "unified": {"memory.high": "60000000"},
+                "devices": [{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw"}],
+            }),
+        );
+        let container = with_systemd(t, &bundle)?;
+        let files = [
+            "pids.max",
+            "memory.max",
+            "memory.low",
+            "memory.high",
+            "memory.swap.max",
+            "cpu.weight",
+            "cpu.max",
+            "cpuset.cpus",
+            "cpuset.mems",
+        ];
+        let read = || files.iter().map(|file| cgroups::read(container.pid, "", file)).collect::<Result<Vec<_>>>();
+        let before = read()?;
+        ensure!(before[..3] == ["50", "67108864", "1048576"] && before[6] == "25000 50000", "{before:?}");
+        let mut expected = vec![
+            ("Slice", "system.slice"),
+            ("Delegate", "yes"),
+            ("TasksMax", "50"),
+            ("MemoryMax", "67108864"),
+            ("MemorySwapMax", "33554432"),
+            ("MemoryLow", "1048576"),
+            ("MemoryHigh", "60000000"),
+            ("CPUQuotaPerSecUSec", "500ms"),
+            ("CPUQuotaPeriodUSec", "50ms"),
+            ("AllowedCPUs", "0"),
+            ("AllowedMemoryNodes", "0"),
+            ("DevicePolicy", "strict"),
+        ];
+        if t.differs("crun", "hands systemd a program instead of a list of devices, counts swap with memory, and is a cgroup deeper") {
+            expected.retain(|(name, _)| !matches!(*name, "DevicePolicy" | "MemorySwapMax"));
+        }
+        for (name, value) in expected {
+            ensure!(show(&scope, name)? == value, "{name}: {}", show(&scope, name)?);
+        }
+        for verb in ["daemon-reload", "daemon-reexec"] {
+            ensure!(Command::new("systemctl").arg(verb).status()?.success(), "{verb}");
+            ensure!(read()? == before, "after {verb}: {:?} instead of {before:?}", read()?);
+            ensure!(show(&scope, "TasksMax")? == "50", "after {verb}: {}", show(&scope, "TasksMax")?);
+        }
+        drop(container);
+        ensure!(show(&scope, "LoadState")? == "not-found", "{}", show(&scope, "LoadState")?);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_unit_of_somebody_else_stays() {
+    check(|t| {
+        let Some((bundle, scope)) = scope(t)? else { return Ok(()) };
+        let unit = scope.clone();
+        let mut other = Command::new("systemd-run").args(["--quiet", "--scope", "--unit", &unit, "/bin/sleep", "1000"]).spawn()?;
+        let begin = std::time::Instant::now();
+        while show(&scope, "ActiveState")? != "active" {
+            ensure!(begin.elapsed().as_secs() < 20, "no scope of systemd-run");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        bundle.write()?;
+        let path = bundle.path().to_string_lossy().into_owned();
+        let output = t.runtime(["--systemd-cgroup", "create", "--bundle", &path, "x"])?;
+        let state = show(&scope, "ActiveState")?;
+        other.kill()?;
+        other.wait()?;
+        let failed = output.status.code() != Some(0);
+        ensure!(failed && state == "active", "{output:?}, then the unit is {state}");
+        let begin = std::time::Instant::now();
+        while show(&scope, "LoadState")? != "not-found" {
+            ensure!(begin.elapsed().as_secs() < 20, "the scope of systemd-run stays");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        Ok(())
+    });
+}
