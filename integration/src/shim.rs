@@ -22,6 +22,8 @@ use crate::{Bundle, Test, artifacts};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const NAMESPACE: &str = "it";
+/// The service of pods.
+pub const SANDBOX: &str = "containerd.runtime.sandbox.v1.Sandbox";
 
 /// An answer that is a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -284,12 +286,29 @@ impl<'t> Shim<'t> {
         Ok(())
     }
 
+    /// Calls a method of the sandbox service and waits for the answer.
+    ///
+    /// # Errors
+    /// As [`Shim::call`].
+    pub fn call_sandbox(&mut self, method: &str, message: Message) -> Result<Answer> {
+        let stream = self.begin_at(SANDBOX, method, message)?;
+        self.finish(stream)
+    }
+
     /// Shuts the shim down and waits for its end.
     ///
     /// # Errors
     /// It does not end.
     pub fn shut_down(mut self) -> Result<()> {
         let stream = self.begin("Shutdown", Message::new())?;
+        self.until_ended(stream)
+    }
+
+    /// Waits for the end of the shim, which the call of `stream` brings.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn until_ended(mut self, stream: u32) -> Result<()> {
         // it may be gone before its answer is read
         let end = Instant::now() + PATIENCE;
         while !self.reaped()? {

@@ -32,6 +32,16 @@ impl Sysctls {
         Sysctls(plan.collect())
     }
 
+    /// Those for namespaces that exist already, of which `own` (`CLONE_NEW*`) are not the host's: a pod's.
+    ///
+    /// # Errors
+    /// One of them belongs to none of these.
+    pub fn of_namespaces(map: &BTreeMap<String, String>, own: i32) -> Result<Sysctls> {
+        let mut found = Findings::new();
+        let plan = Sysctls::plan(map, &Namespaces { fresh: own, joined: Vec::new() }, "", &mut found);
+        found.unless_wrong(plan)
+    }
+
     /// Each file below /proc, and its value.
     pub(crate) fn list(&self) -> &[(String, String)] {
         &self.0

@@ -101,7 +101,14 @@ pub(crate) fn group(bundle: &Path, id: &str) -> Result<String> {
         annotations: Option<BTreeMap<String, String>>,
     }
     let path = bundle.join("config.json");
-    let bytes = fs::read(&path).doing(|| format!("read {}", path.display()))?;
+    let bytes = match fs::read(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        result => result.doing(|| format!("read {}", path.display()))?,
+    };
+    if bytes.is_empty() {
+        // a sandbox has none
+        return Ok(id.to_owned());
+    }
     let config: Config = serde_json::from_slice(&bytes).map_err(|e| Error::invalid(format!("{}: {e}", path.display())))?;
     let annotations = config.annotations.unwrap_or_default();
     Ok(GROUPS.iter().find_map(|name| annotations.get(*name)).map_or(id, |group| group).to_owned())
@@ -297,6 +304,9 @@ mod tests {
         assert_eq!(with(r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"pod"}}"#).unwrap(), "pod");
         assert_eq!(with(r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"pod","io.containerd.runc.v2.group":"g"}}"#).unwrap(), "g");
         with("{").unwrap_err();
+        assert_eq!(with("").unwrap(), "own");
+        fs::remove_file(dir.path().join("config.json")).unwrap();
+        assert_eq!(group(dir.path(), "own").unwrap(), "own");
     }
 
     #[test]

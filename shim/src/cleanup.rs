@@ -9,6 +9,7 @@ use libcontainer::error::{Doing, Error, Kind, Result};
 use crate::bootstrap;
 use crate::flags::Flags;
 use crate::messages::{DeleteResponse, Options};
+use crate::pod;
 use crate::process::timestamp;
 use crate::verbs::{PID_FILE, Runtime};
 use crate::wire::Message;
@@ -26,6 +27,7 @@ pub(crate) fn delete(flags: &Flags) -> Result<Vec<u8>> {
     let pid = pid_of(&bundle);
     let bundle_name = bundle.to_string_lossy();
     runtime.delete(&flags.id, &bundle_name, true).map_err(|status| Error::new(Kind::Os, status.message))?;
+    pod::remove_files(&bundle)?;
     remove_socket(flags, &bundle);
     let response = DeleteResponse { pid: pid as u32, exit_status: KILLED, exited_at: Some(timestamp(SystemTime::now())) };
     Ok(response.encode())

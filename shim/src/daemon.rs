@@ -18,8 +18,10 @@ use crate::exits::Early;
 use crate::frame::{self, REQUEST, code, status};
 use crate::lifecycle::{PATIENCE, Then};
 use crate::messages::{Options, Request, Status};
+use crate::pod::Namespaces;
 use crate::poll::{Poll, Token};
 use crate::process::{Caller, Container};
+use crate::sandbox::Sandbox;
 use crate::stdio::Writers;
 use crate::streams::Streaming;
 use crate::wire::Message;
@@ -72,6 +74,7 @@ pub(crate) struct Daemon {
     /// Whether the call that is being made is to be put off until somebody reads its output.
     pub(crate) puts_off: bool,
     put_off: Vec<PutOff>,
+    pub(crate) sandbox: Option<Sandbox>,
 }
 
 /// A call that waits for who reads its output.
@@ -136,6 +139,7 @@ impl Daemon {
             writers: Writers::new(),
             puts_off: false,
             put_off: Vec::new(),
+            sandbox: None,
         })
     }
 
@@ -167,7 +171,7 @@ impl Daemon {
             if self.ends.is_some_and(|at| at <= now || self.events.is_empty()) {
                 return Ok(());
             }
-            let is_idle = self.containers.is_empty() && self.connections.is_empty() && self.workers.is_empty();
+            let is_idle = self.is_unused() && self.connections.is_empty() && self.workers.is_empty();
             self.idle_since = if is_idle { self.idle_since.or(Some(now)) } else { None };
             if self.idle_since.is_some_and(|since| now >= since + IDLE) {
                 log::info!("nobody needs this shim any more: it ends");
@@ -277,6 +281,9 @@ impl Daemon {
                 container.init.waiters.retain(|caller| caller.connection != id);
                 container.execs.values_mut().for_each(|p| p.waiters.retain(|caller| caller.connection != id));
             }
+            if let Some(sandbox) = &mut self.sandbox {
+                sandbox.waiters.retain(|caller| caller.connection != id);
+            }
         }
     }
 
@@ -297,7 +304,13 @@ impl Daemon {
     pub(crate) fn work(&mut self, then: Then, job: impl FnOnce() -> Result<Done, Status>) -> Result<(), Status> {
         let failed = |e: &dyn std::fmt::Display| status(code::INTERNAL, e.to_string());
         let id = self.new_id();
-        let worker = Worker::spawn(job).map_err(|e| failed(&e))?;
+        let host = self.sandbox.as_ref().and_then(|s| s.host.as_ref());
+        let worker = Worker::spawn(|| {
+            // hooks, and what joins no namespace of the pod, are the host's
+            host.map_or(Ok(()), Namespaces::join).map_err(|e| failed(&e))?;
+            job()
+        })
+        .map_err(|e| failed(&e))?;
         if let Err(e) = self.poll.reads(&worker, Token::Worker(id)) {
             // its result will not be heard, so it must not have one
             let pid = rustix::process::Pid::from_raw(worker.pid);

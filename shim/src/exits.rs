@@ -43,6 +43,9 @@ impl Daemon {
 
     fn ended(&mut self, pid: i32, exit: Exit) {
         self.streaming.logger_ended(pid);
+        if self.sandbox.as_ref().is_some_and(|s| s.first == Some(pid)) {
+            return self.stop_sandbox(exit.status);
+        }
         let mut owner = None;
         for (id, container) in &mut self.containers {
             for process in std::iter::once(&mut container.init).chain(container.execs.values_mut()) {

@@ -44,6 +44,28 @@ crate::messages! {
     StatsResponse { 1 stats: Option<Any>, }
     ConnectResponse { 1 shim_pid: u32, 2 task_pid: u32, 3 version: String, }
 
+    // containerd.runtime.sandbox.v1
+    CreateSandboxRequest { 1 sandbox_id: String, 2 bundle_path: String, 4 options: Option<Any>, 5 netns_path: String, }
+    /// Those requests that name a sandbox.
+    SandboxRequest { 1 sandbox_id: String, }
+    StartSandboxResponse { 1 pid: u32, 2 created_at: Option<Timestamp>, }
+    PlatformResponse { 1 platform: Option<Platform>, }
+    Platform { 1 os: String, 2 architecture: String, }
+    SandboxStatusResponse {
+        1 sandbox_id: String, 2 pid: u32, 3 state: String, 5 created_at: Option<Timestamp>, 6 exited_at: Option<Timestamp>,
+    }
+    SandboxMetricsResponse { 1 metrics: Option<Metric>, }
+    Metric { 1 timestamp: Option<Timestamp>, 2 id: String, 3 data: Option<Any>, }
+
+    // Kubernetes' runtime.v1: PodSandboxConfig
+    PodConfig { 2 hostname: String, 4 dns: Option<Dns>, 8 linux: Option<PodLinux>, }
+    Dns { 1 servers: Vec<String>, 2 searches: Vec<String>, 3 options: Vec<String>, }
+    PodLinux { 1 cgroup_parent: String, 2 security: Option<PodSecurity>, 3 sysctls: BTreeMap<String, String>, }
+    PodSecurity { 1 namespaces: Option<PodNamespaces>, }
+    /// Each is a mode: 0 the pod's own, 1 the container's own, 2 the host's.
+    PodNamespaces { 1 network: i32, 2 pid: i32, 3 ipc: i32, 5 user: Option<PodUser>, }
+    PodUser { 1 mode: i32, }
+
     // containerd.types
     Mount { 1 kind: String, 2 source: String, 3 target: String, 4 options: Vec<String>, }
     Envelope { 1 timestamp: Option<Timestamp>, 2 namespace: String, 3 topic: String, 4 event: Option<Any>, }

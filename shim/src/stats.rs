@@ -68,6 +68,13 @@ pub(crate) fn of_process(pid: i32) -> Result<Vec<u8>> {
     Ok(any(&cgroup.stats()?, Layout::detect()?.is_v2()))
 }
 
+/// The same of the cgroup of that name, such as a pod's.
+pub(crate) fn of_cgroup(name: &str) -> Result<Vec<u8>> {
+    let layout = Layout::detect()?;
+    let cgroup = libcontainer::cgroup::Cgroup::open(&layout.paths_at(name)?)?;
+    Ok(any(&cgroup.stats()?, layout.is_v2()))
+}
+
 fn any(stats: &Stats, v2: bool) -> Vec<u8> {
     let (type_url, value) = if v2 {
         ("io.containerd.cgroups.v2.Metrics", to_v2(stats).encode())

@@ -16,7 +16,9 @@ use crate::messages::{
     CloseIoRequest, ConnectResponse, CreateRequest, EMPTY, ExecRequest, KillRequest, ProcessRequest, Request, ResizePtyRequest,
     StateResponse, Status, TaskExecAdded, UpdateRequest, WaitResponse,
 };
+use crate::pod;
 use crate::process::{Caller, Container, Deletion, Phase, Process};
+use crate::sandbox;
 use crate::stdio::{self, Streams};
 use crate::verbs::Runtime;
 use crate::wire::Message;
@@ -24,9 +26,9 @@ use crate::wire::Message;
 const SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
 
 /// The answer, or `None` if it comes later.
-type Answered = Result<Option<Vec<u8>>, Status>;
+pub(crate) type Answered = Result<Option<Vec<u8>>, Status>;
 
-fn decode<M: Message>(request: &Request) -> Result<M, Status> {
+pub(crate) fn decode<M: Message>(request: &Request) -> Result<M, Status> {
     M::decode(&request.payload).map_err(|_| status(code::INVALID_ARGUMENT, format!("the message of {} is malformed", request.method)))
 }
 
@@ -37,6 +39,9 @@ fn not_created() -> Status {
 impl Daemon {
     /// `late`: whether it must not be put off any more.
     pub(crate) fn call(&mut self, caller: Caller, request: &Request, late: bool) -> Answered {
+        if request.service == sandbox::SERVICE {
+            return self.call_sandbox(caller, request);
+        }
         if !SERVICES.contains(&&*request.service) {
             return Err(status(code::UNIMPLEMENTED, format!("service {}", request.service)));
         }
@@ -99,6 +104,7 @@ impl Daemon {
         let runtime = Runtime::new(&options, &self.namespace);
         let mut opened = stdio::open(&streams, runtime.owner, &mut self.writers).map_err(|e| invalid(&e))?;
         let inner = opened.take_inner();
+        let pod = self.sandbox.as_ref().map(|s| s.bundle.clone());
         let (job_runtime, namespace) = (runtime.clone(), self.namespace.clone());
         let job_request = request.clone();
         let container = Container {
@@ -112,7 +118,12 @@ impl Daemon {
         self.containers.insert(request.id.clone(), container);
         let id = request.id.clone();
         let then = Then::Created { caller, request, opened };
-        let begun = self.work(then, move || job_runtime.create(&job_request, inner, &namespace));
+        let begun = self.work(then, move || {
+            let bundle = Path::new(&job_request.bundle);
+            // what is wrong there, the pod as well as the container, is wrong with the config
+            pod.map_or(Ok(()), |pod| pod::add_mounts(bundle, &pod)).map_err(|e| status(code::INVALID_ARGUMENT, e.to_string()))?;
+            job_runtime.create(&job_request, inner, &namespace)
+        });
         if begun.is_err() {
             self.containers.remove(&id);
         }
@@ -320,7 +331,7 @@ impl Daemon {
     }
 
     fn shutdown(&mut self) -> Answered {
-        if self.containers.is_empty() {
+        if self.is_unused() {
             self.end();
         }
         Ok(Some(EMPTY))

@@ -237,7 +237,7 @@ fn nothing((): ()) -> Done {
 }
 
 /// The text as containerd's shim words it; callers look into it for the runtime's reason.
-fn failed(what: &str, error: &Error) -> Status {
+pub(crate) fn failed(what: &str, error: &Error) -> Status {
     let code = match error.kind() {
         Kind::NotFound => code::NOT_FOUND,
         Kind::Exists => code::ALREADY_EXISTS,

@@ -94,6 +94,19 @@ impl Layout {
         Ok(Paths { v2: layout.v2.as_ref().and_then(path), v1 })
     }
 
+    /// The cgroup of a name, such as `/kubepods/pod1`, in each hierarchy.
+    ///
+    /// # Errors
+    /// The name is the root's, or leads elsewhere.
+    pub fn paths_at(&self, name: &str) -> Result<Paths> {
+        let name = name.trim_matches('/');
+        if name.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(Error::invalid(format!("{name:?} is not the name of a cgroup")));
+        }
+        let path = |m: &Mount| format!("{}/{name}", m.dir);
+        Ok(Paths { v2: self.v2.as_ref().map(path), v1: self.v1.iter().map(|m| (m.controllers.clone(), path(m))).collect() })
+    }
+
     /// The layout of a host with only v2, mounted at `dir`. `proc_cgroup` is what /proc/self/cgroup says.
     pub fn unified(dir: &str, proc_cgroup: &[u8]) -> Layout {
         let mount = Mount { controllers: String::new(), dir: dir.into(), own: own_cgroup(proc_cgroup, "") };

@@ -1,9 +1,10 @@
 //! clone3(2): the one way in which this library makes a process.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 
 /// `linux/sched.h`; libc's constant overflows.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -57,6 +58,38 @@ impl Drop for Ended {
         // a child without a signal is waited for only by who says so
         let options = WaitIdOptions::EXITED | WaitIdOptions::from_bits_retain(libc::__WALL as u32);
         let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), options);
+    }
+}
+
+/// A child that is the first process of a fresh pid namespace, and does nothing there but reap. It ends when its maker does,
+/// and with it all that is in the namespace.
+///
+/// Its pid.
+pub fn first_of_pid_namespace(name: &CStr) -> Result<i32, Errno> {
+    let maker = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())?;
+    match clone3(libc::CLONE_NEWPID as u64, None)? {
+        Side::Parent { pid, .. } => Ok(pid),
+        Side::Child => {
+            let ready = || -> Result<(), Errno> {
+                rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+                // it may have ended before
+                let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+                let mut fds = [rustix::event::PollFd::new(&maker, rustix::event::PollFlags::IN)];
+                if rustix::event::poll(&mut fds, Some(&now))? > 0 {
+                    return Err(Errno::SRCH);
+                }
+                rustix::thread::set_name(name)?;
+                // the kernel reaps for who ignores it
+                super::signal::ignore(libc::SIGCHLD)?;
+                super::close_range::close_all_but(&[])
+            };
+            if ready().is_err() {
+                super::exec::exit(1);
+            }
+            loop {
+                rustix::event::pause();
+            }
+        }
     }
 }
 
