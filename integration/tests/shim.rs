@@ -261,6 +261,38 @@ fn a_group_has_one_shim() {
 }
 
 #[test]
+fn delete_of_a_pod_whose_shim_is_gone_ends_its_other_containers_too() {
+    check(|t| {
+        let (pod, other) = (t.new_id(), t.new_id());
+        let bundle_of = |pod: &str| -> Result<integration::Bundle> {
+            let mut bundle = t.bundle()?;
+            bundle.args(["/bin/payload", "sleep"]).config["annotations"] = serde_json::json!({"io.kubernetes.cri.sandbox-id": pod});
+            bundle.write()?;
+            Ok(bundle)
+        };
+        let (first, second) = (bundle_of(&pod)?, bundle_of(&pod)?);
+        if !t.runtime.is("masu") {
+            t.differs(t.runtime.kind, "containerd's own shim leaves them running");
+            return Ok(());
+        }
+        let mut shim = Shim::start(t, &first, &pod)?;
+        shim.run(&first, &pod)?;
+        shim.run(&second, &other)?;
+        let pid = shim.call("State", of(&other))?.map_err(refused)?.number(3);
+        // while it is served, the pod's first container goes alone
+        shim.delete_action(&first, &pod)?;
+        ensure!(shim.call("State", of(&other))?.map_err(refused)?.number(4) == 2, "the other one does not run");
+        shim.kill()?;
+        shim.delete_action(&first, &pod)?;
+        let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        ensure!(state.is_empty() || state.contains(") Z "), "the other one goes on: {state}");
+        shim.delete_action(&first, &pod)?;
+        ensure!(shim.delete_action(&second, &other)?.1 == 137, "another status");
+        Ok(())
+    });
+}
+
+#[test]
 fn without_descriptors_an_exec_fails_and_the_rest_goes_on() {
     check(|t| {
         with_shim(t, &["/bin/payload", "sleep"], |shim, bundle, id| {

@@ -95,6 +95,11 @@ fn answer(form: Form, address: &str) -> Vec<u8> {
 
 /// The group of a container: what an annotation says, else its own id.
 pub(crate) fn group(bundle: &Path, id: &str) -> Result<String> {
+    Ok(named_group(bundle)?.unwrap_or_else(|| id.to_owned()))
+}
+
+/// The group that the annotations of a bundle's config name.
+pub(crate) fn named_group(bundle: &Path) -> Result<Option<String>> {
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct Config {
@@ -107,11 +112,15 @@ pub(crate) fn group(bundle: &Path, id: &str) -> Result<String> {
     };
     if bytes.is_empty() {
         // a sandbox has none
-        return Ok(id.to_owned());
+        return Ok(None);
     }
     let config: Config = serde_json::from_slice(&bytes).map_err(|e| Error::invalid(format!("{}: {e}", path.display())))?;
-    let annotations = config.annotations.unwrap_or_default();
-    Ok(GROUPS.iter().find_map(|name| annotations.get(*name)).map_or(id, |group| group).to_owned())
+    Ok(config.annotations.as_ref().and_then(group_in).cloned())
+}
+
+/// The same by what the annotations are.
+pub(crate) fn group_in(annotations: &BTreeMap<String, String>) -> Option<&String> {
+    GROUPS.iter().find_map(|name| annotations.get(*name))
 }
 
 /// The socket of a group.

@@ -1,6 +1,7 @@
 //! `delete`: clears what a shim has left that is gone, and tells how its container ended. containerd calls it after every
 //! shim, dead or not, so it finds mostly nothing; a second call says the same as the first.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -28,7 +29,15 @@ pub(crate) fn delete(flags: &Flags) -> Result<Vec<u8>> {
     let bundle_name = bundle.to_string_lossy();
     runtime.delete(&flags.id, &bundle_name, true).map_err(|status| Error::new(Kind::Os, status.message))?;
     pod::remove_files(&bundle)?;
-    remove_socket(flags, &bundle);
+    let group = bootstrap::named_group(&bundle).unwrap_or_default();
+    let leads = group.as_ref().is_none_or(|group| *group == flags.id);
+    if leads && !socket_of(&bundle).is_some_and(|path| bootstrap::is_served(&path)) {
+        // a container by itself has no others
+        if group.is_some() || !bundle.join("config.json").exists() {
+            delete_others(&runtime, &flags.id);
+        }
+        remove_socket(&bundle);
+    }
     let response = DeleteResponse { pid: pid as u32, exit_status: KILLED, exited_at: Some(timestamp(SystemTime::now())) };
     Ok(response.encode())
 }
@@ -38,11 +47,25 @@ fn pid_of(bundle: &Path) -> i32 {
     std::fs::read_to_string(bundle.join(PID_FILE)).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
-/// The socket of a group goes with the container that the group is named after, unless a shim still serves it.
-fn remove_socket(flags: &Flags, bundle: &Path) {
-    let Ok(address) = std::fs::read_to_string(bundle.join("address")) else { return };
-    let Some(path) = address.trim().strip_prefix("unix://").map(Path::new) else { return };
-    if bootstrap::group(bundle, &flags.id).is_ok_and(|group| group == flags.id) && !bootstrap::is_served(path) {
+/// The socket of a group, which goes with the container that the group is named after, unless a shim still serves it.
+fn socket_of(bundle: &Path) -> Option<PathBuf> {
+    let address = std::fs::read_to_string(bundle.join("address")).ok()?;
+    address.trim().strip_prefix("unix://").map(PathBuf::from)
+}
+
+/// Ends what a dead shim has left of its group. containerd asks for nobody but the container for which it started the shim, and
+/// the others would run on, with nobody to stop them.
+fn delete_others(runtime: &Runtime, group: &str) {
+    for (id, bundle) in runtime.members(group) {
+        if let Err(e) = runtime.delete(&id, &bundle, true) {
+            // the one that was asked for is deleted all the same; containerd logs this
+            let _ = writeln!(std::io::stderr(), "delete {id}: {}", e.message);
+        }
+    }
+}
+
+fn remove_socket(bundle: &Path) {
+    if let Some(path) = socket_of(bundle) {
         // it is gone already when the shim ended by itself
         let _ = std::fs::remove_file(path);
     }

@@ -7,6 +7,7 @@ use libcontainer::container::{self, Container, CreateOptions, ExecOptions};
 use libcontainer::error::{Error, Kind};
 use libcontainer::spec::{self, Resources};
 
+use crate::bootstrap::group_in;
 use crate::foreign::Foreign;
 use crate::frame::{code, status};
 use crate::messages::{Answer, CreateRequest, Options, Status};
@@ -182,6 +183,19 @@ impl Runtime {
         }
         let rootfs = Path::new(bundle).join("rootfs");
         mounts::unmount(&rootfs).map(nothing).map_err(|e| failed("failed to unmount rootfs", &e))
+    }
+
+    /// The containers of a group but the one that it is named after, with their bundles. Of another runtime there is no telling.
+    pub(crate) fn members(&self, group: &str) -> Vec<(String, String)> {
+        if self.foreign.is_some() {
+            return Vec::new();
+        }
+        let of_group = |container: Container| {
+            let record = container.record();
+            let is_member = record.id != group && container.annotations().is_ok_and(|a| group_in(&a).is_some_and(|g| g == group));
+            is_member.then(|| (record.id.clone(), record.bundle.clone()))
+        };
+        container::list(&self.root).map(|all| all.filter_map(Result::ok).filter_map(of_group).collect()).unwrap_or_default()
     }
 
     pub(crate) fn pids(&self, id: &str, bundle: &str) -> Result<Done, Status> {
