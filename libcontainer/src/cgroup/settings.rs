@@ -83,7 +83,8 @@ fn write_noting<'a>(settings: &'a [Setting], find: &dyn Fn(&str) -> Option<Dir<'
         for s in group {
             match write_one(dir, s, note) {
                 Err(Errno::INVAL) if s.later => later.push(s),
-                Err(errno) => return Err(refused(dir, s, errno)),
+                // if one was refused before it, that is what is wrong
+                Err(errno) => return Err(later.first().map_or_else(|| refused(dir, s, errno), |first| refused(dir, first, Errno::INVAL))),
                 Ok(()) => {}
             }
         }

@@ -133,7 +133,8 @@ fn check_memory(dir: Dir<'_>, memory: &Memory) -> Result<()> {
         if let Some(limit) = limit.filter(|l| *l > 0)
             && limit.cast_unsigned() <= usage
         {
-            return Err(Error::invalid(format!("rejecting {what} limit {limit} <= usage {usage}")));
+            let at = if what == "memory" { "limit" } else { "swap" };
+            return Err(Error::invalid(format!("linux.resources.memory.{at}: rejecting {what} limit {limit} <= usage {usage}")));
         }
     }
     Ok(())

@@ -102,6 +102,15 @@ fn pids(limit: i64) -> String {
     }
 }
 
+/// The kernel refuses a burst above the quota, but blames the quota.
+fn check_burst(cpu: &spec::Cpu, found: &mut Findings) {
+    if let (Some(burst), Some(quota)) = (cpu.burst, cpu.quota.and_then(|q| u64::try_from(q).ok()).filter(|q| *q > 0))
+        && burst > quota
+    {
+        wrong(found, "cpu.burst", format_args!("a burst of {burst} is more than the quota of {quota}"));
+    }
+}
+
 /// Block I/O weights are 10 to 1000 (config-linux.md); 0 is "not given". `at` is below `linux.resources`.
 fn weight(at: impl Display, weight: Option<u16>, found: &mut Findings) -> Option<u16> {
     let weight = given(weight)?;

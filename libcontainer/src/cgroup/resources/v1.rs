@@ -1,6 +1,6 @@
 //! The settings of the v1 hierarchies.
 
-use super::{Missing, Setting, device, given, pids, shared, weight, without_effect, wrong};
+use super::{Missing, Setting, check_burst, device, given, pids, shared, weight, without_effect, wrong};
 use crate::findings::{Findings, Item};
 use crate::spec;
 
@@ -82,6 +82,7 @@ pub(super) fn kernel_memory(memory: &spec::Memory, found: &mut Findings) {
 }
 
 fn cpu(cpu: &spec::Cpu, out: &mut Vec<Setting>, found: &mut Findings) {
+    check_burst(cpu, found);
     let idle = cpu.idle.map(|idle| Setting::new("cpu.idle", "cpu", "cpu.idle", idle));
     // no shares can be set while it is idle
     let (before, after) = idle.into_iter().partition::<Vec<_>, _>(|idle| idle.value == "0");

@@ -1,7 +1,7 @@
 //! The settings of the v2 hierarchy, converted from the scales of v1 in which the spec is written.
 
 use super::v1::kernel_memory;
-use super::{Setting, device, given, pids, shared, weight, without_effect, wrong};
+use super::{Setting, check_burst, device, given, pids, shared, weight, without_effect, wrong};
 use crate::error::{Error, Result};
 use crate::findings::{Findings, Item};
 use crate::spec;
@@ -125,6 +125,7 @@ fn io(io: &spec::BlockIo, out: &mut Vec<Setting>, found: &mut Findings) {
 }
 
 fn cpu(cpu: &spec::Cpu, out: &mut Vec<Setting>, found: &mut Findings) {
+    check_burst(cpu, found);
     let idle = cpu.idle.map(|idle| Setting::new("cpu.idle", "cpu", "cpu.idle", idle));
     // no weight can be set while it is idle
     let (before, after) = idle.into_iter().partition::<Vec<_>, _>(|idle| idle.value == "0");
