@@ -5,6 +5,7 @@ mod create;
 mod delete;
 mod exec;
 mod kill;
+mod list;
 mod live;
 mod lock;
 mod pause;
@@ -27,6 +28,7 @@ use rustix::process::{Pid, PidfdFlags};
 pub use create::{CreateOptions, create, dry_run};
 pub use delete::delete;
 pub use exec::ExecOptions;
+pub use list::{Listed, ids, list};
 pub use record::Record;
 pub use wait::Exit;
 
@@ -121,24 +123,16 @@ impl Container {
 
     /// The status, found out now: nothing of it is stored.
     pub fn status(&self) -> Result<Status> {
-        let record = &self.record;
-        if record.pid == 0 {
-            let making = self.is_process(record.maker, record.maker_start_time)?;
-            return Ok(if making { Status::Creating } else { Status::Stopped });
-        }
-        let alive = self.is_process(record.pid, record.start_time)?;
-        self.status_of(alive)
+        status(&self.record, &self.proc, || gate::is_closed(self.dir.fd()))
     }
 
     /// The status of a container that was created, by whether its init is there.
     fn status_of(&self, alive: bool) -> Result<Status> {
-        if !alive {
-            return Ok(Status::Stopped);
+        match alive {
+            false => Ok(Status::Stopped),
+            true if gate::is_closed(self.dir.fd()) => Ok(Status::Created),
+            true => status_of_running(&self.record),
         }
-        if gate::is_closed(self.dir.fd()) {
-            return Ok(Status::Created);
-        }
-        Ok(if self.cgroup()?.is_frozen()? { Status::Paused } else { Status::Running })
     }
 
     /// The state as the spec has it.
@@ -220,16 +214,6 @@ impl Container {
         Ok(Cgroup::open(&self.record.cgroup)?.of_unit(self.record.unit.as_ref()))
     }
 
-    /// Whether that process is still the same one, and runs.
-    fn is_process(&self, pid: i32, start_time: u64) -> Result<bool> {
-        if pid <= 0 {
-            return Ok(false);
-        }
-        let same = self.proc.process(pid)?.is_some_and(|p| p.start_time == start_time && p.is_alive());
-        // after a reboot the same numbers may be anybody's
-        Ok(same && self.proc.boot_id()? == self.record.boot_id)
-    }
-
     /// The root directory that `init`, a pidfd of [`Container::init`], has: whatever is looked for below it is the
     /// container's, and is resolved from here.
     fn root(&self, init: &OwnedFd) -> Result<OwnedFd> {
@@ -249,39 +233,37 @@ impl Container {
             Err(Errno::SRCH) => return Ok(None),
             Err(e) => return Err(e).doing(|| format!("open a pidfd of container {}'s init", self.record.id)),
         };
-        Ok(self.is_process(self.record.pid, self.record.start_time)?.then_some(pidfd))
+        Ok(is_process(&self.record, self.record.pid, self.record.start_time, &self.proc)?.then_some(pidfd))
     }
 }
 
-/// The ids of all containers of the state root, sorted.
-pub fn ids(root: &Path) -> Result<Vec<String>> {
-    let doing = || format!("read the state root {}", root.display());
-    let mut ids = Vec::new();
-    for entry in std::fs::read_dir(root).doing(doing)? {
-        let entry = entry.doing(doing)?;
-        if let Ok(id) = entry.file_name().into_string()
-            && entry.file_type().is_ok_and(|t| t.is_dir())
-            && check_id(&id).is_ok()
-        {
-            ids.push(id);
-        }
+fn status(record: &Record, proc: &Procfs, gate_is_closed: impl FnOnce() -> bool) -> Result<Status> {
+    if record.pid == 0 {
+        let making = is_process(record, record.maker, record.maker_start_time, proc)?;
+        return Ok(if making { Status::Creating } else { Status::Stopped });
     }
-    ids.sort_unstable();
-    Ok(ids)
+    // who holds the gate lives: /proc need not be asked
+    if gate_is_closed() {
+        return Ok(Status::Created);
+    }
+    if !is_process(record, record.pid, record.start_time, proc)? {
+        return Ok(Status::Stopped);
+    }
+    status_of_running(record)
 }
 
-/// All containers of the state root, by id, each opened when it is its turn: a thousand must not need a thousand
-/// descriptors. Those that vanish meanwhile are left out; damaged ones are errors.
-pub fn list(root: &Path) -> Result<impl Iterator<Item = Result<Container>>> {
-    let proc = Arc::new(Procfs::open()?);
-    let open = move |id: String| {
-        let dir = StateDir::open(root, &id);
-        match dir.and_then(|dir| Ok(Container { root: root.to_owned(), record: dir.record()?, dir, proc: proc.clone() })) {
-            Err(e) if e.kind() == Kind::NotFound => None,
-            result => Some(result.doing(|| format!("load container {id}"))),
-        }
-    };
-    Ok(ids(root)?.into_iter().filter_map(open))
+fn status_of_running(record: &Record) -> Result<Status> {
+    Ok(if Cgroup::open(&record.cgroup)?.is_frozen()? { Status::Paused } else { Status::Running })
+}
+
+/// Whether that process of `record` is still the same one, and runs.
+fn is_process(record: &Record, pid: i32, start_time: u64, proc: &Procfs) -> Result<bool> {
+    if pid <= 0 {
+        return Ok(false);
+    }
+    let same = proc.process(pid)?.is_some_and(|p| p.start_time == start_time && p.is_alive());
+    // after a reboot the same numbers may be anybody's
+    Ok(same && proc.boot_id()? == record.boot_id)
 }
 
 #[cfg(test)]

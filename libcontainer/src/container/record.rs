@@ -142,7 +142,7 @@ impl StateDir {
         let path = root.join(id);
         match rustix::fs::openat(CWD, &path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
             Ok(fd) => Ok(StateDir { fd, name: path.to_string_lossy().into_owned() }),
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Err(Error::new(Kind::NotFound, "container does not exist")),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Err(missing()),
             Err(e) => Err(e).doing(|| format!("open the state directory {}", path.display())),
         }
     }
@@ -153,15 +153,8 @@ impl StateDir {
 
     /// The record. A directory without one is a create that was killed before it wrote its intent.
     pub(crate) fn record(&self) -> Result<Record> {
-        let bytes = self.read(RECORD)?.ok_or_else(|| Error::new(Kind::NotFound, "container does not exist"))?;
-        let damaged = |why: &dyn std::fmt::Display| {
-            Error::new(Kind::Internal, format!("{}/{RECORD} is damaged: {why}; delete --force removes it", self.name))
-        };
-        let record: Record = spec::first_value(&bytes).map_err(|e| damaged(&e))?;
-        if record.version != VERSION {
-            return Err(damaged(&format!("version {} is not {VERSION}", record.version)));
-        }
-        Ok(record)
+        let bytes = self.read(RECORD)?.ok_or_else(missing)?;
+        parse(&bytes, &self.name)
     }
 
     /// The intent, before there is anything that it could be confused with: a write that is cut short leaves a directory
@@ -274,6 +267,32 @@ impl StateDir {
             Err(e) => Err(e).doing(doing),
         }
     }
+}
+
+/// The record of container `id`, by the state root: a list has thousands, and needs no more of their directories.
+pub(crate) fn read_record(root: BorrowedFd<'_>, id: &str) -> Result<Record> {
+    let doing = || format!("read {id}/{RECORD}");
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = match rustix::fs::openat(root, format!("{id}/{RECORD}"), flags, Mode::empty()) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Err(missing()),
+        result => result.doing(doing)?,
+    };
+    parse(&read_regular(fd.as_fd(), MAX).doing(doing)?, id)
+}
+
+/// The record that `bytes` hold, which are from the directory `dir`.
+fn parse(bytes: &[u8], dir: &str) -> Result<Record> {
+    let damaged =
+        |why: &dyn std::fmt::Display| Error::new(Kind::Internal, format!("{dir}/{RECORD} is damaged: {why}; delete --force removes it"));
+    let record: Record = spec::first_value(bytes).map_err(|e| damaged(&e))?;
+    if record.version != VERSION {
+        return Err(damaged(&format!("version {} is not {VERSION}", record.version)));
+    }
+    Ok(record)
+}
+
+fn missing() -> Error {
+    Error::new(Kind::NotFound, "container does not exist")
 }
 
 fn json(value: &impl Serialize) -> Result<Vec<u8>> {

@@ -77,7 +77,16 @@ pub(crate) fn give(dir: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<()> {
 /// Whether the container whose state directory this is still waits: somebody holds the fifo open to read. Its mere
 /// presence would not do, for a `start` that was killed half-way leaves it behind.
 pub(crate) fn is_closed(dir: BorrowedFd<'_>) -> bool {
-    rustix::fs::openat(dir, NAME, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()).is_ok()
+    is_held(dir, NAME)
+}
+
+/// The same of the container `id`, by the state root.
+pub(crate) fn is_closed_below(root: BorrowedFd<'_>, id: &str) -> bool {
+    is_held(root, &format!("{id}/{NAME}"))
+}
+
+fn is_held(dir: BorrowedFd<'_>, path: &str) -> bool {
+    rustix::fs::openat(dir, path, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()).is_ok()
 }
 
 /// Opens the gate, in `start`, and waits until init has executed its program, or died: both close init's end.

@@ -1,7 +1,9 @@
 //! `list`: the containers below --root, as a table or as JSON.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
-use libcontainer::container::{self, Container};
+use libcontainer::container::{self, Listed};
 use libcontainer::error::Error;
 use rustix::io::Errno;
 
@@ -25,12 +27,9 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     let mut states = Vec::new();
     // one that is damaged must not hide the others
     for container in found.into_iter().flatten() {
-        let row = container
-            .map_err(|e| e.to_string())
-            .and_then(|c| row(&c, &passwd, json).map_err(|e| format!("status of container {}: {e}", c.record().id)));
-        match row {
+        match container.and_then(|c| row(c, &passwd, json)) {
             Ok(row) => states.push(row),
-            Err(e) => complain(&e),
+            Err(e) => complain(&e.to_string()),
         }
     }
     if call.args.on("quiet") {
@@ -45,11 +44,11 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     Ok(0)
 }
 
-fn row(container: &Container, passwd: &str, annotated: bool) -> Result<State, Error> {
-    let mut state = State::of(container, owner(passwd, container.record().owner))?;
-    if annotated {
-        state.annotations = container.annotations()?;
-    }
+fn row(container: Listed<'_>, passwd: &str, annotated: bool) -> Result<State, Error> {
+    let annotations = if annotated { container.annotations()? } else { BTreeMap::new() };
+    let owner = owner(passwd, container.record.owner);
+    let mut state = State::of(container.record, container.status, owner);
+    state.annotations = annotations;
     Ok(state)
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use libcontainer::container::{Container, Status};
-use libcontainer::error::{self, Error, Kind};
+use libcontainer::container::{Record, Status};
+use libcontainer::error::{Error, Kind};
 use libcontainer::spec;
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ use crate::call::Call;
 pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     let container = call.container()?;
     // runc ends it without a newline
-    let text = serde_json::to_string_pretty(&State::of(&container, String::new())?)?;
+    let text = serde_json::to_string_pretty(&State::of(container.record().clone(), container.status()?, String::new()))?;
     match container.annotations_file()? {
         None => super::print(text.as_bytes())?,
         // they come last but for the owner, and are on disk as they are printed: there may be a megabyte of them
@@ -50,20 +50,18 @@ pub(super) struct State {
 
 impl State {
     /// All of it but the annotations.
-    pub(super) fn of(container: &Container, owner: String) -> error::Result<State> {
-        let status = container.status()?;
-        let record = container.record();
-        Ok(State {
+    pub(super) fn of(record: Record, status: Status, owner: String) -> State {
+        State {
             oci_version: spec::VERSION,
-            id: record.id.clone(),
+            id: record.id,
             pid: if matches!(status, Status::Stopped) { 0 } else { record.pid },
             status: status.to_string(),
-            bundle: record.bundle.clone(),
-            rootfs: record.rootfs.clone(),
-            created: record.created.clone(),
+            bundle: record.bundle,
+            rootfs: record.rootfs,
+            created: record.created,
             annotations: BTreeMap::new(),
             owner,
-        })
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use libcontainer::cgroup::Stats;
-use libcontainer::container::{self, Container, Status};
+use libcontainer::container::{self, Container, Listed, Status};
 use libcontainer::error::{self, Error, Kind};
 use rustix::io::Errno;
 
@@ -75,9 +75,10 @@ fn containers(call: &Call<'_>) -> Result<Vec<Container>> {
     };
     let mut running = Vec::new();
     for container in listed {
-        match container.and_then(|c| Ok((c.status()?, c))) {
-            Ok((Status::Created | Status::Running | Status::Paused, container)) => running.push(container),
-            Ok(_) => {}
+        let runs = |c: &Listed<'_>| matches!(c.status, Status::Created | Status::Running | Status::Paused);
+        match container.and_then(|c| runs(&c).then(|| c.open()).transpose()) {
+            Ok(container) => running.extend(container),
+            Err(e) if e.kind() == Kind::NotFound => {}
             // one that is damaged must not hide the others
             Err(e) => complain(&e.to_string()),
         }
