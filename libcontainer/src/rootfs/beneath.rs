@@ -54,18 +54,53 @@ pub(crate) struct Place {
     pub(crate) made: bool,
 }
 
+/// The directory in which something was last made for a mount: the next is often beside it.
+#[derive(Debug, Default)]
+pub(crate) struct Beside(Option<(String, OwnedFd)>);
+
+impl Beside {
+    /// The directory, and the name that `path` has in it, if it is the one that holds `path`.
+    fn of<'a>(&self, path: &'a str) -> Option<(BorrowedFd<'_>, &'a str)> {
+        let (dir, fd) = self.0.as_ref()?;
+        let name = path.strip_prefix(dir.as_str())?.strip_prefix('/')?;
+        (!["", ".", ".."].contains(&name) && !name.contains('/')).then_some((fd.as_fd(), name))
+    }
+
+    /// Something was mounted at `path`, and may hide the directory if it is not one of those in it.
+    pub(crate) fn mounted(&mut self, path: &str) {
+        if self.of(path).is_none() {
+            self.forget();
+        }
+    }
+
+    /// What was there may be hidden by now.
+    pub(crate) fn forget(&mut self) {
+        self.keep(None);
+    }
+
+    fn keep(&mut self, dir: Option<(String, OwnedFd)>) {
+        if let Some((_, fd)) = std::mem::replace(&mut self.0, dir) {
+            leave(fd);
+        }
+    }
+}
+
 /// Opens what is at `path`, making it as `kind` and its directories where missing. What exists is taken as it is.
-pub(crate) fn place(root: BorrowedFd<'_>, path: &str, kind: impl FnOnce() -> FileType) -> Result<Place> {
+pub(crate) fn place(root: BorrowedFd<'_>, path: &str, beside: &mut Beside, kind: impl Fn() -> FileType) -> Result<Place> {
     let place = |fd, is_plain, made| Ok(Place { fd, is_plain, made });
+    if let Some((dir, name)) = beside.of(path) {
+        // as the last one was
+        if let Some(fd) = make_in(dir, name, kind()) {
+            return place(fd, true, true);
+        }
+        beside.forget();
+    }
     // not O_NOFOLLOW, with which a link at the end is no error
     match openat2_retry(root, in_root(path), OFlags::PATH | OFlags::CLOEXEC, IN_ROOT | ResolveFlags::NO_SYMLINKS) {
-        Err(Errno::NOENT) => {
-            let kind = kind();
-            match make_plain(root, path, kind) {
-                Some(fd) => place(fd, true, true),
-                None => place(make(root, path, kind)?, false, true),
-            }
-        }
+        Err(Errno::NOENT) => match make_plain(root, path, beside, kind()) {
+            Some(fd) => place(fd, true, true),
+            None => place(make(root, path, kind())?, false, true),
+        },
         Err(Errno::LOOP) => match open(root, path, OFlags::PATH) {
             Err(Errno::NOENT) => place(make(root, path, kind())?, false, true),
             result => place(result?, false, false),
@@ -74,24 +109,30 @@ pub(crate) fn place(root: BorrowedFd<'_>, path: &str, kind: impl FnOnce() -> Fil
     }
 }
 
-/// Makes the last part of `path`, where no more than that is missing. `None` when it is not as simple as that.
-fn make_plain(root: BorrowedFd<'_>, path: &str, kind: FileType) -> Option<OwnedFd> {
+/// Makes the last part of `path`, where no more than that is missing, and keeps its directory as `beside`. `None` when it
+/// is not as simple as that.
+fn make_plain(root: BorrowedFd<'_>, path: &str, beside: &mut Beside, kind: FileType) -> Option<OwnedFd> {
     let (dir, name) = path.rsplit_once('/').filter(|(_, name)| !["", ".", ".."].contains(name))?;
-    let dir = open_plain_dir(root, dir).ok()?;
+    let fd = open_plain_dir(root, dir).ok()?;
+    let made = make_in(fd.as_fd(), name, kind);
+    beside.keep(Some((dir.to_owned(), fd)));
+    made
+}
+
+/// Makes `name` in the directory `dir`, if there is nothing of that name yet.
+fn make_in(dir: BorrowedFd<'_>, name: &str, kind: FileType) -> Option<OwnedFd> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let flags = match kind {
         FileType::Directory => {
-            rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)).ok()?;
+            rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755)).ok()?;
             flags | OFlags::DIRECTORY
         }
         _ => {
-            rustix::fs::mknodat(&dir, name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0).ok()?;
+            rustix::fs::mknodat(dir, name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0).ok()?;
             flags
         }
     };
-    let made = rustix::fs::openat(&dir, name, flags, Mode::empty());
-    leave(dir);
-    made.ok()
+    rustix::fs::openat(dir, name, flags, Mode::empty()).ok()
 }
 
 /// The directory that holds `path`, made where missing, and the last part of `path`.
@@ -222,7 +263,7 @@ mod tests {
         symlink("/run", at("dangling")).unwrap();
         mkdir_all(fd.as_fd(), "/relative/a").unwrap();
         mkdir_all(fd.as_fd(), "/absolute/b").unwrap();
-        place(fd.as_fd(), "dangling/c/d", || FileType::RegularFile).unwrap();
+        place(fd.as_fd(), "dangling/c/d", &mut Beside::default(), || FileType::RegularFile).unwrap();
         assert!(at("host/a").is_dir());
         assert!(at("run/c/d").is_file());
         let inside = dir.path().join("host").strip_prefix("/").unwrap().join("b");
@@ -238,7 +279,7 @@ mod tests {
         let (dir, fd) = root();
         symlink("a", dir.path().join("root/link")).unwrap();
         let of = |path: &str| {
-            let place = place(fd.as_fd(), path, || FileType::Directory).unwrap();
+            let place = place(fd.as_fd(), path, &mut Beside::default(), || FileType::Directory).unwrap();
             (place.is_plain, place.made)
         };
         assert_eq!([of("/a"), of("/a"), of("a/./b")], [(true, true), (true, false), (true, true)]);

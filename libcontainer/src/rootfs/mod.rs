@@ -28,6 +28,7 @@ pub use id_map::{IdMapped, Map};
 pub use masking::Masking;
 pub use mount::{Link, MountPlan, What};
 
+use beneath::Beside;
 pub(crate) use beneath::{clean, exists, mkdir_all, open as open_beneath, open_plain, parent};
 pub(crate) use detached::{move_to, open_tree};
 pub(crate) use id_map::make as make_id_maps;
@@ -203,10 +204,11 @@ impl RootfsPlan {
         move_to(root.as_fd(), below.as_fd()).doing(doing)?;
 
         let mut read_only_last = Vec::new();
+        let mut beside = Beside::default();
         for operation in &self.operations {
             match operation {
                 Operation::Mount(plan) => {
-                    let Some(mount) = plan.apply(root.as_fd(), sources)? else { continue };
+                    let Some(mount) = plan.apply(root.as_fd(), sources, &mut beside)? else { continue };
                     if plan.read_only_last() {
                         read_only_last.push(mount);
                     } else {
@@ -214,9 +216,13 @@ impl RootfsPlan {
                     }
                 }
                 Operation::EnterCgroup => enter_cgroup()?,
-                Operation::Cgroup(plan) => plan.apply(root.as_fd())?,
+                Operation::Cgroup(plan) => {
+                    plan.apply(root.as_fd())?;
+                    beside.forget();
+                }
             }
         }
+        beside.forget();
         if let Some(devices) = &self.devices {
             devices::apply(devices, root.as_fd(), self.core, sources)?;
         }

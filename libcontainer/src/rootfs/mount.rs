@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::OFlags;
 use rustix::fs::PROC_SUPER_MAGIC;
 
+use super::beneath::Beside;
 use super::detached::{change_flags, filesystem, is_dir, move_to};
 use super::id_map::IdMapped;
 use super::options::Options;
@@ -118,9 +119,10 @@ impl MountPlan {
         (fs_type == "tmpfs" || self.target == "/dev") && attributes & RDONLY != 0
     }
 
-    /// Makes and attaches it below `root`; the mount itself is returned, if there is one.
-    pub(crate) fn apply(&self, root: BorrowedFd<'_>, sources: Sources<'_>) -> Result<Option<OwnedFd>> {
-        self.attach(root, sources).doing(|| self.doing())
+    /// Makes and attaches it below `root`; the mount itself is returned, if there is one. `beside` is where the last mount
+    /// point was made.
+    pub(crate) fn apply(&self, root: BorrowedFd<'_>, sources: Sources<'_>, beside: &mut Beside) -> Result<Option<OwnedFd>> {
+        self.attach(root, sources, beside).doing(|| self.doing())
     }
 
     fn doing(&self) -> String {
@@ -146,8 +148,8 @@ impl MountPlan {
     pub(crate) fn attach_live(&self, root: BorrowedFd<'_>, mount: BorrowedFd<'_>) -> Result<()> {
         let attach = || -> Result<()> {
             let target = match &self.what {
-                What::Bind { .. } => self.target_of_bind(root, mount)?,
-                What::Filesystem { fs_type, .. } => self.target_of_filesystem(root, fs_type)?.0,
+                What::Bind { .. } => self.target_of_bind(root, mount, &mut Beside::default())?,
+                What::Filesystem { fs_type, .. } => self.target_of_filesystem(root, fs_type, &mut Beside::default())?.0,
             };
             self.place(mount, target)?;
             if self.read_only_last() {
@@ -158,7 +160,7 @@ impl MountPlan {
         attach().doing(|| self.doing())
     }
 
-    fn attach(&self, root: BorrowedFd<'_>, sources: Sources<'_>) -> Result<Option<OwnedFd>> {
+    fn attach(&self, root: BorrowedFd<'_>, sources: Sources<'_>, beside: &mut Beside) -> Result<Option<OwnedFd>> {
         let (mount, target) = match &self.what {
             What::Bind { source, link: Link::Copy, .. } if let Some(link) = target::read_link(source) => {
                 target::make_link(root, &self.target, &link)?;
@@ -166,11 +168,11 @@ impl MountPlan {
             }
             What::Bind { .. } => {
                 let mount = self.make(None, sources)?;
-                let target = self.target_of_bind(root, mount.as_fd())?;
+                let target = self.target_of_bind(root, mount.as_fd(), beside)?;
                 (mount, target)
             }
             What::Filesystem { fs_type, data, .. } => {
-                let (target, made) = self.target_of_filesystem(root, fs_type)?;
+                let (target, made) = self.target_of_filesystem(root, fs_type, beside)?;
                 // as the image has it: /tmp keeps its sticky bit
                 let takes_mode = fs_type == "tmpfs" && !made && !data.iter().any(|(key, _)| key == "mode");
                 let mode = if takes_mode { Some(target::mode(target.as_fd())?) } else { None };
@@ -178,14 +180,15 @@ impl MountPlan {
             }
         };
         self.place(mount.as_fd(), target)?;
+        beside.mounted(&self.target);
         Ok(Some(mount))
     }
 
-    fn target_of_bind(&self, root: BorrowedFd<'_>, mount: BorrowedFd<'_>) -> Result<OwnedFd> {
+    fn target_of_bind(&self, root: BorrowedFd<'_>, mount: BorrowedFd<'_>, beside: &mut Beside) -> Result<OwnedFd> {
         let target = if self.target_nofollow {
             target::open_nofollow(root, &self.target)?
         } else {
-            target::open(root, &self.target, || is_dir(mount))?.fd
+            target::open(root, &self.target, beside, || is_dir(mount))?.fd
         };
         if self.target == "/proc" && target::magic(mount)? != PROC_SUPER_MAGIC {
             return Err(Error::invalid("check proc-safety of /proc mount: \"/proc\" cannot be mounted because it is not of type proc"));
@@ -194,13 +197,13 @@ impl MountPlan {
     }
 
     /// Where it goes, and whether that was made for it.
-    fn target_of_filesystem(&self, root: BorrowedFd<'_>, fs_type: &str) -> Result<(OwnedFd, bool)> {
+    fn target_of_filesystem(&self, root: BorrowedFd<'_>, fs_type: &str, beside: &mut Beside) -> Result<(OwnedFd, bool)> {
         Ok(match fs_type {
             // /proc and /sys must be what they seem: labels and sysctls are written through them
             "proc" | "sysfs" => (target::open_plain(root, &self.target, fs_type)?, false),
             _ if self.target_nofollow => (target::open_nofollow(root, &self.target)?, false),
             _ => {
-                let place = target::open(root, &self.target, || true)?;
+                let place = target::open(root, &self.target, beside, || true)?;
                 (place.fd, place.made)
             }
         })

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, OFlags, PROC_SUPER_MAGIC};
 use rustix::io::Errno;
 
-use super::beneath::{self, Place};
+use super::beneath::{self, Beside, Place};
 use crate::error::{Doing, Error, Result};
 use crate::spec;
 use crate::sys::close_range::leave;
@@ -88,9 +88,9 @@ pub(super) fn open_plain(root: BorrowedFd<'_>, target: &str, fs_type: &str) -> R
 }
 
 /// Opens `target`, making it where it is missing: as a directory, or as a file.
-pub(super) fn open(root: BorrowedFd<'_>, target: &str, is_dir: impl FnOnce() -> bool) -> Result<Place> {
+pub(super) fn open(root: BorrowedFd<'_>, target: &str, beside: &mut Beside, is_dir: impl Fn() -> bool) -> Result<Place> {
     let kind = || if is_dir() { FileType::Directory } else { FileType::RegularFile };
-    let place = beneath::place(root, target, kind).doing(|| format!("create mountpoint for {target} mount"))?;
+    let place = beneath::place(root, target, beside, kind).doing(|| format!("create mountpoint for {target} mount"))?;
     if !place.is_plain && !target.starts_with("/proc/") && target != "/proc" && magic(place.fd.as_fd())? == PROC_SUPER_MAGIC {
         // a symbolic link of the image led into /proc
         return Err(Error::invalid(format!("check proc-safety of {target} mount: it cannot be mounted because it is inside /proc")));
