@@ -69,14 +69,13 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans container `id` of the config `spec` in the bundle `bundle` (absolute). With an error among the findings the
-    /// plan is no more than what was found out on the way.
-    pub(crate) fn for_create(id: &str, bundle: &str, spec: &Spec, layout: &Layout, choices: &Choices, found: &mut Findings) -> Plan {
+    /// Plans container `id` of the config `spec` in the bundle `bundle` (absolute), whose annotations become the plan's own:
+    /// there may be a megabyte of them. With an error among the findings the plan is no more than what was found out on the way.
+    pub(crate) fn for_create(id: &str, bundle: &str, spec: &mut Spec, layout: &Layout, choices: &Choices, found: &mut Findings) -> Plan {
         check_version(&spec.oci_version, found);
         let mut plan = Plan {
             id: id.to_owned(),
             bundle: bundle.to_owned(),
-            annotations: spec.annotations.clone(),
             hostname: spec.hostname.clone(),
             domainname: spec.domainname.clone(),
             ..Plan::default()
@@ -144,7 +143,13 @@ impl Plan {
         {
             found.invalid("linux.rootfsPropagation", "linux.rootfsPropagation: private is not possible without pivot_root");
         }
+        plan.annotations = std::mem::take(&mut spec.annotations);
         plan
+    }
+
+    /// Whether hooks or an agent read the state while the container is made.
+    pub(crate) fn tells_state(&self) -> bool {
+        self.hooks.meet() || self.process.filter.as_ref().is_some_and(|filter| filter.listener.is_some())
     }
 
     /// The state as hooks and agents read it.

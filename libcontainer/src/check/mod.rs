@@ -22,10 +22,10 @@ const ID: &str = "check";
 pub fn check(dir: &Path, config: Option<&Path>) -> Findings {
     let mut found = Findings::new();
     let Some((dir, bytes)) = found.at("", bundle::read(dir, config)) else { return found };
-    let Some(spec) = Spec::all_of_slice(&bytes, &mut found) else { return found };
+    let Some(mut spec) = Spec::all_of_slice(&bytes, &mut found) else { return found };
     let Some(layout) = found.at("", Layout::detect().map(Layout::with_controllers)) else { return found };
     let mut planned = Findings::new();
-    let plan = Plan::for_create(ID, &dir, &spec, &layout, &Choices::default(), &mut planned);
+    let plan = Plan::for_create(ID, &dir, &mut spec, &layout, &Choices::default(), &mut planned);
     found.extend(planned);
     let mut lacking = Findings::new();
     host::look(&plan, &spec, &mut lacking);

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::bundle::{Bundle, check_rootfs};
-use super::record::{Defaults, Record, StateDir, write_pid_file};
+use super::record::{Defaults, Record, StateDir};
 use super::serve::{Sockets, serve};
+use super::write::write_pid_file;
 use super::{Container, Process, check_id, lock};
 use crate::cgroup::{Cgroup, Layout, Owner};
 use crate::dry_run::Page;
@@ -79,7 +80,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     let open_files = check_preserved(options.listen_fds + options.preserve_fds)?;
     // what the caller left open is neither the hooks' nor the container's
     set_cloexec_from(3 + options.listen_fds + options.preserve_fds).doing(|| "mark descriptors close-on-exec")?;
-    let (plan, bundle) = plan(root, id, options)?;
+    let (mut plan, bundle) = plan(root, id, options)?;
     if let Some(filter) = &plan.process.filter {
         log::debug!("seccomp filter flags: {}", filter.flags);
     }
@@ -105,6 +106,10 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     keep_defaults(dir.dir()?, &plan, bundle.spec)?;
     if record.annotated {
         dir.dir()?.write_annotations(&plan.annotations)?;
+        if !plan.tells_state() {
+            // nobody is told: init need not inherit what may be a megabyte
+            plan.annotations.clear();
+        }
     }
     if options.notify_socket.is_some() {
         crate::notify::make(&root.join(id))?;
@@ -238,7 +243,7 @@ pub fn dry_run(root: &Path, id: &str, options: &CreateOptions) -> Result<Page> {
 
 /// Everything that the config can get wrong.
 fn plan(root: &Path, id: &str, options: &CreateOptions) -> Result<(Plan, Bundle)> {
-    let bundle = Bundle::open(&options.bundle, options.config.as_deref())?;
+    let mut bundle = Bundle::open(&options.bundle, options.config.as_deref())?;
     let layout = if options.no_cgroup { Layout::none() } else { Layout::detect()?.with_controllers() };
     let mut found = Findings::new();
     let notify_dir = options.notify_socket.as_ref().map(|_| root.join(id).join("notify").to_string_lossy().into_owned());
@@ -252,7 +257,7 @@ fn plan(root: &Path, id: &str, options: &CreateOptions) -> Result<(Plan, Bundle)
         notify_dir,
         seccomp_receiver: options.seccomp_receiver.clone(),
     };
-    let plan = Plan::for_create(id, &bundle.dir, &bundle.spec, &layout, &choices, &mut found);
+    let plan = Plan::for_create(id, &bundle.dir, &mut bundle.spec, &layout, &choices, &mut found);
     let mut plan = found.unless_wrong(plan)?;
     check_terminal(&plan, options)?;
     if let Some(terminal) = &mut plan.process.terminal {

@@ -7,8 +7,9 @@ use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 
 use super::create::check_preserved;
-use super::record::{Defaults, write_pid_file};
+use super::record::Defaults;
 use super::serve::send_listener;
+use super::write::write_pid_file;
 use super::{Container, Process, Status};
 use crate::cgroup::{Cgroup, Layout};
 use crate::cpu_affinity::Bound;

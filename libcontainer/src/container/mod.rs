@@ -14,6 +14,7 @@ mod serve;
 mod start;
 mod update;
 mod wait;
+mod write;
 
 use std::collections::BTreeMap;
 use std::fmt;

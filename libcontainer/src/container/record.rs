@@ -12,6 +12,7 @@
 //! | `exec.fifo`     | start                            | the gate; gone once started                       |
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -19,6 +20,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::write::{Pieces, write, write_atomically, write_json, write_text};
 use crate::cgroup::{Paths, Unit};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::hooks::{self, Hook};
@@ -161,12 +163,12 @@ impl StateDir {
     /// and nothing else on the host, which is what `delete --force` then clears.
     pub(crate) fn write_intent(&self, record: &mut Record) -> Result<()> {
         record.version = VERSION;
-        self.write_new(RECORD, &json(record)?)
+        self.write_new(RECORD, |file| write_json(file, record))
     }
 
     pub(crate) fn write_record(&self, record: &mut Record) -> Result<()> {
         record.version = VERSION;
-        self.write_json(RECORD, record)
+        self.replace(RECORD, record)
     }
 
     pub(crate) fn defaults(&self) -> Result<Defaults> {
@@ -175,12 +177,12 @@ impl StateDir {
     }
 
     pub(crate) fn write_defaults(&self, defaults: &Defaults) -> Result<()> {
-        self.write_json(DEFAULTS, defaults)
+        self.replace(DEFAULTS, defaults)
     }
 
     /// For the first time: nobody reads it before the record is whole.
     pub(crate) fn write_first_defaults(&self, defaults: &Defaults) -> Result<()> {
-        self.write_new(DEFAULTS, &json(defaults)?)
+        self.write_new(DEFAULTS, |file| write_json(file, defaults))
     }
 
     /// The annotations' file, if there are any.
@@ -195,19 +197,17 @@ impl StateDir {
 
     /// Written once, and only if there are any, as a JSON object with the layout that it has within the pretty-printed state.
     pub(crate) fn write_annotations(&self, annotations: &BTreeMap<String, String>) -> Result<()> {
-        // at once as large as most are: to grow by a megabyte costs more than to fill it
-        let size = annotations.iter().map(|(key, value)| key.len() + value.len() + 16).sum();
-        let mut text = Vec::with_capacity(size);
-        for (key, value) in annotations {
-            text.extend_from_slice(if text.is_empty() { b"{\n    " } else { b",\n    " });
-            let written = serde_json::to_writer(&mut text, key).and_then(|()| {
-                text.extend_from_slice(b": ");
-                serde_json::to_writer(&mut text, value)
-            });
-            written.map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
-        }
-        text.extend_from_slice(b"\n  }");
-        self.write_new(ANNOTATIONS, &text)
+        self.write_new(ANNOTATIONS, |file| {
+            let mut before = "{\n    ";
+            for (key, value) in annotations {
+                file.write_all(before.as_bytes())?;
+                write_text(file, key)?;
+                file.write_all(b": ")?;
+                write_text(file, value)?;
+                before = ",\n    ";
+            }
+            Ok(file.write_all(b"\n  }")?)
+        })
     }
 
     pub(crate) fn filter(&self) -> Result<Option<Vec<u8>>> {
@@ -216,17 +216,19 @@ impl StateDir {
 
     /// The compiled filter. Written once, before the record that makes the container known.
     pub(crate) fn write_filter(&self, filter: &[u8]) -> Result<()> {
-        self.write_new(FILTER, filter)
+        self.write_new(FILTER, |file| Ok(file.write_all(filter)?))
     }
 
-    fn write_new(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        write_new(self.fd(), name, bytes).doing(|| format!("write {}/{name}", self.name))
+    /// For the first time: nobody reads it before the record is whole.
+    fn write_new(&self, name: &str, content: impl FnOnce(&mut Pieces) -> Result<()>) -> Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600)).map_err(Error::from);
+        file.and_then(|file| write(file, content)).doing(|| format!("write {}/{name}", self.name))
     }
 
-    fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
-        let bytes = json(value)?;
+    fn replace(&self, name: &str, value: &impl Serialize) -> Result<()> {
         // whoever writes here has the container's lock
-        write_atomically(self.fd(), name, &format!(".{name}"), &bytes, Mode::from_raw_mode(0o600))
+        write_atomically(self.fd(), name, &format!(".{name}"), Mode::from_raw_mode(0o600), |file| write_json(file, value))
             .doing(|| format!("write {}/{name}", self.name))
     }
 
@@ -295,51 +297,6 @@ fn missing() -> Error {
     Error::new(Kind::NotFound, "container does not exist")
 }
 
-fn json(value: &impl Serialize) -> Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(|e| Error::new(Kind::Internal, e.to_string()))
-}
-
-/// Writes `name` in `dir` so that it is there whole or not at all, by way of the file `temporary`.
-fn write_atomically(dir: BorrowedFd<'_>, name: &str, temporary: &str, bytes: &[u8], mode: Mode) -> Result<(), Errno> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let written = rustix::fs::openat(dir, temporary, flags, mode)
-        .and_then(|fd| write_all(fd.as_fd(), bytes))
-        .and_then(|()| rustix::fs::renameat(dir, temporary, dir, name));
-    if written.is_err() {
-        let _ = rustix::fs::unlinkat(dir, temporary, AtFlags::empty());
-    }
-    written
-}
-
-fn write_new(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> Result<(), Errno> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?;
-    write_all(fd.as_fd(), bytes)
-}
-
-fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
-    while !bytes.is_empty() {
-        match rustix::io::write(fd, bytes) {
-            Ok(n) => bytes = &bytes[n..],
-            Err(Errno::INTR) => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
-}
-
-/// Writes a pid file: whole or not at all, without a newline, which some readers do not take.
-pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
-    let doing = || format!("write pid file {}", path.display());
-    let (Some(name), parent) = (path.file_name().and_then(|n| n.to_str()), path.parent()) else {
-        return Err(Error::invalid("it has no name")).doing(doing);
-    };
-    let parent = parent.filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let dir = rustix::fs::openat(CWD, parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).doing(doing)?;
-    let temporary = format!(".{name}.{}", rustix::process::getpid().as_raw_nonzero());
-    write_atomically(dir.as_fd(), name, &temporary, pid.to_string().as_bytes(), Mode::from_raw_mode(0o666)).doing(doing)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -364,12 +321,19 @@ mod tests {
     }
 
     #[test]
-    fn a_pid_file_has_no_newline() {
-        let dir = tempfile::tempdir().unwrap();
-        write_pid_file(&dir.path().join("pid"), 42).unwrap();
-        assert_eq!(std::fs::read(dir.path().join("pid")).unwrap(), b"42");
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
-        let e = write_pid_file(Path::new("/no/dir/pid"), 1).unwrap_err();
-        assert!(e.to_string().ends_with("no such file or directory"), "{e}");
+    fn annotations_are_read_as_written() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = StateDir::claim(root.path(), "x").unwrap();
+        let mut annotations: BTreeMap<String, String> = BTreeMap::new();
+        for special in ["", "a", "\"", "\\", "\u{1f}", "\0", "\u{7f}", " ", "!", "#", "[", "]", "ä", "\u{20ac}\u{10ffff}"] {
+            for before in 0..10 {
+                let text = format!("{}{special}{}", "x".repeat(before), "ÿ".repeat(before / 2));
+                annotations.insert(format!("key {special:?} {text}"), text);
+            }
+        }
+        dir.write_annotations(&annotations).unwrap();
+        assert_eq!(dir.annotations().unwrap(), annotations);
+        let written = std::fs::read_to_string(root.path().join("x/annotations")).unwrap();
+        assert_eq!(written, serde_json::to_string_pretty(&annotations).unwrap().replace('\n', "\n  "));
     }
 }
