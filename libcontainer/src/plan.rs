@@ -172,8 +172,7 @@ impl Plan {
     /// The socket of sd_notify(3): the program sees it at a fixed place.
     fn add_notify(&mut self, dir: &str) {
         self.rootfs.operations.push(Operation::Mount(MountPlan::bind("/run/notify", dir)));
-        self.process.env.retain(|e| !e.as_bytes().starts_with(b"NOTIFY_SOCKET="));
-        self.process.env.push(c"NOTIFY_SOCKET=/run/notify/notify.sock".to_owned());
+        self.process.env.set("NOTIFY_SOCKET", "/run/notify/notify.sock");
     }
 }
 

@@ -205,7 +205,7 @@ fn executable(plan: &Plan, tree: &Tree<'_>) -> Option<Result<()>> {
         return Some(may_execute(name, tree.stat(&absolute(name))?.map(|stat| stat.st_mode)));
     }
     let mut denied = None;
-    for dir in process.search_path.as_deref().unwrap_or_default().split(':').filter(|_| !name.is_empty()) {
+    for dir in process.env.search_path.as_deref().unwrap_or_default().split(':').filter(|_| !name.is_empty()) {
         match may_execute(name, tree.stat(&absolute(&format!("{dir}/{name}")))?.map(|stat| stat.st_mode)) {
             Ok(()) => return Some(Ok(())),
             Err(e) if e.errno() == Some(Errno::ACCESS) => denied = Some(e),

@@ -90,8 +90,6 @@ fn of_process(plan: &ProcessPlan) -> Node {
     let ProcessPlan {
         args,
         env,
-        home_is_missing,
-        search_path,
         cwd,
         uid,
         gid,
@@ -117,13 +115,13 @@ fn of_process(plan: &ProcessPlan) -> Node {
         let arg = arg.to_string_lossy();
         if arg.is_empty() || arg.contains(|c: char| c.is_whitespace() || c.is_control()) { format!("{arg:?}") } else { arg.into_owned() }
     };
-    let mut env: Vec<Node> = env.iter().map(|entry| text(&entry.to_string_lossy())).collect();
-    if *home_is_missing {
-        env.push(text("HOME= as the container's /etc/passwd says"));
+    let mut variables: Vec<Node> = env.iter().map(|entry| text(&entry.to_string_lossy())).collect();
+    if env.home_is_missing {
+        variables.push(text("HOME= as the container's /etc/passwd says"));
     }
     Node::Map(vec![
         ("arguments", words(args.iter().map(quoted))),
-        ("looked up in", text(search_path.as_deref().unwrap_or_default())),
+        ("looked up in", text(env.search_path.as_deref().unwrap_or_default())),
         ("directory", text(cwd)),
         ("uid", Node::Number((*uid).into())),
         ("gid", Node::Number((*gid).into())),
@@ -144,7 +142,7 @@ fn of_process(plan: &ProcessPlan) -> Node {
         ("seccomp", maybe(filter.as_ref(), |filter| of_filter(filter, plan.filter_early()))),
         ("terminal", maybe(*terminal, of_terminal)),
         ("descriptors kept", Node::Number((*preserved_fds).into())),
-        ("environment", Node::List(env)),
+        ("environment", Node::List(variables)),
     ])
 }
 

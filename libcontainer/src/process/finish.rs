@@ -3,9 +3,9 @@
 //! The order is runc's, and each step has its reason for its place (security.md, "Credentials", in short): what needs
 //! privilege first, then the ids, then the sets, then what a filter might forbid.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{Access, AtFlags, CWD, FileType};
 use rustix::io::Errno;
@@ -22,7 +22,8 @@ use crate::{io_priority, memory_policy, personality, scheduler};
 #[derive(Debug)]
 pub(crate) struct Program {
     path: CString,
-    pub(super) env: Vec<CString>,
+    /// `HOME=…`, where the config has none.
+    home: Option<CString>,
 }
 
 impl ProcessPlan {
@@ -49,7 +50,7 @@ impl ProcessPlan {
             // a filter may forbid it later
             check_cwd()?;
         }
-        let home = self.home_is_missing.then(|| crate::user::home(self.uid));
+        let home = self.env.home_is_missing.then(|| crate::user::home(self.uid));
         if self.in_user_namespace && !self.rlimits.is_empty() {
             // only root of the host may raise them
             channel.send(&Message::LimitsDue)?;
@@ -87,11 +88,13 @@ impl ProcessPlan {
                 channel.send(&Message::Warning(format!("can't raise ambient capability {name}: operation not permitted")))?;
             }
         }
-        let mut env = self.env.clone();
-        if let Some(home) = home {
-            env.push(CString::new(format!("HOME={home}")).map_err(|_| Errno::INVAL)?);
-        }
-        Ok(Program { path: self.find_executable()?, env })
+        let home = home.map(|home| CString::new(format!("HOME={home}"))).transpose().map_err(|_| Errno::INVAL)?;
+        Ok(Program { path: self.find_executable()?, home })
+    }
+
+    /// What the program gets as its environment.
+    pub(super) fn environment<'a>(&'a self, program: &'a Program) -> impl Iterator<Item = &'a CStr> {
+        self.env.iter().chain(program.home.as_deref())
     }
 
     fn cwd_words(&self) -> String {
@@ -171,7 +174,7 @@ impl ProcessPlan {
             };
         }
         let mut denied = None;
-        for dir in self.search_path.as_deref().unwrap_or_default().split(':').filter(|_| !name.is_empty()) {
+        for dir in self.env.search_path.as_deref().unwrap_or_default().split(':').filter(|_| !name.is_empty()) {
             let dir = if dir.is_empty() { "." } else { dir };
             let path = [dir.as_bytes(), b"/", name].concat();
             match executable(&path) {
@@ -192,7 +195,7 @@ impl ProcessPlan {
             return e;
         }
         let args = Strings::new(&self.args);
-        let env = Strings::new(&program.env);
+        let env = Strings::new(self.environment(program));
         if self.filter.is_some()
             && !self.filter_early()
             && let Err(e) = self.load_filter(channel)
@@ -294,11 +297,6 @@ pub(crate) fn reopen_null() -> Result<()> {
 }
 
 /// The environment as pairs, for hooks that inherit the container's.
-pub(crate) fn pairs(env: &[CString]) -> Vec<(String, String)> {
-    env.iter()
-        .filter_map(|e| {
-            let text = std::ffi::OsString::from_vec(e.as_bytes().to_vec()).into_string().ok()?;
-            text.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()))
-        })
-        .collect()
+pub(crate) fn pairs<'a>(env: impl Iterator<Item = &'a CStr>) -> Vec<(String, String)> {
+    env.filter_map(|entry| entry.to_str().ok()?.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()))).collect()
 }

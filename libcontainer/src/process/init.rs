@@ -187,7 +187,7 @@ fn start_hooks(plan: &Plan, inherited: &Inherited<'_>, pid: i32, program: &Progr
         return Ok(());
     }
     let state = plan.state_json(pid, "created")?;
-    let env = pairs(&program.env);
+    let env = pairs(plan.process.environment(program));
     hooks::run("startContainer", &plan.hooks.start_container, &state, None, Some(&env), inherited.hook_output).map_err(|e| match e.kind() {
         Kind::Os => e,
         _ => e.in_step("hooks"),

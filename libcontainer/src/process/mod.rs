@@ -12,6 +12,7 @@
 //! A child leaves by execve or `_exit`, never by return.
 
 pub(crate) mod channel;
+mod environment;
 pub(crate) mod exec_init;
 pub(crate) mod finish;
 pub(crate) mod gate;
@@ -23,6 +24,7 @@ mod stage;
 mod stdio;
 pub(crate) mod user_namespace;
 
+pub use environment::Environment;
 pub use id_maps::{IdMap, IdMaps};
 pub use plan::{ProcessPlan, Terminal};
 pub use stdio::Stdio;

@@ -1,9 +1,8 @@
 //! The plan of one process: what execve is given and what is set before it. The same for a container's init and for exec.
 
-use std::collections::HashMap;
 use std::ffi::CString;
-use std::hash::{BuildHasherDefault, DefaultHasher};
 
+use super::environment::Environment;
 use crate::capabilities::Sets;
 use crate::cpu_affinity::CpuAffinity;
 use crate::error::{Error, Result};
@@ -16,18 +15,11 @@ use crate::scheduler::{self, Scheduler};
 use crate::seccomp::Filter;
 use crate::spec;
 
-/// Where an absent PATH is looked up: nowhere, as Go does.
-const PATH: &str = "PATH";
-
 /// What will run, as whom, and within which limits.
 #[derive(Debug, Default)]
 pub struct ProcessPlan {
     pub args: Vec<CString>,
-    /// Without duplicates. HOME is added in the container when it is missing, from its passwd(5).
-    pub env: Vec<CString>,
-    pub home_is_missing: bool,
-    /// Value of PATH, for an executable without a slash.
-    pub search_path: Option<String>,
+    pub env: Environment,
     /// Absolute.
     pub cwd: String,
     pub uid: u32,
@@ -132,7 +124,7 @@ impl ProcessPlan {
             }
         });
         let terminal = process.terminal.then_some(Terminal { size, relayed: false });
-        let environment = environment(&process.env, listen_fds, found);
+        let env = Environment::plan(&process.env, listen_fds, found);
         let capabilities = process.capabilities.as_ref().map(|c| Sets::plan(c, found));
         if let Some(sets) = &capabilities {
             check_sets(sets, found);
@@ -140,9 +132,7 @@ impl ProcessPlan {
         let affinity = process.exec_cpu_affinity.as_ref();
         ProcessPlan {
             args,
-            home_is_missing: environment.home_is_missing,
-            search_path: environment.search_path,
-            env: environment.list,
+            env,
             cwd: process.cwd.clone(),
             uid: user.uid,
             gid: user.gid,
@@ -191,59 +181,6 @@ fn check_sets(sets: &Sets, found: &mut Findings) {
     }
 }
 
-struct Environment {
-    list: Vec<CString>,
-    home_is_missing: bool,
-    search_path: Option<String>,
-}
-
-fn environment(list: &[String], listen_fds: u32, found: &mut Findings) -> Environment {
-    // the last of two wins, at its own place; by hash, so that ten thousand variables stay linear. Whoever makes keys
-    // that collide slows down only the container that they are for, so the hash needs no random seed.
-    let mut last: HashMap<&str, usize, BuildHasherDefault<DefaultHasher>> =
-        HashMap::with_capacity_and_hasher(list.len(), Default::default());
-    for (i, entry) in list.iter().enumerate() {
-        // the value may be a secret: only what stands before it is named
-        let why = match entry.split_once('=') {
-            Some((key, _)) if !key.is_empty() => {
-                last.insert(key, i);
-                continue;
-            }
-            Some(_) => "the name is empty",
-            None => "missing '='",
-        };
-        found.invalid(Item("process.env", i), format!("process.env: invalid environment variable: {why}"));
-    }
-    let mut environment = Environment { list: Vec::with_capacity(list.len() + 3), home_is_missing: true, search_path: None };
-    let mut places: Vec<usize> = last.into_values().collect();
-    places.sort_unstable();
-    for (i, entry) in places.into_iter().filter_map(|i| Some((i, list.get(i)?))) {
-        let Some((key, value)) = entry.split_once('=') else { continue };
-        if listen_fds > 0 && matches!(key, "LISTEN_FDS" | "LISTEN_PID") {
-            continue;
-        }
-        match key {
-            PATH => environment.search_path = Some(value.to_owned()),
-            "HOME" if value.is_empty() => continue,
-            "HOME" => environment.home_is_missing = false,
-            _ => {}
-        }
-        match CString::new(entry.as_str()) {
-            Ok(entry) => environment.list.push(entry),
-            Err(_) => {
-                let text = format!("process.env: invalid environment variable: {key:?} holds a NUL byte");
-                found.invalid(Item("process.env", i), text);
-            }
-        }
-    }
-    if listen_fds > 0 {
-        for entry in [format!("LISTEN_FDS={listen_fds}"), "LISTEN_PID=1".to_owned()] {
-            environment.list.extend(found.at("", string(&entry, "LISTEN_FDS")));
-        }
-    }
-    environment
-}
-
 fn string(text: &str, path: &str) -> Result<CString> {
     CString::new(text).map_err(|_| Error::invalid(format!("{path}: {text:?} holds a NUL byte: invalid argument")))
 }
@@ -256,14 +193,6 @@ mod tests {
         let mut found = Findings::new();
         let plan = ProcessPlan::plan(&serde_json::from_str(json).unwrap(), None, 0, 0, &mut found);
         found.unless_wrong(plan)
-    }
-
-    #[test]
-    fn the_last_variable_wins() {
-        let plan = plan(r#"{"args":["a"],"cwd":"/","env":["A=1","B=2","A=3=4","HOME=","PATH=/x"]}"#).unwrap();
-        assert_eq!(plan.env, [c"B=2".to_owned(), c"A=3=4".to_owned(), c"PATH=/x".to_owned()]);
-        assert!(plan.home_is_missing);
-        assert_eq!(plan.search_path.as_deref(), Some("/x"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! execve(2), execveat(2) and _exit(2): the ways in which a process of ours ends.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, c_char};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
@@ -9,13 +9,13 @@ use rustix::io::Errno;
 #[derive(Debug)]
 pub struct Strings<'a> {
     pointers: Vec<*const c_char>,
-    _strings: std::marker::PhantomData<&'a CString>,
+    _strings: std::marker::PhantomData<&'a CStr>,
 }
 
 impl<'a> Strings<'a> {
     /// Borrows `strings`.
-    pub fn new(strings: impl IntoIterator<Item = &'a CString>) -> Strings<'a> {
-        let mut pointers: Vec<_> = strings.into_iter().map(|s| s.as_ptr()).collect();
+    pub fn new(strings: impl IntoIterator<Item = &'a (impl AsRef<CStr> + ?Sized + 'a)>) -> Strings<'a> {
+        let mut pointers: Vec<_> = strings.into_iter().map(|s| s.as_ref().as_ptr()).collect();
         pointers.push(std::ptr::null());
         Strings { pointers, _strings: std::marker::PhantomData }
     }
