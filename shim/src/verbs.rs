@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use libcontainer::container::{self, Container, CreateOptions, ExecOptions};
+use libcontainer::container::{self, Container, CreateOptions, ExecOptions, Listed};
 use libcontainer::error::{Error, Kind};
 use libcontainer::spec::{self, Resources};
 
@@ -190,8 +190,8 @@ impl Runtime {
         if self.foreign.is_some() {
             return Vec::new();
         }
-        let of_group = |container: Container| {
-            let record = container.record();
+        let of_group = |container: Listed<'_>| {
+            let record = &container.record;
             let is_member = record.id != group && container.annotations().is_ok_and(|a| group_in(&a).is_some_and(|g| g == group));
             is_member.then(|| (record.id.clone(), record.bundle.clone()))
         };
