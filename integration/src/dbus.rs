@@ -223,6 +223,15 @@ impl Answer {
         self
     }
 
+    /// With a variant of a text as its next argument.
+    pub fn variant(mut self, text: &str) -> Answer {
+        self.signature.push('v');
+        self.body.extend(b"\x01s\0");
+        pad(&mut self.body, 4);
+        put_text(&mut self.body, text);
+        self
+    }
+
     /// With a number as its next argument.
     pub fn u32(mut self, number: u32) -> Answer {
         self.signature.push('u');

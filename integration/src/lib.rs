@@ -39,5 +39,5 @@ pub use bundle::Bundle;
 pub use container::Container;
 pub use runtime::{Output, Runtime};
 pub use surroundings::Surroundings;
-pub use systemd::{Manner, Systemd};
+pub use systemd::{Manner, Systemd, USERS_CGROUP};
 pub use test::{Test, check};

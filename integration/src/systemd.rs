@@ -17,6 +17,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::dbus::{Answer, Call, length};
 
+/// Where it is, if a user asks.
+pub const USERS_CGROUP: &str = "/user.slice/user-1000.slice/user@1000.service";
+
 /// How it treats the method named, or the whole conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Manner {
@@ -163,8 +166,9 @@ impl Connection {
         }
         let (end, _) = self.input.windows(7).enumerate().find(|(_, part)| *part == b"BEGIN\r\n").context("BEGIN")?;
         let lines = String::from_utf8(self.input.drain(..end + 7).collect())?;
-        // the uid of root, 0, as hexadecimal text
-        if !lines.starts_with("\0AUTH EXTERNAL 30\r\n") {
+        // the uid as text, in hexadecimal digits
+        let uid: String = peer_uid(&self.stream)?.to_string().bytes().map(|digit| format!("{digit:02x}")).collect();
+        if !lines.starts_with(&format!("\0AUTH EXTERNAL {uid}\r\n")) {
             bail!("authentication: {lines:?}");
         }
         self.stream.write_all(b"OK 0123456789abcdef0123456789abcdef\r\n")?;
@@ -242,6 +246,7 @@ impl Connection {
         let is = |manner: &Manner| lock(&self.shared.manners).contains(manner);
         let job = match call.member.as_str() {
             "Hello" => return self.send(Answer::to(call).text('s', ":1.7")),
+            "Get" => return self.send(Answer::to(call).variant(USERS_CGROUP)),
             "StartTransientUnit" => {
                 if !is(&Manner::Stuck) {
                     make(call)?;
@@ -279,6 +284,10 @@ impl Connection {
             how => self.send(Answer::signal("JobRemoved").u32(call.serial).text('o', &path).text('s', call.text(0)).text('s', how)),
         }
     }
+}
+
+fn peer_uid(stream: &UnixStream) -> Result<u32> {
+    Ok(rustix::net::sockopt::socket_peercred(stream)?.uid.as_raw())
 }
 
 /// The directory of the scope that `call` is to make, and its processes in there.

@@ -266,6 +266,28 @@ fn nobody_elses_cgroup_is_taken() {
 }
 
 #[test]
+fn a_users_systemd_says_where_its_units_are() {
+    check(|t| {
+        let Some((mut bundle, _)) = sleeper(t)? else { return Ok(()) };
+        let systemd = Systemd::start(t.path(), &[])?;
+        fs::set_permissions(t.path().join("bus"), std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
+        bundle.set("/linux/cgroupsPath", json!(""));
+        bundle.write()?;
+        let path = bundle.path().to_string_lossy().into_owned();
+        let mut command = t.under(
+            &["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"],
+            ["--systemd-cgroup", "create", "--dry-run=json", "--bundle", &path, "x"],
+        )?;
+        command.env_remove("DBUS_SYSTEM_BUS_ADDRESS").env("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={}/bus", t.path().display()));
+        let plan: Value = t.finish(command)?.ok()?.json()?;
+        let directory = format!("/sys/fs/cgroup{}/user.slice/masu-x.scope", integration::USERS_CGROUP);
+        ensure!(plan["cgroup"]["directories"] == json!([directory]), "{}", plan["cgroup"]);
+        ensure!(members(&systemd) == ["Get"], "not asked for one property");
+        Ok(())
+    });
+}
+
+#[test]
 fn the_plan_names_the_unit_and_its_properties() {
     check(|t| {
         let Some((bundle, scope)) = sleeper(t)? else { return Ok(()) };

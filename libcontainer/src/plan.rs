@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 
-use crate::cgroup::{CgroupPlan, Driver, Layout, Owner};
+use crate::cgroup::{CgroupPlan, Driver, Instance, Layout};
 use crate::cpu_affinity::CpuAffinity;
 use crate::error::{Error, Kind, Result};
 use crate::extensions::Extensions;
@@ -30,8 +30,8 @@ const MAX_HOSTNAME: usize = 64;
 /// What the caller decides besides config.json.
 #[derive(Debug, Clone, Default)]
 pub struct Choices {
-    /// Whose systemd makes the cgroup, if one does.
-    pub(crate) systemd: Option<Owner>,
+    /// The systemd that makes the cgroup, if one does.
+    pub(crate) systemd: Option<Instance>,
     pub no_pivot: bool,
     pub no_new_keyring: bool,
     /// The config may lack `process`: the container can be created then, and not started.
@@ -100,7 +100,7 @@ impl Plan {
             plan.intel_rdt = linux.intel_rdt.as_ref().and_then(|rdt| found.at("linux.intelRdt", IntelRdt::plan(rdt, id)));
             check_names(spec, &plan.namespaces, found);
             plan.sysctls = Sysctls::plan(&linux.sysctl, &plan.namespaces, &spec.domainname, found);
-            let driver = choices.systemd.map_or(Driver::Files, |owner| Driver::Systemd(owner, &spec.annotations));
+            let driver = choices.systemd.as_ref().map_or(Driver::Files, |systemd| Driver::Systemd(systemd, &spec.annotations));
             plan.cgroup = CgroupPlan::plan(layout, id, &linux.cgroups_path, linux.resources.as_ref(), driver, found);
             let path = spec.root.as_ref().and_then(|root| found.at("root.path", rootfs_path(root, bundle))).unwrap_or_default();
             let ids = plan.user_namespace.as_ref().map(|user| &user.maps);

@@ -164,6 +164,31 @@ fn restarts_in_the_midst_of_it() {
 }
 
 #[test]
+fn a_runtime_that_is_killed_meanwhile_leaves_what_delete_finds() {
+    check(|t| {
+        let Some((bundle, scope)) = sleeper(t)? else { return Ok(()) };
+        for manner in [Manner::Hangs("StartTransientUnit"), Manner::Silent] {
+            let systemd = Systemd::start(t.path(), std::slice::from_ref(&manner))?;
+            bundle.write()?;
+            let mut runtime = command(t, &systemd, ["create", "--bundle", &bundle.path().to_string_lossy(), "x"])?.spawn()?;
+            let begin = Instant::now();
+            let is_there = || fs::exists(format!("/sys/fs/cgroup/{scope}")).unwrap_or(false);
+            while !(is_there() || (manner != Manner::Silent && !systemd.calls().is_empty())) {
+                ensure!(begin.elapsed() < SOON, "systemd was not asked");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            runtime.kill()?;
+            runtime.wait()?;
+            drop(systemd);
+            let systemd = Systemd::start(t.path(), &[])?;
+            run(t, &systemd, ["delete", "--force", "x"])?.ok().with_context(|| format!("{manner:?}"))?;
+            ensure!(!is_there(), "{manner:?}: the scope is left");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn the_container_that_runs_goes_on() {
     check(|t| {
         let Some((bundle, _)) = sleeper(t)? else { return Ok(()) };

@@ -47,7 +47,7 @@ pub use plan::{CgroupPlan, Paths};
 pub use pressure::{PressureAlarm, Threshold};
 pub use resources::merge;
 pub use stats::{BlkioEntry, Hugetlb, MemoryEntry, Pressure, PressureData, Stats};
-pub(crate) use systemd::{Bus, Owner, Unit};
+pub(crate) use systemd::{Bus, Instance, Unit};
 pub(crate) use update::merge_rules;
 pub use victims::Victim;
 

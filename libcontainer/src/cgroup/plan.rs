@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::devices::Devices;
 use super::layout::{Layout, Mount};
 use super::resources::{self, Missing, Setting};
-use super::systemd::{self, Owner, Scope, Unit};
+use super::systemd::{self, Instance, Scope, Unit};
 use super::v2;
 use crate::dry_run::Node;
 use crate::error::{Error, Result};
@@ -44,7 +44,7 @@ pub(crate) enum Driver<'a> {
     /// We do.
     Files,
     /// systemd does, as a scope. The config's annotations may set properties of it.
-    Systemd(Owner, &'a BTreeMap<String, String>),
+    Systemd(&'a Instance, &'a BTreeMap<String, String>),
 }
 
 /// What to make and to write.
@@ -121,12 +121,12 @@ impl CgroupPlan {
         let devices = Devices::plan(&resources.devices, found);
         let (resources, scope) = match driver {
             Driver::Files => (Cow::Borrowed(resources), None),
-            Driver::Systemd(owner, annotations) => {
+            Driver::Systemd(systemd, annotations) => {
                 if !layout.is_v2() || layout.v2.is_none() {
                     let text = "the systemd cgroup driver is only supported on a host with cgroup v2 alone";
                     found.wrong("", Error::unsupported(text));
                 }
-                let scope = Scope::plan(id, owner, cgroups_path, resources, &devices, annotations, found);
+                let scope = Scope::plan(id, systemd, cgroups_path, resources, &devices, annotations, found);
                 (Cow::Owned(systemd::countable(resources)), scope)
             }
         };
@@ -369,6 +369,24 @@ mod tests {
         let text = "1 2 0:1 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n";
         let layout = Layout::parse(text.as_bytes(), b"1:pids:/\n").unwrap();
         assert_eq!(CgroupPlan::new(&layout, "web", "", None).unwrap_err().to_string(), "mountpoint for devices not found");
+    }
+
+    #[test]
+    fn with_systemd_the_directory_is_a_scope() {
+        let plan = |layout: &Layout, above: &str, path: &str| {
+            let instance = Instance::below(above);
+            let mut found = Findings::new();
+            let plan = CgroupPlan::plan(layout, "web", path, None, Driver::Systemd(&instance, &BTreeMap::new()), &mut found);
+            found.unless_wrong(plan).map(|plan| plan.paths().v2.clone().unwrap_or_default()).map_err(|e| e.to_string())
+        };
+        let own = v2("/system.slice/masu-me.scope");
+        assert_eq!(plan(&own, "", "a-b.slice:p:n").unwrap(), "/sys/fs/cgroup/a.slice/a-b.slice/p-n.scope");
+        let user = "user.slice/user-1000.slice/user@1000.service";
+        assert_eq!(plan(&own, user, "").unwrap(), format!("/sys/fs/cgroup/{user}/user.slice/masu-web.scope"));
+        let e = plan(&own, "", "system.slice:masu:me").unwrap_err();
+        assert_eq!(e, "linux.cgroupsPath: /sys/fs/cgroup/system.slice/masu-me.scope is the runtime's own cgroup, or above it");
+        let e = plan(&v1("/"), "", "").unwrap_err();
+        assert_eq!(e, "the systemd cgroup driver is only supported on a host with cgroup v2 alone");
     }
 
     proptest::proptest! {

@@ -15,7 +15,7 @@ use super::record::{Defaults, Record, StateDir};
 use super::serve::{Sockets, serve};
 use super::write::write_pid_file;
 use super::{Container, Process, check_id, lock};
-use crate::cgroup::{Cgroup, Layout, Owner};
+use crate::cgroup::{Cgroup, Instance, Layout};
 use crate::dry_run::Page;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::findings::Findings;
@@ -248,7 +248,7 @@ fn plan(root: &Path, id: &str, options: &CreateOptions) -> Result<(Plan, Bundle)
     let mut found = Findings::new();
     let notify_dir = options.notify_socket.as_ref().map(|_| root.join(id).join("notify").to_string_lossy().into_owned());
     let choices = Choices {
-        systemd: options.systemd_cgroup.then(Owner::detect),
+        systemd: options.systemd_cgroup.then(Instance::detect).transpose()?,
         no_pivot: options.no_pivot,
         no_new_keyring: options.no_new_keyring,
         process_optional: options.process_optional,

@@ -2,7 +2,11 @@
 //!
 //! [`Address::parse`] is pure; the rest looks at the environment.
 
+use rustix::fs::Access;
 use serde::{Deserialize, Serialize};
+
+/// The socket of systemd itself, for its root.
+const PRIVATE: &str = "/run/systemd/private";
 
 /// Whose systemd it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,12 +20,12 @@ pub(crate) enum Owner {
 }
 
 impl Owner {
-    /// The machine's, if we are its root.
-    pub(crate) fn detect() -> Owner {
-        // in a user namespace, root is a user of the machine
+    /// The machine's, if we are its root: also of a machine in a user namespace, whose systemd then lets us in.
+    pub(super) fn detect() -> Owner {
         let maps = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
         let whole = maps.split_whitespace().eq(["0", "0", "4294967295"]) || maps.is_empty();
-        if rustix::process::geteuid().is_root() && whole { Owner::System } else { Owner::User }
+        let lets_in = || rustix::fs::access(PRIVATE, Access::WRITE_OK).is_ok();
+        if rustix::process::geteuid().is_root() && (whole || lets_in()) { Owner::System } else { Owner::User }
     }
 }
 
@@ -48,9 +52,7 @@ impl Address {
         let direct = |path: &str| Address { place: Place::Path(path.into()), bus: false };
         let bus = |path: &str| Address { place: Place::Path(path.into()), bus: true };
         match owner {
-            Owner::System => {
-                given("DBUS_SYSTEM_BUS_ADDRESS").unwrap_or_else(|| vec![direct("/run/systemd/private"), bus("/run/dbus/system_bus_socket")])
-            }
+            Owner::System => given("DBUS_SYSTEM_BUS_ADDRESS").unwrap_or_else(|| vec![direct(PRIVATE), bus("/run/dbus/system_bus_socket")]),
             Owner::User => {
                 let run = variable("XDG_RUNTIME_DIR");
                 let mut list = given("DBUS_SESSION_BUS_ADDRESS").unwrap_or_default();

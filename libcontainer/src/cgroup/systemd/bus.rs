@@ -155,7 +155,20 @@ impl Bus {
         self.answer(serial)
     }
 
-    /// The same, without waiting: its answer is not wanted.
+    /// A property of systemd's manager, a text.
+    pub(super) fn property(&mut self, name: &str) -> Result<String, Failure> {
+        let method = Method { interface: "org.freedesktop.DBus.Properties", ..manager_method("Get") };
+        let serial = self.send(&method, true, &[Value::text(MANAGER), Value::text(name)])?;
+        match self.answer(serial)?.arguments()?.into_iter().next() {
+            Some(Value::Variant(value)) => match *value {
+                Value::Text(text) => Ok(text),
+                _ => Err(garbage().into()),
+            },
+            _ => Err(garbage().into()),
+        }
+    }
+
+    /// The same as [`Bus::call`], without waiting: its answer is not wanted.
     pub(super) fn tell(&mut self, member: &str, arguments: &[Value]) -> Result<(), Failure> {
         self.send(&manager_method(member), false, arguments).map(drop)
     }

@@ -25,7 +25,7 @@ mod value;
 
 use std::collections::BTreeMap;
 
-pub(crate) use address::Owner;
+use address::Owner;
 pub(crate) use bus::Bus;
 pub(super) use properties::countable;
 pub(crate) use unit::Unit;
@@ -44,6 +44,35 @@ use value::Value;
 
 /// crun's annotation: the container's processes are in a cgroup of that name below the scope.
 const SUBGROUP: &str = "run.oci.systemd.subgroup";
+
+/// A systemd, and the cgroup that all of its units are in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Instance {
+    owner: Owner,
+    /// Below the mount, without slashes at its ends; empty for the machine's.
+    above: String,
+}
+
+impl Instance {
+    /// A user's in that cgroup, or, if it is empty, the machine's.
+    #[cfg(test)]
+    pub(super) fn below(above: &str) -> Instance {
+        Instance { owner: if above.is_empty() { Owner::System } else { Owner::User }, above: above.to_owned() }
+    }
+
+    /// The one that makes our cgroups: the machine's for its root, else the user's, which is asked where it is.
+    pub(crate) fn detect() -> Result<Instance> {
+        let owner = Owner::detect();
+        if owner == Owner::System {
+            return Ok(Instance::default());
+        }
+        let above = Bus::connect(owner)?.property("ControlGroup").map_err(Error::from)?;
+        if above.split('/').any(|part| part == "..") {
+            return Err(Error::new(crate::error::Kind::Internal, format!("systemd says that it is in cgroup {above:?}")));
+        }
+        Ok(Instance { owner, above: above.trim_matches('/').to_owned() })
+    }
+}
 
 /// What to ask systemd for.
 #[derive(Debug, Clone)]
@@ -64,7 +93,7 @@ impl Scope {
     /// property.
     pub(super) fn plan(
         id: &str,
-        owner: Owner,
+        systemd: &Instance,
         cgroups_path: &str,
         resources: &Resources,
         devices: &Devices,
@@ -77,7 +106,8 @@ impl Scope {
             let text = format!("annotations: {SUBGROUP}: {subgroup:?} is not the path of a cgroup");
             found.wrong(format!("annotations.{SUBGROUP}"), Error::invalid(text));
         }
-        let Named { unit, slice, dir } = found.at("linux.cgroupsPath", Named::parse(id, cgroups_path, owner))?;
+        let Named { unit, slice, dir } = found.at("linux.cgroupsPath", Named::parse(id, cgroups_path, systemd.owner))?;
+        let dir = if systemd.above.is_empty() { dir } else { format!("{}/{dir}", systemd.above) };
         let name = unit.strip_suffix(".scope").unwrap_or(&unit);
         let on = |name: &str| Property::required(name, Value::Bool(true));
         let mut properties = vec![
@@ -98,7 +128,7 @@ impl Scope {
         properties.extend(properties::limits(resources));
         properties.extend(properties::at_start(resources));
         properties.extend(properties::device_rules(devices));
-        Some(Scope { unit: Unit { name: unit, owner }, dir, subgroup: subgroup.to_owned(), properties })
+        Some(Scope { unit: Unit { name: unit, owner: systemd.owner }, dir, subgroup: subgroup.to_owned(), properties })
     }
 
     /// The unit and its properties, in the order in which systemd gets them.
