@@ -45,7 +45,12 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     if call.args.on("stats") {
         print_stats(&container)?;
     } else {
-        watch(&container, every, thresholds)?;
+        let watched = watch(&container, every, thresholds);
+        // it may end, and be deleted, between any two looks at it
+        if watched.is_err() && container.status().map_or(true, |status| status == Status::Stopped) {
+            return Ok(0);
+        }
+        watched?;
     }
     Ok(0)
 }

@@ -111,6 +111,16 @@ fn check_burst(cpu: &spec::Cpu, found: &mut Findings) {
     }
 }
 
+/// How eagerly to swap, where it is given: 0 to 100. Callers write -1 as the largest number, for "not given".
+fn swappiness(memory: &spec::Memory, found: &mut Findings) -> Option<u64> {
+    let swappiness = memory.swappiness.filter(|s| *s != u64::MAX)?;
+    if swappiness > 100 {
+        wrong(found, "memory.swappiness", format_args!("invalid memory swappiness value: {swappiness} (valid range is 0-100)"));
+        return None;
+    }
+    Some(swappiness)
+}
+
 /// Block I/O weights are 10 to 1000 (config-linux.md); 0 is "not given". `at` is below `linux.resources`.
 fn weight(at: impl Display, weight: Option<u16>, found: &mut Findings) -> Option<u16> {
     let weight = given(weight)?;

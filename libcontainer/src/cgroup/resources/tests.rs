@@ -70,7 +70,7 @@ fn swap_of_v2_is_without_memory() {
 #[test]
 fn everything_on_v2() {
     let r = read(
-        r#"{"memory":{"limit":1000,"reservation":500,"swap":1500,"swappiness":500,"kernel":9,"disableOOMKiller":true},
+        r#"{"memory":{"limit":1000,"reservation":500,"swap":1500,"swappiness":60,"kernel":9,"disableOOMKiller":true},
         "cpu":{"shares":1024,"quota":5000,"period":10000,"burst":7,"cpus":"0-1","mems":"0","idle":0},"pids":{"limit":5},
         "blockIO":{"weight":1000,"leafWeight":10,"weightDevice":[{"major":8,"minor":0,"weight":10}],
           "throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1}],"throttleWriteIOPSDevice":[{"major":8,"minor":16,"rate":0}]},
@@ -174,7 +174,7 @@ fn bad_values_have_their_texts() {
         (
             r#"{"memory":{"swappiness":500}}"#,
             Some("linux.resources.memory.swappiness: invalid memory swappiness value: 500 (valid range is 0-100)"),
-            None,
+            Some("linux.resources.memory.swappiness: invalid memory swappiness value: 500 (valid range is 0-100)"),
         ),
         (r#"{"cpu":{"shares":1}}"#, Some("linux.resources.cpu.shares: the minimum allowed cpu-shares is 2"), None),
         (r#"{"cpu":{"shares":262145}}"#, Some("linux.resources.cpu.shares: the maximum allowed cpu-shares is 262144"), None),

@@ -1,6 +1,6 @@
 //! The settings of the v1 hierarchies.
 
-use super::{Missing, Setting, check_burst, device, given, pids, shared, weight, without_effect, wrong};
+use super::{Missing, Setting, check_burst, device, given, pids, shared, swappiness, weight, without_effect, wrong};
 use crate::findings::{Findings, Item};
 use crate::spec;
 
@@ -63,11 +63,8 @@ fn memory(memory: &spec::Memory, out: &mut Vec<Setting>, found: &mut Findings) {
     if memory.disable_oom_killer == Some(true) {
         out.push(Setting::new("memory.disableOOMKiller", "memory", "memory.oom_control", 1));
     }
-    match memory.swappiness {
-        // callers write -1 as the largest number
-        None | Some(u64::MAX) => {}
-        Some(s @ 0..=100) => out.push(Setting::new("memory.swappiness", "memory", "memory.swappiness", s)),
-        Some(s) => wrong(found, "memory.swappiness", format_args!("invalid memory swappiness value: {s} (valid range is 0-100)")),
+    if let Some(s) = swappiness(memory, found) {
+        out.push(Setting::new("memory.swappiness", "memory", "memory.swappiness", s));
     }
 }
 

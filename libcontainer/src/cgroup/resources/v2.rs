@@ -1,7 +1,7 @@
 //! The settings of the v2 hierarchy, converted from the scales of v1 in which the spec is written.
 
 use super::v1::kernel_memory;
-use super::{Setting, check_burst, device, given, pids, shared, weight, without_effect, wrong};
+use super::{Setting, check_burst, device, given, pids, shared, swappiness, weight, without_effect, wrong};
 use crate::error::{Error, Result};
 use crate::findings::{Findings, Item};
 use crate::spec;
@@ -59,6 +59,8 @@ pub(in crate::cgroup) fn v2(r: &spec::Resources, found: &mut Findings) -> Vec<Se
 
 fn memory(memory: &spec::Memory, out: &mut Vec<Setting>, found: &mut Findings) {
     kernel_memory(memory, found);
+    // there is no file for it, but a bad value is a mistake here, too
+    swappiness(memory, found);
     let max = |v: i64| if v == -1 { "max".into() } else { v.to_string() };
     match swap(memory.limit.unwrap_or(0), memory.swap.unwrap_or(0)) {
         Ok(None) => {}
