@@ -293,6 +293,29 @@ fn delete_of_a_pod_whose_shim_is_gone_ends_its_other_containers_too() {
 }
 
 #[test]
+fn a_container_whose_record_was_removed_can_be_ended() {
+    check(|t| {
+        with_shim(t, &["/bin/payload", "sleep"], |shim, bundle, id| {
+            shim.run(bundle, id)?;
+            if !t.runtime.is("masu") {
+                t.differs(t.runtime.kind, "such a container runs on");
+                return shim.end(id);
+            }
+            let record = t.root().join("it").join(id);
+            let kept = t.path().join("kept");
+            std::fs::rename(&record, &kept)?;
+            let wait = shim.begin("Wait", of(id))?;
+            shim.call("Kill", of(id).number(3, 9))?.map_err(refused)?;
+            ensure!(shim.finish(wait)?.map_err(refused)?.number(1) == 137, "not killed");
+            // its cgroup is known from there alone
+            std::fs::rename(&kept, &record)?;
+            shim.call("Delete", of(id))?.map_err(refused)?;
+            Ok(())
+        })
+    });
+}
+
+#[test]
 fn without_descriptors_an_exec_fails_and_the_rest_goes_on() {
     check(|t| {
         with_shim(t, &["/bin/payload", "sleep"], |shim, bundle, id| {

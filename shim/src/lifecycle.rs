@@ -2,14 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Pid;
+
 use crate::daemon::Daemon;
 use crate::frame::{code, status};
 use crate::messages::{
-    Any, CreateRequest, DeleteResponse, EMPTY, PidResponse, PidsResponse, ProcessDetails, ProcessInfo, StatsResponse, Status, TaskCreate,
-    TaskDelete, TaskExecStarted, TaskIo, TaskNotice, TaskStart,
+    Answer, Any, CreateRequest, DeleteResponse, EMPTY, PidResponse, PidsResponse, ProcessDetails, ProcessInfo, StatsResponse, Status,
+    TaskCreate, TaskDelete, TaskExecStarted, TaskIo, TaskNotice, TaskStart,
 };
 use crate::process::{Caller, Phase};
 use crate::stdio::Opened;
+use crate::verbs::NO_RECORD;
 use crate::wire::Message;
 use crate::worker::Done;
 
@@ -42,6 +45,11 @@ pub(crate) enum Then {
     Deleted {
         id: String,
     },
+    Killed {
+        caller: Caller,
+        id: String,
+        signal: u32,
+    },
     Pids {
         caller: Caller,
         id: String,
@@ -71,6 +79,7 @@ impl Daemon {
             Then::Deleted { id } => self.deleted(&id, result),
             Then::Paused { caller, id } => self.paused(caller, &id, result, true),
             Then::Resumed { caller, id } => self.paused(caller, &id, result, false),
+            Then::Killed { caller, id, signal } => self.killed(caller, &id, signal, result),
             Then::Pids { caller, id } => {
                 let answer = result.map(|(answer, _)| self.list(&id, &answer.pids));
                 self.answer(caller, answer);
@@ -171,6 +180,19 @@ impl Daemon {
             }
             let (topic, kind) = if pauses { ("paused", "TaskPaused") } else { ("resumed", "TaskResumed") };
             self.events.publish(&self.poll, topic, kind, &TaskNotice { container_id: id.to_owned() });
+        }
+        self.answer(caller, result.map(|_| EMPTY));
+    }
+
+    /// Should somebody have removed the runtime's record, init is still ours, and must not become one that nobody can end.
+    fn killed(&mut self, caller: Caller, id: &str, signal: u32, mut result: Result<Done, Status>) {
+        let init = self.containers.get(id).map(|c| &c.init).filter(|p| p.reaped.is_none()).and_then(|p| Pid::from_raw(p.pid));
+        if result.as_ref().is_err_and(|e| e.message.starts_with(NO_RECORD))
+            && let Some(pid) = init
+            && let Some(signal) = libcontainer::sys::signal::from_number(signal as i32)
+            && rustix::process::kill_process(pid, signal).is_ok()
+        {
+            result = Ok((Answer::default(), None));
         }
         self.answer(caller, result.map(|_| EMPTY));
     }

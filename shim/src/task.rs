@@ -257,7 +257,8 @@ impl Daemon {
             };
         }
         let (id, signal, all) = (request.id.clone(), request.signal, request.all);
-        self.work(Then::Plain { caller }, move || runtime.kill(&id, &bundle, signal, all)).map(|()| None)
+        let then = Then::Killed { caller, id: id.clone(), signal };
+        self.work(then, move || runtime.kill(&id, &bundle, signal, all)).map(|()| None)
     }
 
     fn pids(&mut self, caller: Caller, request: &ProcessRequest) -> Answered {

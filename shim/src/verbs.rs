@@ -263,6 +263,9 @@ pub(crate) fn failed(what: &str, error: &Error) -> Status {
     status(code, format!("{what}: {error}"))
 }
 
+/// How the answer to a kill begins when the runtime does not know the container.
+pub(crate) const NO_RECORD: &str = "no such container";
+
 fn kill_failed(error: &Error) -> Status {
     let text = error.text();
     let is_over = ["container not running", "process already finished", "no such process"].iter().any(|words| text.contains(words));
@@ -270,7 +273,7 @@ fn kill_failed(error: &Error) -> Status {
         return status(code::NOT_FOUND, "process already finished: not found");
     }
     if error.kind() == Kind::NotFound || text.contains("does not exist") {
-        return status(code::NOT_FOUND, "no such container: not found");
+        return status(code::NOT_FOUND, format!("{NO_RECORD}: not found"));
     }
     failed("unknown error after kill", error)
 }

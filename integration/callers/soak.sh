@@ -1,0 +1,129 @@
+#!/bin/bash
+# soak.sh RUNTIME [SHIM]: one containerd over many containers and execs, by ctr: AT_ONCE (100) of each at the same time, then
+# EXECS (10000) execs in one container and CONTAINERS (10000) containers, STEP (20) at a time, with containerd killed in the
+# middle of both. Each ends with a code of its own, which must arrive. Processes, descriptors, mounts, cgroups, sockets and the
+# memory of the shim must then be as before. RUNTIME and SHIM as for ctr.sh. Takes as long as its numbers say, so CI does not
+# run it. KEEP_LOG=FILE keeps the log of the daemon.
+. "$(dirname "$0")/prepare.sh"
+RUNTIME=$(runtime_path "${1:?runtime}") || exit
+SHIM=${2:-}
+[ -z "$SHIM" ] || SHIM=$(runtime_path "$SHIM") || exit
+: "${AT_ONCE:=100}" "${EXECS:=10000}" "${CONTAINERS:=10000}" "${STEP:=20}"
+if [ -z "${OWN_WORLD:-}" ]; then
+    need containerd containerd
+    need ctr containerd
+    need busybox busybox-static
+    need ip iproute2
+fi
+own_world "$0" "$@"
+settle
+
+export PATH=$SCRATCH/bin:/usr/sbin:/usr/bin:$PATH CONTAINERD_ADDRESS=$SCRATCH/containerd.sock CONTAINERD_NAMESPACE=$GROUP
+cat >"$SCRATCH/config.toml" <<TOML
+version = 2
+root = "$SCRATCH/data"
+state = "$SCRATCH/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+  address = "$CONTAINERD_ADDRESS"
+TOML
+kind=(--runc-binary "$RUNTIME")
+if [ -n "$SHIM" ]; then
+    ln -s "$SHIM" "$SCRATCH/bin/containerd-shim-masu-v2"
+    kind=(--runtime io.containerd.masu.v2)
+fi
+serve() {
+    containerd --config "$SCRATCH/config.toml" >>"$SCRATCH/log" 2>&1 &
+    echo $! >"$SCRATCH/pid"
+    disown
+    until_true ctr version
+}
+no_daemon() { ! kill -0 "$(cat "$SCRATCH/pid")"; }
+again() {
+    kill -9 "$(cat "$SCRATCH/pid")"
+    until_true no_daemon
+    serve
+}
+serve || { tail -n 5 "$SCRATCH/log"; exit 1; }
+echo "# containerd $(containerd --version | cut -d' ' -f3), ${SHIM:+shim $SHIM, }runtime $RUNTIME: $("$RUNTIME" --version | head -n 1)"
+make_rootfs "$SCRATCH/rootfs"
+
+run() { timeout 120 ctr run "${kind[@]}" --env PATH=/bin --rootfs "$@"; }
+one_exec() { timeout 120 ctr task exec --exec-id "e$1" keep sh -c "exit $(($1 % 200))"; }
+one_container() { run --rm "$SCRATCH/rootfs" "c$1" sh -c "exit $(($1 % 200))"; }
+
+# together FUNCTION FIRST COUNT: calls FUNCTION with each number at the same time; each must end with its own code
+together() {
+    local i code pids=() wrong=0
+    for ((i = $2; i < $2 + $3; i++)); do
+        "$1" $i >>"$SCRATCH/said" 2>&1 &
+        pids+=($!)
+    done
+    for ((i = $2; i < $2 + $3; i++)); do
+        code=0
+        wait "${pids[$((i - $2))]}" || code=$?
+        [ $code = $((i % 200)) ] || { echo "$1 $i ended with $code"; wrong=1; }
+    done
+    return $wrong
+}
+
+# steps FUNCTION FIRST COUNT: all of them, STEP at a time, with containerd killed half-way
+steps() {
+    local i begin=$SECONDS
+    for ((i = 0; i < $3; i += STEP)); do
+        together "$1" $(($2 + i)) $((i + STEP <= $3 ? STEP : $3 - i)) || { tail -n 3 "$SCRATCH/said"; return 1; }
+        : >"$SCRATCH/said"
+        [ $((i / STEP)) != $(($3 / STEP / 2)) ] || again
+    done
+    echo "# $3 times $1 in $((SECONDS - begin)) s; the shim has $(memory) KiB of its own" >&3
+}
+
+shims() {
+    local p
+    for p in /proc/[0-9]*; do
+        case $(tr '\0' ' ' 2>/dev/null <"$p/cmdline") in *containerd-shim*" -id "*) echo "${p#/proc/}" ;; esac
+    done | sort -n
+}
+shim_of_keep() { shims | head -n 1; }
+memory() { awk '/^Private_(Clean|Dirty)/ { n += $2 } END { print n }' "/proc/$(shim_of_keep)/smaps_rollup"; }
+count() {
+    echo "processes $(ls -d /proc/[0-9]* | while read -r p; do cat "$p/comm" 2>/dev/null; done | grep -vcE '^(bash|ls|cat|grep|containerd|ctr)$')"
+    echo "shims $(shims | wc -l)"
+    echo "descriptors of the shim $(ls "/proc/$(shim_of_keep)/fd" | wc -l)"
+    echo "threads of the shim $(ls "/proc/$(shim_of_keep)/task" | wc -l)"
+    echo "mounts $(wc -l </proc/self/mountinfo)"
+    echo "cgroups $(find /sys/fs/cgroup/"$GROUP" /sys/fs/cgroup/*/"$GROUP" -type d 2>/dev/null | wc -l)"
+    echo "sockets $(ls /run/containerd/s | wc -l)"
+    echo "states $(find /run/containerd/masu /run/containerd/runc -mindepth 2 -maxdepth 2 2>/dev/null | wc -l)"
+    echo "bundles $(find "$SCRATCH/state" -name config.json | wc -l)"
+}
+as_before() {
+    local i now
+    for ((i = 0; i < 10; i++)); do
+        ! diff "$SCRATCH/before" <(count) >"$SCRATCH/difference" || break
+        sleep 1
+    done
+    [ ! -s "$SCRATCH/difference" ] || { cat "$SCRATCH/difference"; return 1; }
+    now=$(memory)
+    echo "# the shim had $before KiB of its own, and has $now" >&3
+    [ -z "$SHIM" ] || [ "$now" -le $((before + 64)) ] || { echo "it grew from $before to $now KiB"; return 1; }
+}
+
+exec 3>&1
+run -d "$SCRATCH/rootfs" keep sleep 1000000 || exit 1
+together one_exec 0 5
+# a restart leaves one connection less
+again
+together one_exec 0 5
+sleep 2
+before=$(memory)
+count >"$SCRATCH/before"
+try "$AT_ONCE execs at once" together one_exec 0 "$AT_ONCE"
+try "$AT_ONCE containers at once" together one_container 0 "$AT_ONCE"
+try "$EXECS execs" steps one_exec 1000 "$EXECS"
+try "$CONTAINERS containers" steps one_container 1000 "$CONTAINERS"
+try "all is as before" as_before
+[ -z "${KEEP_LOG:-}" ] || cp "$SCRATCH/log" "$KEEP_LOG"
+timeout 60 ctr task kill -s KILL keep
+kill "$(cat "$SCRATCH/pid")"
+summary
