@@ -31,7 +31,6 @@ mod pod;
 mod poll;
 mod process;
 mod sandbox;
-mod sha256;
 mod stats;
 mod stdio;
 mod streams;
