@@ -29,6 +29,12 @@ fn with_systemd<'t>(t: &'t Test, bundle: &Bundle) -> Result<Container<'t>> {
 fn the_scope_is_as_the_config_says_also_after_a_reload() {
     check(|t| {
         let Some((mut bundle, scope)) = scope(t)? else { return Ok(()) };
+        let available = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")?;
+        let missing: Vec<_> =
+            ["cpu", "cpuset", "memory", "pids"].into_iter().filter(|c| !available.split_whitespace().any(|a| a == *c)).collect();
+        if !missing.is_empty() {
+            return t.skip(&format!("needs the controllers {missing:?} in cgroup v2"));
+        }
         bundle.set(
             "/linux/resources",
             json!({
