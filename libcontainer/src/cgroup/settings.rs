@@ -7,8 +7,8 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use super::file;
 use super::resources::{Missing, Setting};
+use super::{file, v2};
 use crate::error::{Error, Kind, Result};
 
 /// A cgroup directory, with its path for error texts.
@@ -124,6 +124,7 @@ fn check_names<'a>(settings: &'a [Setting], find: &dyn Fn(&str) -> Option<Dir<'a
 fn refused(dir: Dir<'_>, s: &Setting, errno: Errno) -> Error {
     let Setting { controller, file, value, .. } = s;
     let missing = errno == Errno::NOENT && !has_controller(dir, controller);
+    let why = || v2::why_missing(dir, controller).map_or_else(String::new, |why| format!(": {why}"));
     // not the kernel's words for ENOENT: callers take those for a missing program
     let no_file = |text: String| Error::reported(Kind::Unsupported, Some(errno.raw_os_error()), text);
     let doing = match s.unified {
@@ -133,9 +134,9 @@ fn refused(dir: Dir<'_>, s: &Setting, errno: Errno) -> Error {
     };
     let error = match errno {
         _ if s.unified && (missing || (matches!(errno, Errno::PERM | Errno::ACCESS) && !has_controller(dir, controller))) => {
-            no_file(format!("unified resource {file:?} can't be set: controller {controller:?} not available"))
+            no_file(format!("unified resource {file:?} can't be set: controller {controller:?} not available{}", why()))
         }
-        Errno::NOENT if missing => no_file(format!("{doing}: controller {controller:?} not available")),
+        Errno::NOENT if missing => no_file(format!("{doing}: controller {controller:?} not available{}", why())),
         Errno::NOENT => no_file(format!("{doing}: this kernel has no such file")),
         Errno::BUSY if file == "memory.limit_in_bytes" => {
             let number = |file| file::read_short(dir.fd, file).map_or(0, |t| t.trim().parse::<u64>().unwrap_or(0));

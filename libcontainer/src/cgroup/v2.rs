@@ -69,6 +69,24 @@ pub(super) fn enable_controllers(
     check_type(dir, needs_domain)
 }
 
+/// Why `dir` has not got a controller that the host has: the first cgroup above it that has it, and what the kernel says to
+/// handing it down from there. `None`: nothing is in the way, or the host has none.
+pub(super) fn why_missing(dir: Dir<'_>, controller: &str) -> Option<String> {
+    let mut at = file::open_child(dir.fd, c"..").ok()?;
+    let mut path = dir.path;
+    loop {
+        path = path.rsplit_once('/')?.0;
+        // above the mount there is no such file
+        let has = file::read_short(at.as_fd(), "cgroup.controllers").ok()?;
+        if has.split_whitespace().any(|c| c == controller) {
+            let errno = file::write(at.as_fd(), "cgroup.subtree_control", &format!("+{controller}")).err()?;
+            let hint = if errno == Errno::BUSY { " (processes are in it: they must be in a cgroup below it)" } else { "" };
+            return Some(format!("{path} does not hand it down: {}{hint}", Error::from(errno)));
+        }
+        at = file::open_child(at.as_fd(), c"..").ok()?;
+    }
+}
+
 /// In a threaded tree a new cgroup is "domain invalid" until it is made threaded too; no process could enter.
 fn check_type(dir: Dir<'_>, needs_domain: bool) -> Result<()> {
     let kind = file::read_short(dir.fd, "cgroup.type").doing(|| format!("read cgroup.type of {}", dir.path))?;

@@ -131,6 +131,58 @@ fn a_refused_limit_leaves_nothing() {
     }
 }
 
+const HUGE: &str = r#"{"hugepageLimits":[{"pageSize":"2MB","limit":2097152}]}"#;
+
+/// A folder of the test's own between the root and the container's cgroup.
+fn parent(host: &Host) -> String {
+    let dir = host.plan("x", "{}").paths().v2.clone().unwrap();
+    let parent = dir.strip_suffix("/x").unwrap().to_owned();
+    fs::create_dir(&parent).unwrap();
+    parent
+}
+
+#[test]
+fn a_parent_that_hands_no_controller_down_is_named() {
+    let host = host!("a_parent_that_hands_no_controller_down_is_named");
+    if !host.is_v2() || !host.has("hugetlb") {
+        println!("skip a_parent_that_hands_no_controller_down_is_named: needs hugetlb of cgroup v2");
+        return;
+    }
+    let parent = parent(&host);
+    let mut inside = Command::new("sleep").arg("100").spawn().unwrap();
+    fs::write(format!("{parent}/cgroup.procs"), inside.id().to_string()).unwrap();
+    let e = Cgroup::create(&host.plan("sub", HUGE)).unwrap_err();
+    inside.kill().unwrap();
+    inside.wait().unwrap();
+    let text = e.to_string();
+    let part =
+        format!("controller \"hugetlb\" not available: {parent} does not hand it down: device or resource busy (processes are in it");
+    assert!(text.starts_with("linux.resources.hugepageLimits[0]: ") && text.to_lowercase().contains(&part), "{text}");
+    assert_eq!(e.kind(), Kind::Unsupported);
+    wait_until("the parent to be empty", || fs::remove_dir(&parent).is_ok());
+}
+
+#[test]
+fn in_a_threaded_tree_it_is_threaded_unless_a_limit_forbids_that() {
+    let host = host!("in_a_threaded_tree_it_is_threaded_unless_a_limit_forbids_that");
+    if !host.is_v2() {
+        println!("skip in_a_threaded_tree_it_is_threaded_unless_a_limit_forbids_that: needs cgroup v2");
+        return;
+    }
+    let parent = parent(&host);
+    let other = format!("{parent}/other");
+    fs::create_dir(&other).unwrap();
+    fs::write(format!("{other}/cgroup.type"), "threaded").unwrap();
+    assert_eq!(read(&parent, "cgroup.type"), "domain threaded");
+    let cgroup = Cgroup::create(&host.plan("sub", r#"{"unified":{"cgroup.max.depth":"3"}}"#)).unwrap();
+    assert_eq!(read(&format!("{parent}/sub"), "cgroup.type"), "threaded");
+    drop(cgroup);
+    let e = Cgroup::create(&host.plan("sub", HUGE)).unwrap_err().to_string();
+    assert!(e.contains("with domain controllers -- it is in an invalid state"), "{e}");
+    fs::remove_dir(other).unwrap();
+    fs::remove_dir(parent).unwrap();
+}
+
 #[test]
 fn update_changes_or_changes_nothing() {
     let host = host!("update_changes_or_changes_nothing");
