@@ -186,7 +186,7 @@ two_containers() {
     pod one >"$SCRATCH/one.pod"
     equal "$(cri PodSandboxStatus "pod_sandbox_id: '$(cat "$SCRATCH/one.pod")'" | of created_at | wc -l)" 1
     container one main 0 sh -c 'trap "exit 5" TERM; echo to stdout; echo to stderr >&2; while :; do sleep 0.1; done'
-    container one side 67108864 sleep 1000
+    container one side 67108864 sleep 100000
     runs main && runs side
     until_true eval '[ "$(shims | wc -l)" = 1 ]'
     case $HANDLER in pauseless) equal "$(pauses)" 0 ;; *) equal "$(pauses)" 1 ;; esac

@@ -245,8 +245,14 @@ impl<'t> Shim<'t> {
     /// The message of Create, with its output in `stdout` unless that is empty.
     #[must_use]
     pub fn create_message(&self, bundle: &Bundle, id: &str, stdout: &str) -> Message {
+        self.create_message_with_root(bundle, id, stdout, &self.test.root())
+    }
+
+    /// The same with the runtime's records elsewhere.
+    #[must_use]
+    pub fn create_message_with_root(&self, bundle: &Bundle, id: &str, stdout: &str, root: &Path) -> Message {
         let runtime = if self.test.runtime.is("masu") { String::new() } else { self.test.runtime.path.to_string_lossy().into_owned() };
-        let options = Message::new().text(6, &runtime).text(7, &self.test.root().to_string_lossy());
+        let options = Message::new().text(6, &runtime).text(7, &root.to_string_lossy());
         let any = Message::new().text(1, "containerd.runc.v1.Options").bytes(2, &options.0);
         Message::new().text(1, id).text(2, &bundle.path().to_string_lossy()).text(6, stdout).message(10, any)
     }
