@@ -6,6 +6,9 @@
 //! bench [OPTION]... NAME=PATH...
 //!   --bundle NAME|DIR  a folder of bundles/, or one with a config.json (default docker-default; may be repeated)
 //!   --steps A,B        of version, run, cycle, exec, state, kill, force-delete (default: all)
+//!   --heavy            other loads instead, with their own steps: run with 10,000 environment variables, with 1,000 bind
+//!                      mounts and with 1 MB of annotations, state with the latter, and a list of 1,000 created containers
+//!                      (a runtime that waits in more than 4 MiB each is left out of it)
 //!   --rounds N         measured rounds (default 40)
 //!   --warm-up N        rounds before them (default 3)
 //!   --syscalls         count system calls, forks and execs of each step (strace)
@@ -20,6 +23,7 @@
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
 
 mod baseline;
+mod heavy;
 mod options;
 mod prepare;
 mod steps;
@@ -34,8 +38,8 @@ use anyhow::{Context, Result};
 use integration::Runtime;
 use rustix::process::{getpid, set_child_subreaper};
 
-use crate::options::Options;
-use crate::prepare::Scratch;
+use crate::options::{Options, Step};
+use crate::prepare::{Prepared, Scratch};
 
 fn main() -> ExitCode {
     match bench() {
@@ -57,20 +61,26 @@ fn bench() -> Result<bool> {
     let mut good = true;
     println!("{}", conditions(&options, raised, &scratch)?);
     for bundle in &options.bundles {
-        let prepared = scratch.bundle(bundle)?;
-        println!("\nbundle {}: {} bytes of config.json", prepared.name, prepared.size);
-        if options.syscalls {
-            let counts = syscalls::count(&options, &scratch, &prepared)?;
-            print!("{}", syscalls::table(&counts));
-            good &= baseline::calls(&options, &prepared.name, &counts)?;
-        } else {
-            let (names, results) = steps::measure(&options, &scratch, &prepared)?;
-            print!("{}", table::table(&names, &results));
-            good &= results.iter().all(|part| part.samples.first().is_some_and(|own| own.iter().all(|sample| !sample.failed)));
-            good &= baseline::faults(&options, &prepared.name, &results)?;
-        }
+        good &= measure(&options, &scratch, &scratch.bundle(bundle)?, &options.steps)?;
+    }
+    for load in options.loads() {
+        good &= measure(&options, &scratch, &scratch.load(*load)?, load.steps())?;
     }
     Ok(good)
+}
+
+/// Prints the table of one bundle. False if a step or a comparison failed.
+fn measure(options: &Options, scratch: &Scratch, bundle: &Prepared, steps: &[Step]) -> Result<bool> {
+    println!("\nbundle {}: {} bytes of config.json", bundle.name, bundle.size);
+    if options.syscalls {
+        let counts = syscalls::count(options, scratch, bundle, steps)?;
+        print!("{}", syscalls::table(&counts));
+        return baseline::calls(options, &bundle.name, &counts);
+    }
+    let (names, results) = steps::measure(options, scratch, bundle, steps)?;
+    print!("{}", table::table(&names, &results));
+    let good = results.iter().all(|part| part.samples.first().is_some_and(|own| own.iter().all(|sample| !sample.failed)));
+    Ok(good & baseline::faults(options, &bundle.name, &results)?)
 }
 
 /// Executes this program again under real-time priority, so that other work on the machine stays out of the times: true in

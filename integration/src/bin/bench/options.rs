@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::heavy::Load;
+
 /// What to measure, of which runtimes.
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -11,6 +13,8 @@ pub(crate) struct Options {
     pub(crate) runtimes: Vec<(String, PathBuf)>,
     pub(crate) bundles: Vec<String>,
     pub(crate) steps: Vec<Step>,
+    /// The heavy loads instead of bundles.
+    pub(crate) heavy: bool,
     pub(crate) rounds: usize,
     pub(crate) warm_up: usize,
     pub(crate) syscalls: bool,
@@ -30,6 +34,8 @@ pub(crate) enum Step {
     State,
     Kill,
     ForceDelete,
+    /// Only of the heavy load.
+    List,
 }
 
 impl Step {
@@ -44,6 +50,7 @@ impl Step {
             Self::State => "state",
             Self::Kill => "kill",
             Self::ForceDelete => "force-delete",
+            Self::List => "list",
         }
     }
 }
@@ -56,6 +63,7 @@ impl Options {
             runtimes: Vec::new(),
             bundles: Vec::new(),
             steps: Step::ALL.to_vec(),
+            heavy: false,
             rounds: 40,
             warm_up: 3,
             syscalls: false,
@@ -76,6 +84,7 @@ impl Options {
                 }
                 "--rounds" => options.rounds = value()?.parse().context("--rounds")?,
                 "--warm-up" => options.warm_up = value()?.parse().context("--warm-up")?,
+                "--heavy" => options.heavy = true,
                 "--syscalls" => options.syscalls = true,
                 "--keep" => options.keep = Some(value()?.into()),
                 "--save" => options.save = Some(value()?.into()),
@@ -89,10 +98,17 @@ impl Options {
         }
         ensure!(!options.runtimes.is_empty(), "no NAME=PATH");
         ensure!(options.rounds > 0, "--rounds 0 measures nothing");
-        if options.bundles.is_empty() {
+        if options.bundles.is_empty() && !options.heavy {
             options.bundles.push("docker-default".to_owned());
         }
         Ok(options)
+    }
+}
+
+impl Options {
+    /// The heavy loads to measure.
+    pub(crate) fn loads(&self) -> &'static [Load] {
+        if self.heavy { &Load::ALL } else { &[] }
     }
 }
 

@@ -5,7 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use integration::{Surroundings, artifacts, cgroups};
+use integration::{Bundle, Surroundings, artifacts, cgroups};
+
+use crate::heavy::Load;
 
 /// A folder for everything that is made, and what the bundles' callers would have made.
 #[derive(Debug)]
@@ -45,8 +47,18 @@ impl Scratch {
     /// Prepares the bundle `given`: a folder of the project's bundles, or a path.
     pub(crate) fn bundle(&self, given: &str) -> Result<Prepared> {
         let name = Path::new(given).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        self.prepare(name, given, |_| Ok(()))
+    }
+
+    /// Prepares a heavy load.
+    pub(crate) fn load(&self, load: Load) -> Result<Prepared> {
+        self.prepare(load.name().to_owned(), "docker-default", |bundle| load.put_on(bundle))
+    }
+
+    fn prepare(&self, name: String, given: &str, edit: impl Fn(&mut Bundle) -> Result<()>) -> Result<Prepared> {
         let make = |kind: &str, args: &[&str]| -> Result<PathBuf> {
             let mut bundle = self.surroundings.bundle(given, &self.path().join(format!("{name}-{kind}")))?;
+            edit(&mut bundle)?;
             bundle.args(args).write()?;
             Ok(bundle.path().to_owned())
         };

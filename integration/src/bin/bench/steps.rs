@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use integration::sys::{self, Usage};
 
+use crate::heavy::{LISTED, MEMORY};
 use crate::options::{Options, Step};
 use crate::prepare::{Prepared, Scratch};
 
@@ -168,6 +169,7 @@ impl Contender {
             }
             Step::Exec => vec![("exec", self.timed(&["exec", &id, "/bin/true"])?)],
             Step::State => vec![("state", self.timed(&["state", &id])?)],
+            Step::List => vec![("list", self.timed(&["list"])?)],
             Step::Kill => {
                 let pid = self.start(&bundle.long)?;
                 let kill = self.timed(&["kill", &id, "KILL"])?;
@@ -203,10 +205,22 @@ pub(crate) fn contenders(options: &Options, scratch: &Scratch, bundle: &Prepared
 }
 
 /// Measures all steps of the options on `bundle`, with the contenders' names in their order.
-pub(crate) fn measure(options: &Options, scratch: &Scratch, bundle: &Prepared) -> Result<(Vec<String>, Vec<Results>)> {
-    let (names, mut contenders): (Vec<_>, Vec<_>) = contenders(options, scratch, bundle)?.into_iter().unzip();
+pub(crate) fn measure(options: &Options, scratch: &Scratch, bundle: &Prepared, steps: &[Step]) -> Result<(Vec<String>, Vec<Results>)> {
+    let mut able = contenders(options, scratch, bundle)?;
     let mut all = Vec::new();
-    for step in &options.steps {
+    let mut lists = Vec::new();
+    if steps.contains(&Step::List) {
+        let mut listed = Vec::new();
+        for (name, mut contender) in able {
+            if let Some(list) = List::make(&name, &mut contender, bundle)? {
+                lists.push(list);
+                listed.push((name, contender));
+            }
+        }
+        able = listed;
+    }
+    let (names, mut contenders): (Vec<_>, Vec<_>) = able.into_iter().unzip();
+    for step in steps {
         // exec and state look at a container that runs all the time
         let standing = matches!(step, Step::Exec | Step::State);
         let mut pids = Vec::new();
@@ -239,7 +253,53 @@ pub(crate) fn measure(options: &Options, scratch: &Scratch, bundle: &Prepared) -
         }
         all.append(&mut parts);
     }
+    for (contender, list) in contenders.iter_mut().zip(lists) {
+        list.remove(contender)?;
+    }
     Ok((names, all))
+}
+
+/// The created containers of a runtime, for a list.
+#[derive(Debug)]
+pub(crate) struct List {
+    /// Id and init of each.
+    containers: Vec<(String, i32)>,
+}
+
+impl List {
+    /// Makes them. `None`, in words, where each takes too much memory.
+    pub(crate) fn make(name: &str, contender: &mut Contender, bundle: &Prepared) -> Result<Option<Self>> {
+        let own = contender.id.clone();
+        let mut list = Self { containers: Vec::with_capacity(LISTED) };
+        for i in 0..LISTED {
+            contender.id = format!("{own}-{i}");
+            let (created, pid) = contender.create(&bundle.long)?;
+            list.containers.push((std::mem::replace(&mut contender.id, own.clone()), pid));
+            ensure!(!created.failed, "create for a list failed: {}", contender.last_message());
+            let memory = if i == 0 { resident(pid)? } else { 0 };
+            if memory > MEMORY {
+                println!("skip {name} of {}: each container that waits takes {memory} KiB", bundle.name);
+                list.remove(contender)?;
+                return Ok(None);
+            }
+        }
+        Ok(Some(list))
+    }
+
+    pub(crate) fn remove(self, contender: &mut Contender) -> Result<()> {
+        for (id, pid) in self.containers {
+            contender.timed(&["delete", "--force", &id])?;
+            contender.exit(pid)?;
+        }
+        Ok(())
+    }
+}
+
+/// The memory of a process, in KiB (proc_pid_status(5)).
+fn resident(pid: i32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS of a container's init")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
 fn record(parts: &mut Vec<Results>, step: &str, runtime: usize, runtimes: usize, sample: Sample) {

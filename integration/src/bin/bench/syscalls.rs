@@ -6,13 +6,14 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use integration::sys;
 
-use crate::options::Options;
+use crate::options::{Options, Step};
 use crate::prepare::{Prepared, Scratch};
-use crate::steps::{self, Contender};
+use crate::steps::{self, Contender, List};
 
 /// What one step of one runtime needs.
 #[derive(Debug)]
@@ -25,10 +26,15 @@ pub(crate) struct Count {
     pub(crate) errors: u64,
 }
 
-/// Counts the steps of all runtimes of the options.
-pub(crate) fn count(options: &Options, scratch: &Scratch, bundle: &Prepared) -> Result<Vec<Count>> {
+/// Counts the steps of all runtimes of the options: those of a container's life, or where it is among `steps`, list.
+pub(crate) fn count(options: &Options, scratch: &Scratch, bundle: &Prepared, steps: &[Step]) -> Result<Vec<Count>> {
     let mut all = Vec::new();
-    for (name, contender) in steps::contenders(options, scratch, bundle)? {
+    for (name, mut contender) in steps::contenders(options, scratch, bundle)? {
+        let list = steps.contains(&Step::List);
+        let listed = if list { List::make(&name, &mut contender, bundle)? } else { None };
+        if list && listed.is_none() {
+            continue;
+        }
         let id = contender.id();
         let (short, long) = (bundle.short.to_string_lossy(), bundle.long.to_string_lossy());
         let mut traces: Vec<(&'static str, PathBuf)> = Vec::new();
@@ -38,13 +44,21 @@ pub(crate) fn count(options: &Options, scratch: &Scratch, bundle: &Prepared) -> 
             traces.push((step, trace));
             Ok(())
         };
-        step("run", &["run", "--bundle", &short, id])?;
-        step("create", &["create", "--bundle", &long, id])?;
-        step("start", &["start", id])?;
-        step("exec", &["exec", id, "/bin/true"])?;
-        step("state", &["state", id])?;
-        step("kill", &["kill", id, "KILL"])?;
-        step("delete", &["delete", id])?;
+        if list {
+            step("list", &["list"])?;
+        } else {
+            step("run", &["run", "--bundle", &short, id])?;
+            step("create", &["create", "--bundle", &long, id])?;
+            step("start", &["start", id])?;
+            step("exec", &["exec", id, "/bin/true"])?;
+            step("state", &["state", id])?;
+            step("kill", &["kill", id, "KILL"])?;
+            wait_until_stopped(&contender)?;
+            step("delete", &["delete", id])?;
+        }
+        if let Some(list) = listed {
+            list.remove(&mut contender)?;
+        }
         // the tracers end with what they trace; the namespaces' keeper stays
         while children()? > 1 {
             sys::wait4(-1)?;
@@ -75,6 +89,18 @@ fn traced(contender: &Contender, words: &[&str], trace: &Path) -> Result<()> {
             return Ok(());
         }
     }
+}
+
+/// What is traced ends a little after it was killed.
+fn wait_until_stopped(contender: &Contender) -> Result<()> {
+    for _ in 0..1000 {
+        let state = contender.command(&["state", contender.id()])?.stdout(Stdio::piped()).output()?;
+        if String::from_utf8_lossy(&state.stdout).contains("\"stopped\"") {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    bail!("the container was killed and does not stop: {}", contender.last_message())
 }
 
 /// How many children this process has.
