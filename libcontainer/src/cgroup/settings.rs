@@ -43,35 +43,29 @@ impl Before {
     }
 }
 
+/// What the files of `settings` say now. `find` is the directory of a controller.
+pub(super) fn before<'a>(settings: &'a [Setting], find: &dyn Fn(&str) -> Option<Dir<'a>>) -> Before {
+    let mut before = Before::default();
+    for s in settings {
+        let Some(dir) = find(&s.controller) else { continue };
+        let instead = match &s.missing {
+            Missing::Instead(file, value) => Some((*file, value)),
+            _ => None,
+        };
+        for (file, value) in std::iter::once((s.file.as_str(), &s.value)).chain(instead) {
+            if let Ok(text) = file::read(dir.fd, file) {
+                before.0.push(Old { controller: s.controller.clone(), file: file.to_owned(), lines: old_value(file, value, &text) });
+            }
+        }
+    }
+    before
+}
+
 /// Writes all, in order. `find` is the directory of a controller.
 ///
 /// # Errors
 /// The first refused value, with file and directory; a controller that this host does not have is named.
 pub(super) fn write<'a>(settings: &'a [Setting], find: &dyn Fn(&str) -> Option<Dir<'a>>) -> Result<()> {
-    write_noting(settings, find, &mut |_, _, _, _| {})
-}
-
-/// Writes all, or, if a value is refused, none: what was there before is written back.
-pub(super) fn write_or_restore<'a>(settings: &'a [Setting], find: &dyn Fn(&str) -> Option<Dir<'a>>) -> Result<Before> {
-    let mut before = Before::default();
-    let result = write_noting(settings, find, &mut |dir, s, file, value| {
-        if let Ok(text) = file::read(dir.fd, file) {
-            before.0.push(Old { controller: s.controller.clone(), file: file.to_owned(), lines: old_value(file, value, &text) });
-        }
-    });
-    match result {
-        Ok(()) => Ok(before),
-        Err(e) => {
-            before.restore(find);
-            Err(e)
-        }
-    }
-}
-
-/// Is told of each write before it happens: where, for which setting, file and value.
-type Note<'a, 'n> = &'n mut dyn FnMut(Dir<'a>, &'a Setting, &'a str, &'a str);
-
-fn write_noting<'a>(settings: &'a [Setting], find: &dyn Fn(&str) -> Option<Dir<'a>>, note: Note<'a, '_>) -> Result<()> {
     check_names(settings, find)?;
     for group in settings.chunk_by(|a, b| a.controller == b.controller) {
         let Some(dir) = group.first().and_then(|s| find(&s.controller)) else {
@@ -81,7 +75,7 @@ fn write_noting<'a>(settings: &'a [Setting], find: &dyn Fn(&str) -> Option<Dir<'
         };
         let mut later = Vec::new();
         for s in group {
-            match write_one(dir, s, note) {
+            match write_one(dir, s) {
                 Err(Errno::INVAL) if s.later => later.push(s),
                 // if one was refused before it, that is what is wrong
                 Err(errno) => return Err(later.first().map_or_else(|| refused(dir, s, errno), |first| refused(dir, first, Errno::INVAL))),
@@ -89,20 +83,16 @@ fn write_noting<'a>(settings: &'a [Setting], find: &dyn Fn(&str) -> Option<Dir<'
             }
         }
         for s in later {
-            write_one(dir, s, note).map_err(|errno| refused(dir, s, errno))?;
+            write_one(dir, s).map_err(|errno| refused(dir, s, errno))?;
         }
     }
     Ok(())
 }
 
-fn write_one<'a>(dir: Dir<'a>, s: &'a Setting, note: Note<'a, '_>) -> Result<(), Errno> {
-    note(dir, s, &s.file, &s.value);
+fn write_one(dir: Dir<'_>, s: &Setting) -> Result<(), Errno> {
     match (file::write(dir.fd, &s.file, &s.value), &s.missing) {
         (Err(Errno::NOENT), Missing::Skip) => Ok(()),
-        (Err(Errno::NOENT), Missing::Instead(file, value)) => {
-            note(dir, s, file, value);
-            file::write(dir.fd, file, value)
-        }
+        (Err(Errno::NOENT), Missing::Instead(file, value)) => file::write(dir.fd, file, value),
         (result, _) => result,
     }
 }

@@ -64,7 +64,9 @@ impl Cgroup {
         {
             check_memory(dir, &new.memory)?;
         }
-        let mut undo = Undo::default();
+        let find = |controller: &str| self.find(controller);
+        // systemd writes the same files: what they say is read before it is told
+        let mut undo = Undo { limits: settings::before(settings.as_deref().unwrap_or_default(), &find), ..Undo::default() };
         if let Some(unit) = &self.unit {
             undo.unit = Some(unit.change(limits, devices.as_ref().map(|(from, to)| (from, to)))?);
         }
@@ -86,7 +88,7 @@ impl Cgroup {
 
     fn write(&self, settings: Option<&[Setting]>, devices: Option<(Devices, Devices)>, undo: &mut Undo) -> Result<()> {
         if let Some(settings) = settings {
-            undo.limits = settings::write_or_restore(settings, &|controller| self.find(controller))?;
+            settings::write(settings, &|controller| self.find(controller))?;
         }
         if let Some((from, to)) = devices {
             let swap = self.change_devices(&from, &to)?;
