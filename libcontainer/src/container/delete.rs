@@ -48,6 +48,14 @@ impl Container {
     /// [`delete`], of a container that is open already.
     pub fn delete(mut self, force: bool) -> Result<()> {
         let lock = lock::exclusive(self.dir.fd())?;
+        if lock.waited
+            && let Err(e) = self.dir.record()
+            && e.kind() == Kind::NotFound
+            && self.record.pid != 0
+        {
+            // another delete came first, and removed all that this one would look for again
+            return if force { Ok(()) } else { Err(e) };
+        }
         if self.record.pid == 0 {
             // it was being created when it was opened; it may be whole by now
             match self.dir.record() {

@@ -15,22 +15,30 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// The lock, released when dropped.
 #[derive(Debug)]
-pub(crate) struct Lock<'a>(BorrowedFd<'a>);
+pub(crate) struct Lock<'a> {
+    dir: BorrowedFd<'a>,
+    /// Another verb was at work: what was read before may have changed.
+    pub(crate) waited: bool,
+}
 
 impl Drop for Lock<'_> {
     fn drop(&mut self) {
         // it cannot fail on an open descriptor, and closing that would release it as well
-        let _ = rustix::fs::flock(self.0, FlockOperation::Unlock);
+        let _ = rustix::fs::flock(self.dir, FlockOperation::Unlock);
     }
 }
 
 /// Takes the lock.
 pub(crate) fn exclusive(dir: BorrowedFd<'_>) -> Result<Lock<'_>> {
     let end = Instant::now() + PATIENCE;
+    let mut waited = false;
     loop {
         match rustix::fs::flock(dir, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(Lock(dir)),
-            Err(Errno::WOULDBLOCK) if Instant::now() < end => std::thread::sleep(PAUSE),
+            Ok(()) => return Ok(Lock { dir, waited }),
+            Err(Errno::WOULDBLOCK) if Instant::now() < end => {
+                waited = true;
+                std::thread::sleep(PAUSE);
+            }
             Err(Errno::WOULDBLOCK) => return Err(Error::wrong_status("another command is at work on the container; try again")),
             Err(Errno::INTR) => {}
             Err(e) => return Err(e).doing(|| "lock the container's state directory"),
