@@ -2,7 +2,7 @@
 # docker.sh RUNTIME [SHIM]: a Docker daemon of this machine's packages with RUNTIME (a path or a name) as its default runtime,
 # or the shim SHIM (a path to containerd-shim-masu-v2), put to work through the docker client. Data, sockets and namespaces are
 # its own; images are made here, nothing is pulled.
-# One line for each check: ok, FAIL or SKIP; then the counts. KEEP_LOG=FILE keeps the log of the daemon.
+# CGROUP_DRIVER=systemd has systemd make the cgroups. One line for each check: ok, FAIL or SKIP; then the counts. KEEP_LOG=FILE keeps the log of the daemon.
 . "$(dirname "$0")/prepare.sh"
 RUNTIME=$(runtime_path "${1:?runtime}") || exit
 SHIM=${2:-}
@@ -27,11 +27,13 @@ if [ -n "$SHIM" ]; then
     # daemons before 23 can be told of no shim: it takes the place of theirs
     ln -s "$SHIM" "$SCRATCH/bin/containerd-shim-runc-v2"
 fi
+parent=/$GROUP
+if [ "$CGROUP_DRIVER" = systemd ]; then GROUP=${GROUP//[!a-zA-Z0-9]/}.slice && parent=$GROUP; fi
 cat >"$SCRATCH/daemon.json" <<JSON
 {
   "data-root": "$SCRATCH/data", "exec-root": "$SCRATCH/exec", "pidfile": "$SCRATCH/docker.pid", "hosts": ["$DOCKER_HOST"],
-  "runtimes": {"tested": {"path": "$RUNTIME"}}, "default-runtime": "tested", "cgroup-parent": "/$GROUP",
-  "exec-opts": ["native.cgroupdriver=cgroupfs"], "debug": true
+  "runtimes": {"tested": {"path": "$RUNTIME"}}, "default-runtime": "tested", "cgroup-parent": "$parent",
+  "exec-opts": ["native.cgroupdriver=$CGROUP_DRIVER"], "debug": true
 }
 JSON
 # the machine's own configuration is not ours
@@ -40,6 +42,7 @@ daemon=$!
 finish() {
     kill "$daemon" 2>/dev/null
     wait "$daemon"
+    [ "$CGROUP_DRIVER" = cgroupfs ] || systemctl stop "$GROUP"
     [ -z "${KEEP_LOG:-}" ] || cp "$SCRATCH/log" "$KEEP_LOG"
 }
 d() {
@@ -176,6 +179,21 @@ memory_limit() {
     exits 137 d run --name oom -m 16m --memory-swap 16m box sh -c 'x=0123456789abcdef; while :; do x=$x$x; done'
     equal "$(d inspect --format '{{.State.OOMKilled}} {{.State.ExitCode}}' oom)" "true 137"
     d rm oom >/dev/null
+}
+
+# what systemd says of the scope, beside what was asked for
+scope() {
+    local unit
+    unit=docker-$(d run -d --name scoped -m 64m --cpus 0.5 --pids-limit 50 --cpu-shares 512 box sleep 1000).scope
+    equal "$(systemctl show "$unit" -p MemoryMax -p CPUQuotaPerSecUSec -p TasksMax -p Slice -p Delegate -p CPUWeight | sort | tr '\n' ' ')" \
+        "CPUQuotaPerSecUSec=500ms CPUWeight=59 Delegate=yes MemoryMax=67108864 Slice=$GROUP TasksMax=50 "
+    # the rules of devices and the limits are as before afterwards
+    systemctl daemon-reload
+    d exec scoped sh -c 'echo x >/dev/null'
+    exits 1 d exec scoped sh -c 'mknod /tmp/kmsg c 1 11 && : </tmp/kmsg'
+    equal "$(d exec scoped cat /sys/fs/cgroup/memory.max)" 67108864
+    d rm -f scoped >/dev/null
+    until_true eval '! systemctl is-active "$unit"'
 }
 
 cpus() {
@@ -371,6 +389,7 @@ else
     skip "--cpus" "no quota of the cpu controller"
 fi
 try "--pids-limit" pids_limit
+[ "$CGROUP_DRIVER" = cgroupfs ] || try "the scope in systemd, and a daemon-reload" scope
 try "--read-only" read_only
 try "--cap-drop ALL" cap_drop
 try "--security-opt seccomp" seccomp

@@ -2,12 +2,15 @@
 #
 # own_world SCRIPT ARGS...  executes SCRIPT again as pid 1's child in mount, pid, network, ipc and uts namespaces of its own
 #                           (all that it starts dies with it), with scratch file systems at /run and in $SCRATCH
+#                           With CGROUP_DRIVER=systemd the pid namespace and /run are the machine's, where systemd knows processes and
+#                           is spoken to: for a machine made for it, as ../vm/run has
 # need PROGRAM PACKAGE      installs PACKAGE with apt where PROGRAM is missing; services of the package are not started
 # try NAME FUNCTION ARGS... one check: prints "ok NAME" or "FAIL NAME: why"; skip NAME REASON prints "SKIP NAME: REASON"
 # summary                   prints the counts; its exit code is 1 if a check failed
 
 set -o pipefail
 passed=0 failed=0 skipped=0
+export CGROUP_DRIVER=${CGROUP_DRIVER:-cgroupfs}
 
 need() {
     command -v "$1" >/dev/null && return
@@ -33,9 +36,10 @@ runtime_path() {
 own_world() {
     [ "$(id -u)" = 0 ] || { echo "needs root"; exit 2; }
     [ -z "${OWN_WORLD:-}" ] || return 0
-    local scratch code
+    local scratch code world=(--mount --net --ipc --uts)
     scratch=$(mktemp -d)
-    OWN_WORLD=$scratch unshare --mount --pid --fork --net --ipc --uts --kill-child --mount-proc bash "$@"
+    [ "$CGROUP_DRIVER" = systemd ] || world+=(--pid --fork --kill-child --mount-proc)
+    OWN_WORLD=$scratch unshare "${world[@]}" bash "$@"
     code=$?
     remove_cgroups "$(basename "$scratch")"
     rm -rf "$scratch"
@@ -48,7 +52,7 @@ settle() {
     GROUP=$(basename "$SCRATCH")
     mount --make-rprivate /
     mount -t tmpfs tmpfs "$SCRATCH"
-    mount -t tmpfs -o mode=755 tmpfs /run
+    [ "$CGROUP_DRIVER" = systemd ] || mount -t tmpfs -o mode=755 tmpfs /run
     mkdir -p "$SCRATCH/bin" /run/lock
     ip link set lo up
     # whoever looks for runc finds the runtime

@@ -1,7 +1,8 @@
-//! Where a process is in the cgroup hierarchies of this machine, and the files there.
+//! Where a process is in the cgroup hierarchies of this machine, and the files there; and who makes them.
 //!
 //! Source: cgroups(7), `/proc/PID/cgroup`.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,25 @@ pub fn has(controller: &str) -> bool {
         return enabled.split_whitespace().any(|name| name == controller);
     }
     Path::new("/sys/fs/cgroup").join(controller).join("cgroup.procs").exists()
+}
+
+/// Is systemd to make the cgroups (`$CGROUP_DRIVER` is `systemd`), and not the runtime?
+pub fn by_systemd() -> bool {
+    env::var_os("CGROUP_DRIVER").is_some_and(|driver| driver == "systemd")
+}
+
+/// A `cgroupsPath` for the container `id`, as the driver wants it: two folders, or slice, prefix and name of a scope.
+pub fn path_for(id: &str) -> String {
+    if by_systemd() { format!("system.slice:it:{id}") } else { format!("/{id}/inner") }
+}
+
+/// Where the `cgroupsPath` of [`path_for`] is, from the root of a hierarchy.
+pub fn shown(path: &str) -> String {
+    let mut parts = path.splitn(3, ':');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(slice), Some(prefix), Some(name)) => format!("/{slice}/{prefix}-{name}.scope"),
+        _ => path.to_owned(),
+    }
 }
 
 /// The cgroup of `pid` for `controller`, as a folder; on v2 the one cgroup.

@@ -10,6 +10,7 @@
 //! | `RUNTIME` | the runtime under test; `runc` (1.3) and `crun` (1.28) pass too, save for what is recorded as `DIFFERS` |
 //! | `SHIM` | the shim, if it should not be the newest one in the target directory, or be built |
 //! | `PAYLOAD` | the payload, if it should not be built |
+//! | `CGROUP_DRIVER` | `systemd`: every command of the runtime gets `--systemd-cgroup`; needs a machine that runs systemd |
 //! | `TEST_RECORD` | a file to which each skip and each known difference appends a line: `SKIP TEST: REASON`, `DIFFERS TEST: RUNTIME: REASON` |
 //! | `PEERS` | paths, separated by colons, of the runtimes to compare with in `tests/alike.rs`; else runc and crun in `$PATH` |
 //! | `ALIKE_SECONDS` | how long `tests/alike.rs` makes configs up (default 10); `ALIKE_SEED` has it make the same ones again |

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::bundle::Bundle;
 use crate::host::Host;
 use crate::runtime::{Output, Runtime, finish, redirect};
-use crate::{artifacts, host};
+use crate::{artifacts, cgroups, host};
 
 /// What a test gets: see [`check`].
 #[derive(Debug)]
@@ -107,13 +107,18 @@ impl Test {
         Bundle::new(&self.path().join(format!("bundle{}", self.names.get())), &self.payload)
     }
 
-    /// `RUNTIME --root DIR` with `words`, to be finished by [`Test::finish`]; standard streams are `/dev/null` and files.
+    /// `RUNTIME --root DIR` with `words` (and with `--systemd-cgroup`, if that is the driver), to be finished by
+    /// [`Test::finish`]; standard streams are `/dev/null` and files.
     ///
     /// # Errors
     /// The files of its output cannot be made.
     pub fn command<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Result<Command> {
         let mut command = Command::new(&self.runtime.path);
-        command.arg("--root").arg(self.root()).args(words);
+        command.arg("--root").arg(self.root());
+        if cgroups::by_systemd() {
+            command.arg("--systemd-cgroup");
+        }
+        command.args(words);
         self.commands.set(self.commands.get() + 1);
         redirect(&mut command, &self.stem())?;
         Ok(command)

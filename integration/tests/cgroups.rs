@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 fn sleeper(t: &Test) -> Result<Bundle> {
     let mut bundle = t.bundle()?;
-    bundle.args(["/bin/sleep"]).set("/linux/cgroupsPath", json!(format!("/{}/inner", t.new_id())));
+    bundle.args(["/bin/sleep"]).set("/linux/cgroupsPath", json!(cgroups::path_for(&t.new_id())));
     Ok(bundle)
 }
 
@@ -26,7 +26,7 @@ fn remove_parent(bundle: &Bundle) {
 fn init_is_where_the_config_says() {
     check(|t| {
         let bundle = sleeper(t)?;
-        let path = bundle.config["linux"]["cgroupsPath"].as_str().context("a path")?.to_owned();
+        let path = cgroups::shown(bundle.config["linux"]["cgroupsPath"].as_str().context("a path")?);
         let container = Container::create(t, &bundle)?;
         let of_init = fs::read_to_string(format!("/proc/{}/cgroup", container.pid.as_raw_nonzero()))?;
         let found = of_init.lines().filter(|line| line.ends_with(&path)).count();

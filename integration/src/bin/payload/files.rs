@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Result, bail};
 use rustix::fs::{CWD, Dev, FileType, Mode, makedev, mkfifoat, mknodat};
@@ -20,6 +21,7 @@ pub(crate) fn run(word: &str, operands: &[&str]) -> Result<()> {
             File::open(path)?.take(1 << 20).read_to_end(&mut text)?;
             std::io::stdout().write_all(&text)?;
         }
+        ("read-device", [path, count]) => read_device(path, count.parse()?)?,
         // one line per path, `ok` or the errno, without failing
         ("try-write", [path]) => answer(path, &OpenOptions::new().write(true).create(true).truncate(false).open(path)),
         ("try-put", [path, text]) => {
@@ -46,6 +48,21 @@ pub(crate) fn run(word: &str, operands: &[&str]) -> Result<()> {
         ("stat", paths) => paths.iter().for_each(|path| println!("{path} {}", describe(Path::new(path)))),
         _ => bail!("unknown step"),
     }
+    Ok(())
+}
+
+/// Reads the first `count` bytes of a block device past the cache; prints how many milliseconds it took.
+fn read_device(path: &str, count: usize) -> Result<()> {
+    const ALIGNED: usize = 4096;
+    let mut device = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path)?;
+    let mut room = vec![0_u8; ALIGNED + (64 << 10)];
+    let begin = room.as_ptr().align_offset(ALIGNED);
+    let Some(buffer) = room.get_mut(begin..begin + (64 << 10)) else { bail!("no buffer that is aligned") };
+    let start = Instant::now();
+    for _ in 0..count / buffer.len() {
+        device.read_exact(buffer)?;
+    }
+    println!("{}", start.elapsed().as_millis());
     Ok(())
 }
 

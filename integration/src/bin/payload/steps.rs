@@ -43,6 +43,7 @@ pub(crate) fn run(step: &[OsString]) -> Result<u8> {
         ["raise", signal] => rustix::process::kill_process(rustix::process::getpid(), signal_number(signal)?)?,
         ["children", count] => children(count.parse()?)?,
         ["alloc", mebibytes] => alloc(mebibytes.parse()?),
+        ["burn", milliseconds] => burn(Duration::from_millis(milliseconds.parse()?))?,
         ["tty"] => println!("{}", report::terminal()),
         ["call", number, arguments @ ..] => call(number, arguments)?,
         ["launch", options @ ..] => launch::launch(options)?,
@@ -111,6 +112,21 @@ fn alloc(mebibytes: usize) {
         kept.push(std::hint::black_box(vec![1_u8; 1 << 20]));
     }
     println!("allocated {}", kept.len());
+}
+
+/// Keeps a CPU busy for that time on the clock, and prints how many milliseconds of it were had.
+fn burn(time: Duration) -> Result<()> {
+    let had = || {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        time.tv_sec * 1000 + time.tv_nsec / 1_000_000
+    };
+    let (begin, before) = (Instant::now(), had());
+    while begin.elapsed() < time {
+        std::hint::spin_loop();
+    }
+    println!("{}", had() - before);
+    stdout().flush()?;
+    Ok(())
 }
 
 /// A system call, by name for those that filters of the tests name; prints `ok` or the name of the errno. Arguments are
