@@ -81,7 +81,6 @@ fn a_scope_is_made_changed_and_stopped() {
             ("IOAccounting", json!({"b": true})),
             ("TasksAccounting", json!({"b": true})),
             ("DefaultDependencies", json!({"b": false})),
-            ("CollectMode", json!({"s": "inactive-or-failed"})),
             ("TimeoutStopUSec", json!({"t": 5_000_000})),
             ("After", json!({"as": ["a.service"]})),
             ("DevicePolicy", json!({"s": "strict"})),

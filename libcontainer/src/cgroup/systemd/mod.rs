@@ -120,10 +120,6 @@ impl Scope {
             on("TasksAccounting"),
             Property::required("DefaultDependencies", Value::Bool(false)),
         ];
-        if !given.iter().any(|p| p.name == "CollectMode") {
-            // else a container that was killed for want of memory stays as a failed unit until somebody clears it
-            properties.push(Property::required("CollectMode", Value::text("inactive-or-failed")));
-        }
         properties.extend(given);
         properties.extend(properties::limits(resources));
         properties.extend(properties::at_start(resources));
