@@ -368,7 +368,8 @@ nothing_left() {
     equal "$(cgroups)" ""
     equal "$(find /run/containerd/runc /run/containerd/masu -mindepth 2 ! -name .empty-directory 2>/dev/null | tr '\n' ' ' || true)" ""
     equal "$(grep -c "$SCRATCH/state" /proc/self/mountinfo || true)" 0
-    equal "$(ls /run/containerd/s)" ""
+    # the stock shim leaves the socket of one that was killed
+    [ -z "$SHIM" ] || equal "$(ls /run/containerd/s)" ""
 }
 
 if [ -e /sys/fs/cgroup/memory ] || grep -qw memory /sys/fs/cgroup/cgroup.controllers 2>/dev/null; then MEMORY=yes; else MEMORY=no; fi
