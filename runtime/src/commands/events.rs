@@ -105,8 +105,13 @@ fn watch(container: &Container, every: Duration, thresholds: Vec<Threshold>) -> 
 fn print_oom(container: &Container, oom: &mut OomEvents) -> Result<bool> {
     match oom.read()? {
         OomNotice::Oom => {
+            let id = &container.record().id;
+            // runc's line to the letter, for those who look for it; who it was comes in one of its own
+            super::print_json(&Event::<()>::new("oom", id, None))?;
             let victims = oom.victims();
-            super::print_json(&Event { victims, ..Event::<()>::new("oom", &container.record().id, None) })?;
+            if !victims.is_empty() {
+                super::print_json(&Event { victims, ..Event::<()>::new("oom_kill", id, None) })?;
+            }
             Ok(true)
         }
         OomNotice::Ended => Ok(false),
@@ -167,8 +172,8 @@ mod tests {
         let event = Event::<()>::new("oom", "web", None);
         assert_eq!(serde_json::to_string(&event).unwrap(), r#"{"type":"oom","id":"web"}"#);
         let victims = vec![Victim { pid: 7, name: "sh".into() }];
-        let line = serde_json::to_string(&Event { victims, ..event }).unwrap();
-        assert_eq!(line, r#"{"type":"oom","id":"web","victims":[{"pid":7,"name":"sh"}]}"#);
+        let line = serde_json::to_string(&Event { victims, ..Event::<()>::new("oom_kill", "web", None) }).unwrap();
+        assert_eq!(line, r#"{"type":"oom_kill","id":"web","victims":[{"pid":7,"name":"sh"}]}"#);
         let event = Event::new("stats", "web", Some([1]));
         assert_eq!(serde_json::to_string(&event).unwrap(), r#"{"type":"stats","id":"web","data":[1]}"#);
         let line = serde_json::to_string(&Event { resource: Some("io"), ..Event::new("pressure", "web", Some([1])) }).unwrap();
