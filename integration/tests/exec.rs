@@ -273,3 +273,27 @@ fn fifty_at_once() {
         Ok(())
     });
 }
+
+#[test]
+fn where_init_went_if_the_containers_cgroup_is_gone() {
+    check(|t| {
+        if !cgroups::unified() {
+            return t.skip("needs cgroup v2 alone");
+        }
+        if t.differs("crun", "has no process join what is gone") || t.differs("runc<1.2", "has no process join what is gone") {
+            return Ok(());
+        }
+        let mut container = sleeper(t)?;
+        let own = cgroups::of(container.pid, "")?;
+        let other = std::path::Path::new("/sys/fs/cgroup").join(format!("{}-other", t.token()));
+        fs::create_dir(&other)?;
+        fs::write(other.join("cgroup.procs"), container.pid.as_raw_nonzero().to_string())?;
+        fs::remove_dir(&own)?;
+        let seen = container.exec_report(&[]);
+        container.delete_by_force()?.ok()?;
+        fs::remove_dir(&other)?;
+        let seen = seen?["cgroup"].to_string();
+        ensure!(seen.contains("-other"), "{seen}");
+        Ok(())
+    });
+}

@@ -36,8 +36,13 @@ impl Cgroup {
         Ok(Cgroup::of(hierarchies))
     }
 
+    /// Whether it was removed, at `paths`, where it was made.
+    pub(crate) fn is_gone(&self, paths: &super::Paths) -> bool {
+        self.hierarchies.is_empty() && (paths.v2.is_some() || !paths.v1.is_empty())
+    }
+
     /// Where the container's init is now, for an exec that the container's own cgroup refuses (EBUSY: init moved into a
-    /// cgroup below it and gave controllers to that). Only on a host with v2 alone. `proc_cgroup` is /proc/PID/cgroup of init.
+    /// cgroup below it and gave controllers to that) or whose own is gone. Only on a host with v2 alone. `proc_cgroup` is /proc/PID/cgroup of init.
     pub fn exec_fallback(layout: &Layout, proc_cgroup: &[u8]) -> Result<Option<Cgroup>> {
         let Some(mount) = layout.v2.as_ref().filter(|_| layout.is_v2()) else { return Ok(None) };
         let Some(own) = layout::own_cgroup(proc_cgroup, "") else { return Ok(None) };

@@ -119,7 +119,7 @@ impl Container {
         let pidfd_socket = options.pidfd_socket.as_deref().map(terminal::connect).transpose()?;
         let listener = plan.filter.as_ref().and_then(|f| f.listener.as_ref()).map(|l| seccomp::listener::connect(&l.path)).transpose()?;
         let proc = if plan.labels.is_empty() { None } else { Some(Procfs::detached()?) };
-        let cgroup = if options.cgroups.is_empty() { own } else { own.exec_target(&options.cgroups)? };
+        let cgroup = self.target(own, options)?;
 
         if plan.in_user_namespace {
             let maps = IdMaps::of(&self.proc, self.record.pid)?;
@@ -145,7 +145,7 @@ impl Container {
             waits: joins_cgroups || plan.oom_score_adj.is_some() || self.record.intel_rdt.is_some(),
         };
         let waits = inherited.waits;
-        let child = self.spawn(&plan, &inherited, into).doing(|| "unable to start container process")?;
+        let child = self.spawn(&plan, &inherited, into, options).doing(|| "unable to start container process")?;
         drop(inherited);
         let started = (|| -> Result<Option<OwnedFd>> {
             if let Some(score) = plan.oom_score_adj {
@@ -154,7 +154,7 @@ impl Container {
                     .doing(|| format!("failed to update /proc/self/oom_score_adj to {score}"))?;
             }
             if joins_cgroups {
-                self.join(&cgroup, child.pid, into.is_some())?;
+                self.join(&cgroup, child.pid, into.is_some(), options)?;
             }
             if let Some(group) = &self.record.intel_rdt {
                 group.join(child.pid)?;
@@ -185,8 +185,27 @@ impl Container {
         Ok(Process { pid, pidfd, terminal })
     }
 
+    /// The cgroup for the process, of which `own` is the container's.
+    fn target(&self, own: Cgroup, options: &ExecOptions) -> Result<Cgroup> {
+        if !options.cgroups.is_empty() {
+            own.exec_target(&options.cgroups)
+        } else if own.is_gone(&self.record.cgroup) {
+            // init moved elsewhere, and somebody removed what it left; the caller's own cgroup is no place for the process
+            let gone = || Error::unsupported("the container's cgroup is gone, and that of its init cannot be joined");
+            self.cgroup_of_init()?.ok_or_else(gone)
+        } else {
+            Ok(own)
+        }
+    }
+
     /// Clones into the container's pid namespace and cgroup.
-    fn spawn(&self, plan: &ProcessPlan, inherited: &exec_init::Inherited<'_>, into: Option<BorrowedFd<'_>>) -> Result<Child> {
+    fn spawn(
+        &self,
+        plan: &ProcessPlan,
+        inherited: &exec_init::Inherited<'_>,
+        into: Option<BorrowedFd<'_>>,
+        options: &ExecOptions,
+    ) -> Result<Child> {
         let _bound = plan.cpu_affinity.initial.as_ref().map(Bound::to).transpose()?;
         let dumpable = rustix::process::dumpable_behavior()?;
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).doing(|| "become non-dumpable")?;
@@ -198,7 +217,9 @@ impl Container {
             None
         };
         let mut cloned = clone_into(into, plan, inherited);
+        // who names a cgroup gets that one or an error, as by runc
         if let Err(Errno::BUSY) = cloned
+            && options.cgroups.is_empty()
             && let Some(deeper) = self.cgroup_of_init()?
         {
             cloned = clone_into(deeper.clone_target(), plan, inherited);
@@ -209,16 +230,18 @@ impl Container {
         if dumpable == DumpableBehavior::Dumpable {
             rustix::process::set_dumpable_behavior(dumpable).doing(|| "become dumpable again")?;
         }
-        match cloned.doing(|| "clone into the container")? {
+        let busy = matches!(cloned, Err(Errno::BUSY));
+        // runc's words, which are looked for
+        match cloned.doing(|| if busy { "error adding pid of the new process to cgroups" } else { "clone into the container" })? {
             Side::Parent { pid, pidfd } => Ok(Child::new(pid, pidfd)),
             Side::Child => Err(Error::new(Kind::Internal, "the exec'd process returned")),
         }
     }
 
     /// Moves process `pid` into `cgroup`.
-    fn join(&self, cgroup: &Cgroup, pid: i32, cloned_into_v2: bool) -> Result<()> {
+    fn join(&self, cgroup: &Cgroup, pid: i32, cloned_into_v2: bool, options: &ExecOptions) -> Result<()> {
         match cgroup.join(pid, cloned_into_v2) {
-            Err(e) if e.errno() == Some(Errno::BUSY) => match self.cgroup_of_init()? {
+            Err(e) if e.errno() == Some(Errno::BUSY) && options.cgroups.is_empty() => match self.cgroup_of_init()? {
                 Some(deeper) => deeper.join(pid, false),
                 None => Err(e),
             },
