@@ -166,8 +166,8 @@ fn a_container_that_does_not_come_to_be_gives_them_back() {
         bundle.namespace("network", None).set("/linux/netDevices", json!({"it0": {"name": "inside0"}})).args(["/no/such"]);
         let output = run(t, &bundle)?.exits(1)?;
         back(&output)?;
-        // the second one is not there
-        bundle.set("/linux/netDevices", json!({"it0": {}, "nosuch0": {}}));
+        // the second one is not there; with a program that is, else init may be the first to tell what is wrong
+        bundle.set("/linux/netDevices", json!({"it0": {}, "nosuch0": {}})).args(["/bin/true"]);
         let output = run(t, &bundle)?.exits(1)?;
         back(&output)?;
         output.fails_with("link not found for interface nosuch0 on runtime namespace")?;
