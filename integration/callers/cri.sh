@@ -73,19 +73,7 @@ ADD) nsenter --net="$CNI_NETNS" ip link set lo up
 esac
 PLUGIN
 chmod 755 "$SCRATCH/cni/loopback"
-serve() {
-    containerd --config "$SCRATCH/config.toml" --log-level debug >>"$SCRATCH/log" 2>&1 &
-    echo $! >"$SCRATCH/pid"
-    # it is not said when it is killed
-    disown
-}
 serve
-finish() {
-    kill "$(cat "$SCRATCH/pid")" 2>/dev/null
-    until_true no_daemon
-    [ -z "${KEEP_LOG:-}" ] || cp "$SCRATCH/log" "$KEEP_LOG"
-}
-no_daemon() { ! kill -0 "$(cat "$SCRATCH/pid")"; }
 
 # encode METHOD TEXT: the body of a call
 encode() {

@@ -31,19 +31,7 @@ if [ -n "$SHIM" ]; then
     ln -s "$SHIM" "$SCRATCH/bin/containerd-shim-masu-v2"
     kind=(--runtime io.containerd.masu.v2)
 fi
-serve() {
-    containerd --config "$SCRATCH/config.toml" --log-level debug >>"$SCRATCH/log" 2>&1 &
-    echo $! >"$SCRATCH/pid"
-    # it is not said when it is killed
-    disown
-}
 serve
-finish() {
-    kill "$(cat "$SCRATCH/pid")" 2>/dev/null
-    until_true no_daemon
-    [ -z "${KEEP_LOG:-}" ] || cp "$SCRATCH/log" "$KEEP_LOG"
-}
-no_daemon() { ! kill -0 "$(cat "$SCRATCH/pid")"; }
 c() { timeout 60 ctr "$@"; }
 if ! until_true c version; then
     tail -n 5 "$SCRATCH/log"

@@ -130,3 +130,18 @@ summary() {
     echo "$passed passed, $failed failed, $skipped skipped"
     [ "$failed" = 0 ]
 }
+
+# containerd with $SCRATCH/config.toml: its log is $SCRATCH/log, its number in $SCRATCH/pid
+serve() {
+    containerd --config "$SCRATCH/config.toml" --log-level debug >>"$SCRATCH/log" 2>&1 &
+    echo $! >"$SCRATCH/pid"
+    # it is not said when it is killed
+    disown
+}
+# ends the daemon of that number; KEEP_LOG=FILE keeps the log
+finish() {
+    kill "$(cat "$SCRATCH/pid")" 2>/dev/null
+    until_true no_daemon
+    [ -z "${KEEP_LOG:-}" ] || cp "$SCRATCH/log" "$KEEP_LOG"
+}
+no_daemon() { ! kill -0 "$(cat "$SCRATCH/pid")"; }

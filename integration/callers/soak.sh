@@ -32,19 +32,13 @@ if [ -n "$SHIM" ]; then
     ln -s "$SHIM" "$SCRATCH/bin/containerd-shim-masu-v2"
     kind=(--runtime io.containerd.masu.v2)
 fi
-serve() {
-    containerd --config "$SCRATCH/config.toml" >>"$SCRATCH/log" 2>&1 &
-    echo $! >"$SCRATCH/pid"
-    disown
-    until_true ctr version
-}
-no_daemon() { ! kill -0 "$(cat "$SCRATCH/pid")"; }
+served() { serve && until_true ctr version; }
 again() {
     kill -9 "$(cat "$SCRATCH/pid")"
     until_true no_daemon
-    serve
+    served
 }
-serve || { tail -n 5 "$SCRATCH/log"; exit 1; }
+served || { tail -n 5 "$SCRATCH/log"; exit 1; }
 echo "# containerd $(containerd --version | cut -d' ' -f3), ${SHIM:+shim $SHIM, }runtime $RUNTIME: $("$RUNTIME" --version | head -n 1)"
 make_rootfs "$SCRATCH/rootfs"
 

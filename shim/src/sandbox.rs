@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 
+use libcontainer::error::Error;
 use libcontainer::sys::clone::first_of_pid_namespace;
 use rustix::process::{Pid, Signal};
 
@@ -125,8 +126,13 @@ impl Daemon {
         let Some(sandbox) = self.sandbox.as_mut().filter(|s| s.pid == 0 && s.exit.is_none()) else {
             return Err(status(code::FAILED_PRECONDITION, "cannot start a sandbox that is not created"));
         };
-        let refused = |e| failed("failed to start the sandbox", &e);
-        sandbox.plan.make_files(&sandbox.bundle).map_err(refused)?;
+        let bundle = sandbox.bundle.clone();
+        let refused = |e| {
+            // what may be mounted by now; an error is there to report already
+            let _ = pod::remove_files(&bundle);
+            failed("failed to start the sandbox", &e)
+        };
+        sandbox.plan.make_files(&bundle).map_err(refused)?;
         let host = sandbox.plan.enter().map_err(refused)?;
         let mut pid = rustix::process::getpid().as_raw_nonzero().get();
         if sandbox.plan.shares_pids {
@@ -137,7 +143,7 @@ impl Daemon {
                 }
                 Err(e) => {
                     host.join().map_err(refused)?;
-                    return Err(status(code::UNKNOWN, format!("failed to start the sandbox: make a pid namespace: {e}")));
+                    return Err(refused(Error::from(e).context("make a pid namespace of the pod")));
                 }
             }
         }

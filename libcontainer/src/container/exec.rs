@@ -191,8 +191,8 @@ impl Container {
             own.exec_target(&options.cgroups)
         } else if own.is_gone(&self.record.cgroup) {
             // init moved elsewhere, and somebody removed what it left; the caller's own cgroup is no place for the process
-            let gone = || Error::unsupported("the container's cgroup is gone, and that of its init cannot be joined");
-            self.cgroup_of_init()?.ok_or_else(gone)
+            let gone = || format!("the cgroup of container {} is gone, and that of its init cannot be joined", self.record.id);
+            self.cgroup_of_init()?.ok_or_else(|| Error::unsupported(gone()))
         } else {
             Ok(own)
         }
@@ -231,8 +231,12 @@ impl Container {
             rustix::process::set_dumpable_behavior(dumpable).doing(|| "become dumpable again")?;
         }
         let busy = matches!(cloned, Err(Errno::BUSY));
-        // runc's words, which are looked for
-        match cloned.doing(|| if busy { "error adding pid of the new process to cgroups" } else { "clone into the container" })? {
+        let doing = || match busy {
+            // runc's words, which are looked for
+            true => format!("error adding pid of the new process to cgroups {:?} of container {}", options.cgroups, self.record.id),
+            false => "clone into the container".to_owned(),
+        };
+        match cloned.doing(doing)? {
             Side::Parent { pid, pidfd } => Ok(Child::new(pid, pidfd)),
             Side::Child => Err(Error::new(Kind::Internal, "the exec'd process returned")),
         }
