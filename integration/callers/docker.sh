@@ -175,6 +175,49 @@ port() {
     d rm -f web >/dev/null
 }
 
+# two services in a network of their own, which find each other by name
+services() {
+    d network create pair >/dev/null
+    d run -d --name left --network pair --network-alias one box httpd -f -p 80 -h /www >/dev/null
+    d run -d --name right --network pair --network-alias two box httpd -f -p 80 -h /www >/dev/null
+    until_true d exec left wget -q -O /dev/null http://two/
+    equal "$(d exec left wget -q -O - http://two/)" "a page"
+    equal "$(d exec right wget -q -O - http://one/)" "a page"
+    # and nobody outside of it
+    exits 1 d run --rm box wget -q -T 2 -O - "http://$(d inspect --format '{{.NetworkSettings.Networks.pair.IPAddress}}' left)/"
+    d rm -f left right >/dev/null
+    d network rm pair >/dev/null
+}
+
+# the same as a project: one starts once the other is well, and ends with a code of its own
+compose() {
+    local project=$SCRATCH/project
+    mkdir -p "$project"
+    cat >"$project/compose.yaml" <<YAML
+name: pair
+services:
+  web:
+    image: box
+    runtime: $kind
+    command: ["httpd", "-f", "-p", "80", "-h", "/www"]
+    healthcheck: { test: ["CMD", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1/"], interval: 1s }
+  client:
+    image: box
+    runtime: $kind
+    depends_on: { web: { condition: service_healthy } }
+    command: ["sh", "-c", "wget -q -O - http://web/ && httpd -p 81 -h /www && sleep 1000"]
+YAML
+    composed() { timeout 90 docker compose --ansi never -f "$project/compose.yaml" "$@"; }
+    composed up -d
+    until_true eval 'composed logs --no-log-prefix client | grep "a page"'
+    until_true composed exec -T web wget -q -O /dev/null http://client:81/
+    equal "$(composed exec -T web wget -q -O - http://client:81/)" "a page"
+    equal "$(d inspect --format '{{.HostConfig.Runtime}}' "$(composed ps -q client)")" "$kind"
+    exits 9 composed exec -T client sh -c 'exit 9'
+    composed down -t 1
+    equal "$(d ps -aq --filter label=com.docker.compose.project=pair)" ""
+}
+
 memory_limit() {
     exits 137 d run --name oom -m 16m --memory-swap 16m box sh -c 'x=0123456789abcdef; while :; do x=$x$x; done'
     equal "$(d inspect --format '{{.State.OOMKilled}} {{.State.ExitCode}}' oom)" "true 137"
@@ -378,6 +421,12 @@ try "kill" kill_signals
 try "rm" remove
 try "-v of a folder" volume
 try "-p: a page fetched" port
+try "two services that talk to each other" services
+if d compose version >/dev/null 2>&1; then
+    try "the same by docker compose" compose
+else
+    skip "the same by docker compose" "docker compose is not installed"
+fi
 if [ -e /sys/fs/cgroup/memory ] || grep -qw memory /sys/fs/cgroup/cgroup.controllers 2>/dev/null; then
     try "-m: killed for memory, 137" memory_limit
 else
