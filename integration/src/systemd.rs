@@ -39,6 +39,8 @@ pub enum Manner {
     ClosesAfter(&'static str, usize),
     /// Answers this method with an error, this many times: method, name, text.
     Refuses(&'static str, usize, &'static str, &'static str),
+    /// Makes a unit after half a second; what has died meanwhile is left where it was, as the real one does.
+    Late,
     /// Jobs end so.
     Jobs(&'static str),
     /// Jobs do nothing and never end.
@@ -248,8 +250,12 @@ impl Connection {
             "Hello" => return self.send(Answer::to(call).text('s', ":1.7")),
             "Get" => return self.send(Answer::to(call).variant(USERS_CGROUP)),
             "StartTransientUnit" => {
+                let late = is(&Manner::Late);
+                if late {
+                    std::thread::sleep(Duration::from_millis(500));
+                }
                 if !is(&Manner::Stuck) {
-                    make(call)?;
+                    make(call, late)?;
                 }
                 true
             }
@@ -290,8 +296,8 @@ fn peer_uid(stream: &UnixStream) -> Result<u32> {
     Ok(rustix::net::sockopt::socket_peercred(stream)?.uid.as_raw())
 }
 
-/// The directory of the scope that `call` is to make, and its processes in there.
-fn make(call: &Call) -> Result<()> {
+/// The directory of the scope that `call` is to make, and its processes in there; those that are dead may be left out.
+fn make(call: &Call, without_dead: bool) -> Result<()> {
     let properties = call.properties(2);
     let slice = properties.get("Slice").and_then(|v| v["s"].as_str()).context("a slice")?;
     if slice != "-.slice" {
@@ -300,7 +306,10 @@ fn make(call: &Call) -> Result<()> {
     let path = Path::new("/sys/fs/cgroup").join(call.text(0));
     fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
     for pid in properties.get("PIDs").and_then(|v| v["au"].as_array()).context("processes")? {
-        fs::write(path.join("cgroup.procs"), pid.to_string())?;
+        let moved = fs::write(path.join("cgroup.procs"), pid.to_string());
+        if !without_dead {
+            moved?;
+        }
     }
     Ok(())
 }

@@ -243,6 +243,18 @@ fn a_container_that_does_not_come_to_be_leaves_no_unit() {
 }
 
 #[test]
+fn an_init_that_fails_before_it_is_in_its_scope_says_why() {
+    check(|t| {
+        let Some((mut bundle, _)) = sleeper(t)? else { return Ok(()) };
+        let systemd = Systemd::start(t.path(), &[Manner::Late])?;
+        bundle.mount("/data", "tmpfs", "tmpfs", &["size=nonsense"]);
+        create(t, &systemd, &bundle, "x")?.fails_with("nonsense")?;
+        ensure!(members(&systemd) == ["StartTransientUnit", "ResetFailedUnit", "StopUnit"], "the unit was not stopped");
+        Ok(())
+    });
+}
+
+#[test]
 fn nobody_elses_cgroup_is_taken() {
     check(|t| {
         let Some((bundle, scope)) = sleeper(t)? else { return Ok(()) };

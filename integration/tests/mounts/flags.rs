@@ -40,6 +40,8 @@ fn flags_of_bind_mounts() {
     check(|t| {
         let source = t.path().join("source");
         fs::create_dir(&source)?;
+        // what a bind does not say is as in its source
+        let _source = HostMount::tmpfs(&source)?;
         let mut bundle = t.bundle()?;
         let crun = t.differs("crun", "does not know symfollow, and of opposite options of a bind takes the one that restricts");
         let runc = t.differs("runc", "takes defaults on a bind for an option of the file system");

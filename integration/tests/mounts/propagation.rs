@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use anyhow::{Result, ensure};
-use integration::check;
+use anyhow::{Context, Result, ensure};
+use integration::{Bundle, Container, check, host};
 use serde_json::json;
 
 use super::{HostMount, at};
@@ -50,6 +50,54 @@ fn propagation_of_the_rootfs() {
             let tags = root["propagation"].to_string();
             // a slave of a group that has no one else has no tag
             ensure!(if expected.is_empty() { !tags.contains("shared") } else { tags.contains(expected) }, "{mode}: {tags}");
+        }
+        Ok(())
+    });
+}
+
+/// As /tmp is where systemd runs: a word without `r` changes the root of the host's tree, and not what is below.
+#[test]
+fn the_rootfs_may_be_in_a_mount_of_its_own_that_is_shared() {
+    check(|t| {
+        let place = t.path().join("place");
+        fs::create_dir(&place)?;
+        let _mount = HostMount::tmpfs(&place)?;
+        rustix::mount::mount_change(&place, rustix::mount::MountPropagationFlags::SHARED)?;
+        for mode in ["private", "slave", "shared", "unbindable", "rprivate", "rslave", "rshared", "runbindable"] {
+            let mut bundle = Bundle::new(&place.join(mode), &t.payload)?;
+            // nothing can be bound from an unbindable mount
+            bundle.unset("/linux/maskedPaths").unset("/linux/readonlyPaths");
+            bundle.args(["/bin/sleep"]).set("/linux/rootfsPropagation", json!(mode)).write()?;
+            let container = Container::create(t, &bundle).with_context(|| mode)?;
+            let leaked = host::mounts_with(&bundle.path().to_string_lossy());
+            ensure!(leaked.is_empty(), "{mode}: on the host: {leaked:?}");
+            drop(container);
+        }
+        Ok(())
+    });
+}
+
+/// In a mount namespace whose mounts are shared, as on a host, but with nobody else.
+#[test]
+fn sec_mnt_without_pivot_root_the_host_keeps_proc() {
+    check(|t| {
+        for mode in ["", "slave", "shared", "rshared"] {
+            let mut bundle = t.bundle()?;
+            if !mode.is_empty() {
+                bundle.set("/linux/rootfsPropagation", json!(mode));
+            }
+            bundle.args(["/bin/true"]).write()?;
+            let path = bundle.path().to_string_lossy().into_owned();
+            let script = "mount --make-rshared / && \"$@\" && test -e /proc/self/status && test -d /sys/kernel";
+            let command = t.under(
+                &["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"],
+                ["run", "--no-pivot", "--bundle", &path, &t.new_id()],
+            )?;
+            let output = t.finish(command)?;
+            if mode.ends_with("shared") && (t.differs("runc", "unmounts it") || t.differs("crun", "unmounts it")) {
+                continue;
+            }
+            output.ok().with_context(|| format!("{mode:?}"))?;
         }
         Ok(())
     });

@@ -192,7 +192,8 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
         Ok(terminal) => terminal,
         Err(error) => {
             // a step of ours may fail only because init died: then its own words are the reason
-            let error = if error.errno() == Some(Errno::PIPE) || error.errno() == Some(Errno::SRCH) {
+            // (systemd, too, moves nothing that is dead, and says that all is done)
+            let error = if error.errno() == Some(Errno::PIPE) || error.errno() == Some(Errno::SRCH) || child.has_ended() {
                 ours.failure().unwrap_or(error)
             } else {
                 error

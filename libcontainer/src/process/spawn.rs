@@ -108,6 +108,13 @@ impl Child {
         Ok((self.pid, self.pidfd.take().ok_or_else(taken)?))
     }
 
+    /// Whether it has ended, reaped or not.
+    pub(crate) fn has_ended(&self) -> bool {
+        let Some(pidfd) = &self.pidfd else { return true };
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        !matches!(rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options), Ok(None))
+    }
+
     /// Reaps it, who ends by itself.
     fn wait(&mut self) {
         if let Some(pidfd) = self.pidfd.take() {

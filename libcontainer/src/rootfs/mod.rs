@@ -177,9 +177,10 @@ impl RootfsPlan {
         self.operations.iter().any(|o| matches!(o, Operation::Cgroup(mount) if mount.target == "/sys/fs/cgroup" && mount.is_writable()))
     }
 
-    /// Whether nothing that happens below the container's copy of the host's tree reaches the host.
+    /// Whether nothing that happens below the container's copy of the host's tree reaches the host. A word without `r` is about
+    /// the host's root alone, and the rootfs may be below another mount.
     fn old_root_is_slave(&self) -> bool {
-        self.propagation.is_none_or(|p| p & (libc::MS_SLAVE | libc::MS_PRIVATE) != 0)
+        self.propagation.is_none_or(|p| p & (libc::MS_SLAVE | libc::MS_PRIVATE) != 0 && p & libc::MS_REC != 0)
     }
 
     /// The user namespaces that id-mapped mounts take their maps from, made in the runtime.
@@ -237,7 +238,7 @@ impl RootfsPlan {
         if self.pivot {
             pivot::pivot(rootfs.root.as_fd(), self.old_root_is_slave())?;
         } else {
-            pivot::move_root(rootfs.root.as_fd(), &self.path)?;
+            pivot::move_root(rootfs.root.as_fd(), &self.path, self.old_root_is_slave())?;
         }
         // only after the pivot, which refuses a shared root
         if let Some(flags) = self.propagation.filter(|f| f & (libc::MS_SHARED | libc::MS_UNBINDABLE) != 0) {

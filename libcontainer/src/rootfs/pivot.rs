@@ -29,11 +29,20 @@ pub(super) fn pivot(root: BorrowedFd<'_>, old_is_slave: bool) -> Result<()> {
 }
 
 /// Moves the mount over the old root. What stays below can be reached by nobody but through mounts of proc or sysfs that
-/// show all of the host, so those are unmounted or covered first.
-pub(super) fn move_root(root: BorrowedFd<'_>, rootfs: &str) -> Result<()> {
+/// show all of the host, so those are unmounted or covered first. `old_is_slave` as in [`pivot`].
+pub(super) fn move_root(root: BorrowedFd<'_>, rootfs: &str, old_is_slave: bool) -> Result<()> {
     let doing = || "error jailing process inside rootfs: move";
     let proc = Procfs::open()?;
-    for point in full_kernel_mounts(&proc, rootfs)? {
+    let text = proc.read(&format!("{}/mountinfo", proc.me()?)).doing(|| "read /proc/self/mountinfo")?;
+    let text = String::from_utf8(text).map_err(|_| Error::unsupported("a mount point of the host is not UTF-8"))?;
+    if !old_is_slave {
+        // what is unmounted in a mount that is shared is unmounted on the host. Not all below /, as the container's own
+        // mounts are there, too
+        for point in text.lines().filter_map(|line| outside(line, rootfs)).map(|mount| mount.point) {
+            rustix::mount::mount_change(point.as_str(), MountPropagationFlags::DOWNSTREAM).doing(|| format!("make {point} a slave"))?;
+        }
+    }
+    for point in full_kernel_mounts(&text, rootfs) {
         let hide = || -> Result<(), Errno> {
             rustix::mount::mount_change(point.as_str(), MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
             match rustix::mount::unmount(point.as_str(), UnmountFlags::DETACH) {
@@ -49,18 +58,28 @@ pub(super) fn move_root(root: BorrowedFd<'_>, rootfs: &str) -> Result<()> {
     rustix::process::chdir("/").doing(doing)
 }
 
+/// A mount of the caller's.
+struct Outside<'a> {
+    point: String,
+    /// What of its file system it shows.
+    top: &'a str,
+    kind: &'a str,
+}
+
+/// What a line of mountinfo says, if that mount is not in the rootfs.
+fn outside<'a>(line: &'a str, rootfs: &str) -> Option<Outside<'a>> {
+    let (before, after) = line.split_once(" - ")?;
+    let mut fields = before.split(' ').skip(3);
+    let (top, point) = (fields.next()?, unescape(fields.next()?));
+    let kind = after.split(' ').next()?;
+    let is_inside = point.strip_prefix(rootfs).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    (!is_inside).then_some(Outside { point, top, kind })
+}
+
 /// Mount points of whole procfs and sysfs trees outside the rootfs.
-fn full_kernel_mounts(proc: &Procfs, rootfs: &str) -> Result<Vec<String>> {
-    let text = proc.read(&format!("{}/mountinfo", proc.me()?)).doing(|| "read /proc/self/mountinfo")?;
-    let text = String::from_utf8(text).map_err(|_| Error::unsupported("a mount point of the host is not UTF-8"))?;
-    let point = |line: &str| {
-        let (before, after) = line.split_once(" - ")?;
-        let mut fields = before.split(' ').skip(3);
-        let (top, point) = (fields.next()?, unescape(fields.next()?));
-        let kernels = matches!(after.split(' ').next()?, "proc" | "sysfs");
-        (kernels && top == "/" && !point.starts_with(rootfs)).then_some(point)
-    };
-    Ok(text.lines().filter_map(point).collect())
+fn full_kernel_mounts(mountinfo: &str, rootfs: &str) -> Vec<String> {
+    let mounts = mountinfo.lines().filter_map(|line| outside(line, rootfs));
+    mounts.filter(|mount| matches!(mount.kind, "proc" | "sysfs") && mount.top == "/").map(|mount| mount.point).collect()
 }
 
 /// The root directory of the caller.

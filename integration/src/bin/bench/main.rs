@@ -9,6 +9,7 @@
 //!   --heavy            other loads instead, with their own steps: run with 10,000 environment variables, with 1,000 bind
 //!                      mounts and with 1 MB of annotations, state with the latter, and a list of 1,000 created containers
 //!                      (a runtime that waits in more than 4 MiB each is left out of it)
+//!   --systemd-cgroup   systemd makes the cgroups
 //!   --rounds N         measured rounds (default 40)
 //!   --warm-up N        rounds before them (default 3)
 //!   --syscalls         count system calls, forks and execs of each step (strace)

@@ -15,6 +15,8 @@ pub(crate) struct Options {
     pub(crate) steps: Vec<Step>,
     /// The heavy loads instead of bundles.
     pub(crate) heavy: bool,
+    /// systemd makes the cgroups.
+    pub(crate) systemd: bool,
     pub(crate) rounds: usize,
     pub(crate) warm_up: usize,
     pub(crate) syscalls: bool,
@@ -64,6 +66,7 @@ impl Options {
             bundles: Vec::new(),
             steps: Step::ALL.to_vec(),
             heavy: false,
+            systemd: false,
             rounds: 40,
             warm_up: 3,
             syscalls: false,
@@ -85,6 +88,7 @@ impl Options {
                 "--rounds" => options.rounds = value()?.parse().context("--rounds")?,
                 "--warm-up" => options.warm_up = value()?.parse().context("--warm-up")?,
                 "--heavy" => options.heavy = true,
+                "--systemd-cgroup" => options.systemd = true,
                 "--syscalls" => options.syscalls = true,
                 "--keep" => options.keep = Some(value()?.into()),
                 "--save" => options.save = Some(value()?.into()),

@@ -62,12 +62,13 @@ pub(crate) struct Contender {
     log: PathBuf,
     pid_file: PathBuf,
     id: String,
+    systemd: bool,
     /// Inits that ended while another process was waited for.
     ended: BTreeMap<i32, Usage>,
 }
 
 impl Contender {
-    pub(crate) fn new(scratch: &Scratch, name: &str, path: &Path) -> Result<Self> {
+    pub(crate) fn new(scratch: &Scratch, name: &str, path: &Path, systemd: bool) -> Result<Self> {
         let root = scratch.path().join(format!("state-{name}"));
         fs::create_dir_all(&root)?;
         Ok(Self {
@@ -76,6 +77,7 @@ impl Contender {
             pid_file: scratch.path().join(format!("pid-{name}")),
             id: format!("{}-{name}", scratch.path().file_name().unwrap_or_default().to_string_lossy()),
             root,
+            systemd,
             ended: BTreeMap::new(),
         })
     }
@@ -85,6 +87,9 @@ impl Contender {
         let mut command = Command::new(&self.path);
         if words != ["--version"] {
             command.arg("--root").arg(&self.root);
+            if self.systemd {
+                command.arg("--systemd-cgroup");
+            }
         }
         let log = OpenOptions::new().append(true).create(true).open(&self.log).context("open the log of messages")?;
         command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -191,7 +196,7 @@ impl Contender {
 pub(crate) fn contenders(options: &Options, scratch: &Scratch, bundle: &Prepared) -> Result<Vec<(String, Contender)>> {
     let mut able = Vec::new();
     for (name, path) in &options.runtimes {
-        let mut contender = Contender::new(scratch, name, path)?;
+        let mut contender = Contender::new(scratch, name, path, options.systemd)?;
         if contender.once(Step::Run, bundle)?.iter().all(|(_, sample)| !sample.failed) {
             able.push((name.clone(), contender));
             continue;
