@@ -12,6 +12,8 @@ mod links;
 mod masks;
 #[path = "mounts/propagation.rs"]
 mod propagation;
+#[path = "mounts/remount.rs"]
+mod remount;
 
 use std::fs;
 use std::os::unix::fs::symlink;

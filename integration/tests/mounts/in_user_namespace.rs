@@ -1,7 +1,7 @@
 //! Mounts of containers in a user namespace: mapped ids, and flags that the kernel locks.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, lchown};
+use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 
 use anyhow::{Result, ensure};
 use integration::{Bundle, Container, Test, check};
@@ -9,6 +9,7 @@ use rustix::mount::MountFlags;
 use serde_json::json;
 
 use super::id_mapped::owners;
+use super::links::knows_no_words_for_links;
 use super::{HostMount, at, has};
 
 const HOST: u32 = 100_000;
@@ -115,6 +116,27 @@ fn file_systems_are_mapped_and_ranges_are_relative_as_crun_does() {
             return t.skip("a tmpfs of a user namespace takes no id map on this kernel");
         }
         assert_eq!(output.ok()?.stdout, "/relative/file file 0 644 3:4\n/tmpfs dir 1711 9:10\n/own dir 1711 0:0\n");
+        Ok(())
+    });
+}
+
+#[test]
+fn links_behind_a_closed_folder_are_not_followed_when_they_are_meant_themselves() {
+    check(|t| {
+        if knows_no_words_for_links(t) || t.differs("crun", "follows a link that root inside may not reach") {
+            return Ok(());
+        }
+        let (source, _inner) = source(t)?;
+        let link = format!("{source}/link");
+        symlink("file", &link)?;
+        let mut bundle = mapped(t)?;
+        symlink("old", bundle.rootfs("upon"))?;
+        bundle.mount("/copied", "bind", &link, &["bind", "copy-symlink"]);
+        bundle.mount("/upon", "bind", &link, &["bind", "src-nofollow", "dest-nofollow"]);
+        bundle.mount("/followed", "bind", &link, &["bind"]);
+        bundle.args(["/bin/payload", "stat", "/copied", "/upon", "/followed"]);
+        let seen = t.run(&bundle)?.ok()?.stdout;
+        ensure!(seen.starts_with("/copied link file\n/upon link file\n/followed file 0 "), "{seen}");
         Ok(())
     });
 }

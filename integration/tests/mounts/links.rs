@@ -42,7 +42,7 @@ fn symlinks_of_the_rootfs_lead_inside() {
 #[test]
 fn copy_symlink_makes_the_link_instead_of_a_mount() {
     check(|t| {
-        if not_crun(t) {
+        if knows_no_words_for_links(t) {
             return Ok(());
         }
         let mut bundle = t.bundle()?;
@@ -69,7 +69,7 @@ fn copy_symlink_makes_the_link_instead_of_a_mount() {
 #[test]
 fn links_may_be_bound_themselves_and_upon() {
     check(|t| {
-        if not_crun(t) {
+        if knows_no_words_for_links(t) {
             return Ok(());
         }
         let mut bundle = t.bundle()?;
@@ -90,7 +90,7 @@ fn links_may_be_bound_themselves_and_upon() {
 #[test]
 fn a_link_into_proc_or_sysfs_is_no_destination() {
     check(|t| {
-        if not_crun(t) {
+        if knows_no_words_for_links(t) {
             return Ok(());
         }
         let bundle = t.bundle()?;
@@ -105,7 +105,7 @@ fn a_link_into_proc_or_sysfs_is_no_destination() {
 }
 
 /// The options of these tests are crun's.
-fn not_crun(t: &Test) -> bool {
+pub(crate) fn knows_no_words_for_links(t: &Test) -> bool {
     t.differs("runc", "does not know copy-symlink, src-nofollow and dest-nofollow")
         || t.differs("crun<1.9", "knows them not all, or without care")
 }

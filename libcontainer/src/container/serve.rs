@@ -59,8 +59,8 @@ pub(super) fn serve(
                 }
                 channel.send(&Message::HooksDone { pid })?;
             }
-            Message::SourceDue { path, root } => {
-                channel.send(&Message::Source(open_source(root.as_fd(), &path)?))?;
+            Message::SourceDue { path, nofollow, root } => {
+                channel.send(&Message::Source(open_source(root.as_fd(), &path, nofollow)?))?;
             }
             Message::IdMapDue { id_map, mount } => {
                 map_ids(id_map, &mount)?;

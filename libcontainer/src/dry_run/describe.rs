@@ -250,6 +250,7 @@ fn of_rootfs(rootfs: &RootfsPlan) -> Node {
         Operation::Mount(mount) => of_mount(mount, id_maps),
         Operation::EnterCgroup => text("(in the cgroup from here on)"),
         Operation::Cgroup(mount) => mount.describe(),
+        Operation::Remount(remount) => remount.describe(),
     });
     let device = |d: &DevicePlan| {
         let DevicePlan { path, kind, rdev, mode, uid, gid, bound } = d;

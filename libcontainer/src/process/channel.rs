@@ -60,6 +60,8 @@ pub(crate) enum Message {
     /// Init cannot get at this path of the host, as seen from this root.
     SourceDue {
         path: String,
+        /// Whether a symbolic link there is meant itself.
+        nofollow: bool,
         root: OwnedFd,
     },
     Source(OwnedFd),
@@ -143,7 +145,8 @@ impl Channel {
                 bytes.extend(place.to_le_bytes());
                 Some(mount.as_fd())
             }
-            Message::SourceDue { path, root } => {
+            Message::SourceDue { path, nofollow, root } => {
+                bytes.push(u8::from(*nofollow));
                 bytes.extend(path.as_bytes());
                 Some(root.as_fd())
             }
@@ -191,7 +194,11 @@ impl Channel {
             b'c' => Message::Cloned { pid: number()?, pidfd: fd.ok_or_else(broken)? },
             b'm' => Message::Mapped,
             b'u' => Message::Unshared,
-            b'o' => Message::SourceDue { path: String::from_utf8_lossy(body).into_owned(), root: fd.ok_or_else(broken)? },
+            b'o' => {
+                let (nofollow, path) = body.split_first().ok_or_else(broken)?;
+                let path = String::from_utf8_lossy(path).into_owned();
+                Message::SourceDue { path, nofollow: *nofollow != 0, root: fd.ok_or_else(broken)? }
+            }
             b'p' => Message::Source(fd.ok_or_else(broken)?),
             b'i' => {
                 let (recursive, place) = body.split_first().ok_or_else(broken)?;

@@ -1,11 +1,11 @@
 //! Mounts that are nowhere yet: made, given all their attributes, and then attached in one step (fsopen(2), open_tree(2),
-//! mount_setattr(2), move_mount(2)). There is no remount, so no moment in which a read-only mount is writable.
+//! mount_setattr(2), move_mount(2)). Nothing is mounted and then changed, so there is no moment in which a read-only mount is writable.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, FileType, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 
 use super::beneath;
 use crate::error::{Doing, Error, Result};
@@ -36,21 +36,34 @@ pub(crate) fn filesystem(fs_type: &str, source: &str, data: &[(String, Option<St
             .map_err(|e| explain(&fs, e))
             .doing(|| format!("set source {source}"))?;
     }
-    for (key, value) in data {
-        let set = match value {
-            Some(value) => rustix::mount::fsconfig_set_string(fs.as_fd(), key.as_str(), value.as_str()),
-            None => rustix::mount::fsconfig_set_flag(fs.as_fd(), key.as_str()),
-        };
-        set.map_err(|e| explain(&fs, e)).doing(|| match value {
-            Some(value) => format!("set option {key}={value}"),
-            None => format!("set option {key}"),
-        })?;
-    }
+    set_options(&fs, data)?;
     rustix::mount::fsconfig_create(fs.as_fd()).map_err(|e| explain(&fs, e))?;
     let attributes = MountAttrFlags::from_bits_retain(attributes as u32);
     let mount = rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     leave(fs);
     Ok(mount)
+}
+
+/// Gives the file system that is mounted at `mount` other options (fspick(2)).
+pub(super) fn reconfigure(mount: BorrowedFd<'_>, data: &[(String, Option<String>)]) -> Result<()> {
+    let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+    let fs = rustix::mount::fspick(mount, "", flags).doing(|| "pick the file system")?;
+    set_options(&fs, data)?;
+    rustix::mount::fsconfig_reconfigure(fs.as_fd()).map_err(|e| explain(&fs, e)).doing(|| "change its options")
+}
+
+fn set_options(fs: &OwnedFd, data: &[(String, Option<String>)]) -> Result<()> {
+    for (key, value) in data {
+        let set = match value {
+            Some(value) => rustix::mount::fsconfig_set_string(fs.as_fd(), key.as_str(), value.as_str()),
+            None => rustix::mount::fsconfig_set_flag(fs.as_fd(), key.as_str()),
+        };
+        set.map_err(|e| explain(fs, e)).doing(|| match value {
+            Some(value) => format!("set option {key}={value}"),
+            None => format!("set option {key}"),
+        })?;
+    }
+    Ok(())
 }
 
 /// The errno, and what the file system says about it (fsopen(2): messages are read from the descriptor).
@@ -71,6 +84,14 @@ pub(crate) fn move_to(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(
         Err(Errno::INVAL) if is_dir(mount) != is_dir(target) => Err(Errno::NOTDIR),
         result => result,
     }
+}
+
+/// Sets the propagation of a mount that is attached, and of those below where that is asked for.
+pub(super) fn propagate(mount: BorrowedFd<'_>, propagation: &[(u64, bool)]) -> Result<()> {
+    for (propagation, recursive) in propagation {
+        mount_setattr(mount, *recursive, Change { propagation: *propagation, ..Change::default() }).doing(|| "set its propagation")?;
+    }
+    Ok(())
 }
 
 pub(super) fn is_dir(fd: BorrowedFd<'_>) -> bool {

@@ -13,6 +13,7 @@ mod masking;
 mod mount;
 pub mod options;
 mod pivot;
+mod remount;
 mod source;
 mod target;
 
@@ -27,6 +28,7 @@ pub use devices::DevicePlan;
 pub use id_map::{IdMapped, Map};
 pub use masking::Masking;
 pub use mount::{Link, MountPlan, What};
+pub use remount::Remount;
 
 use beneath::Beside;
 pub(crate) use beneath::{clean, exists, mkdir_all, open as open_beneath, open_plain, parent};
@@ -54,6 +56,10 @@ pub(crate) fn plan_live(mount: &spec::Mount, bundle: &str, maps: &mut Vec<IdMaps
         let text = format!("mount {}: cgroups cannot be added to a container that exists", mount.destination);
         return Err(Error::unsupported(text));
     }
+    if options.remount {
+        let text = format!("mount {}: remount changes what config.json mounts: remove the mount and add it again", mount.destination);
+        return Err(Error::unsupported(text));
+    }
     let id_map = id_map::plan(mount, &options, None, maps)?;
     MountPlan::plan(mount, options, id_map, bundle, None)
 }
@@ -66,6 +72,8 @@ pub enum Operation {
     /// namespace if it has a fresh one. Before the first mount that shows it, else after all mounts.
     EnterCgroup,
     Cgroup(CgroupMount),
+    /// What is mounted at its target changes.
+    Remount(Remount),
 }
 
 /// Everything about the container's file system.
@@ -126,8 +134,6 @@ impl RootfsPlan {
             if let Some(text) = options.drop_data_of_bind(&mount.destination) {
                 found.warn(at, text);
             }
-            let id_map = id_map::plan(mount, &options, ids, &mut id_maps);
-            let Some(id_map) = found.at(at, id_map) else { continue };
             if options.bind && !options.superblock.is_empty() {
                 let words = options.superblock.join(",");
                 found.warn(
@@ -135,6 +141,12 @@ impl RootfsPlan {
                     format!("mount {}: {words}: a bind mount shares these with its source, nothing is changed", mount.destination),
                 );
             }
+            if options.remount {
+                operations.extend(found.at(at, Remount::plan(mount, &options, &operations)).map(Operation::Remount));
+                continue;
+            }
+            let id_map = id_map::plan(mount, &options, ids, &mut id_maps);
+            let Some(id_map) = found.at(at, id_map) else { continue };
             if mount.fs_type == "cgroup" && !options.bind {
                 if !operations.contains(&Operation::EnterCgroup) {
                     operations.push(Operation::EnterCgroup);
@@ -211,7 +223,7 @@ impl RootfsPlan {
                 Operation::Mount(plan) => {
                     let Some(mount) = plan.apply(root.as_fd(), sources, &mut beside)? else { continue };
                     if plan.read_only_last() {
-                        read_only_last.push(mount);
+                        read_only_last.push((plan.target.as_str(), mount));
                     } else {
                         leave(mount);
                     }
@@ -220,6 +232,10 @@ impl RootfsPlan {
                 Operation::Cgroup(plan) => {
                     plan.apply(root.as_fd())?;
                     beside.forget();
+                }
+                Operation::Remount(plan) => {
+                    read_only_last.retain(|(target, _)| *target != plan.target);
+                    read_only_last.extend(plan.apply(root.as_fd())?.map(|mount| (plan.target.as_str(), mount)));
                 }
             }
         }
@@ -230,7 +246,7 @@ impl RootfsPlan {
         let null = if self.masking.masked.is_empty() { None } else { Some(masking::open_null(root.as_fd())?) };
         leave(host);
         leave(below);
-        Ok(Rootfs { root, null, read_only_last })
+        Ok(Rootfs { root, null, read_only_last: read_only_last.into_iter().map(|(_, mount)| mount).collect() })
     }
 
     /// Makes the rootfs the root.

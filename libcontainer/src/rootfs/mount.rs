@@ -9,7 +9,7 @@ use rustix::fs::OFlags;
 use rustix::fs::PROC_SUPER_MAGIC;
 
 use super::beneath::Beside;
-use super::detached::{change_flags, filesystem, is_dir, move_to};
+use super::detached::{change_flags, filesystem, is_dir, move_to, propagate};
 use super::id_map::IdMapped;
 use super::options::Options;
 use super::source::Sources;
@@ -162,7 +162,7 @@ impl MountPlan {
 
     fn attach(&self, root: BorrowedFd<'_>, sources: Sources<'_>, beside: &mut Beside) -> Result<Option<OwnedFd>> {
         let (mount, target) = match &self.what {
-            What::Bind { source, link: Link::Copy, .. } if let Some(link) = target::read_link(source) => {
+            What::Bind { source, link: Link::Copy, .. } if let Some(link) = sources.read_link(source)? => {
                 target::make_link(root, &self.target, &link)?;
                 return Ok(None);
             }
@@ -216,10 +216,7 @@ impl MountPlan {
         move_to(mount, target.as_fd())?;
         leave(target);
         // only now: a detached mount has no peers to propagate from or to
-        for (propagation, recursive) in &self.propagation {
-            mount_setattr(mount, *recursive, Change { propagation: *propagation, ..Change::default() }).doing(|| "set its propagation")?;
-        }
-        Ok(())
+        propagate(mount, &self.propagation)
     }
 
     /// The mount with all its attributes, nowhere yet; `mode` is for the root of a tmpfs.
@@ -262,7 +259,7 @@ fn plan_bind(mount: &spec::Mount, options: &Options, target: &str, bundle: &str)
         (false, false) => Link::Follow,
     };
     let source = if mount.source.starts_with('/') { mount.source.clone() } else { format!("{bundle}/{}", mount.source) };
-    Ok(What::Bind { source, recursive: options.recursive_bind, link, change: options.change_of_bind(), cleared: options.cleared })
+    Ok(What::Bind { source, recursive: options.recursive_bind, link, change: options.change_of_mount(), cleared: options.cleared })
 }
 
 fn exclusive(target: &str) -> Error {
@@ -280,8 +277,7 @@ fn plan_filesystem(mount: &spec::Mount, options: &Options, target: &str, label: 
     if options.copy_symlink || options.source_nofollow {
         return Err(Error::invalid(format!("invalid mount {target}: copy-symlink and src-nofollow are for bind mounts only")));
     }
-    let mut data = options.data.clone();
-    data.extend(options.superblock.iter().map(|flag| ((*flag).to_owned(), None)));
+    let mut data = options.for_file_system();
     let mut own_label = None;
     match (label, fs_type) {
         // of the kernel's own label

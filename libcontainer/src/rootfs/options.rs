@@ -34,6 +34,7 @@ enum Effect {
     TargetNoFollow,
     /// With the mount's mappings, or the container's; whether for all mounts below.
     IdMap(bool),
+    Remount,
 }
 use Effect::*;
 
@@ -81,7 +82,7 @@ const OPTIONS: [(&str, Effect); 70] = [
     ("rdiratime", ClearAll(NODIRATIME)),
     ("rdirsync", SuperAll("dirsync")),
     ("relatime", Atime(RELATIME)),
-    ("remount", Nothing),
+    ("remount", Remount),
     ("rexec", ClearAll(NOEXEC)),
     ("ridmap", IdMap(true)),
     ("rmand", SuperAll("mand")),
@@ -149,6 +150,8 @@ pub struct Options {
     /// Flags and `key=value` for the file system.
     pub data: Vec<(String, Option<String>)>,
     pub copy_up: bool,
+    /// It changes what is mounted there already.
+    pub remount: bool,
     pub copy_symlink: bool,
     pub source_nofollow: bool,
     pub target_nofollow: bool,
@@ -231,6 +234,8 @@ impl Options {
             Bind => self.bind = true,
             BindAll => (self.bind, self.recursive_bind) = (true, true),
             CopyUp => self.copy_up = true,
+            // without a word about flags as well: those that are not named are off
+            Remount => (self.remount, self.flagged) = (true, true),
             CopySymlink => self.copy_symlink = true,
             SourceNoFollow => self.source_nofollow = true,
             TargetNoFollow => self.target_nofollow = true,
@@ -243,9 +248,15 @@ impl Options {
         self.set | self.atime.unwrap_or(RELATIME)
     }
 
-    /// What a bind mount takes on, as under runc: if there is any word about flags, then those that are not asked for are
+    /// What the file system itself is told.
+    pub fn for_file_system(&self) -> Vec<(String, Option<String>)> {
+        let superblock = self.superblock.iter().map(|flag| ((*flag).to_owned(), None));
+        self.data.iter().cloned().chain(superblock).collect()
+    }
+
+    /// What a bind mount, or a mount that is there, takes on, as under runc: if there is any word about flags, then those that are not asked for are
     /// off, whatever the source has; but access times stay as they are at the source unless a mode is asked for.
-    pub fn change_of_bind(&self) -> Change {
+    pub fn change_of_mount(&self) -> Change {
         if !self.flagged {
             return Change::default();
         }
@@ -284,8 +295,8 @@ mod tests {
     #[test]
     fn a_bind_keeps_the_flags_of_its_source_until_one_is_named() {
         const BITS: u64 = RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW;
-        for words in [&["bind"][..], &["rbind", "rprivate", "rro", "defaults", "remount", "z"]] {
-            assert!(plan(words).change_of_bind().is_empty(), "{words:?}");
+        for words in [&["bind"][..], &["rbind", "rprivate", "rro", "defaults", "z"]] {
+            assert!(plan(words).change_of_mount().is_empty(), "{words:?}");
         }
         let change = |set, clear| Change { set, clear, propagation: 0 };
         for (words, expected) in [
@@ -299,7 +310,7 @@ mod tests {
             (&["nodiratime", "strictatime"], change(NODIRATIME | STRICTATIME, BITS | ATIME)),
             (&["nodiratime"], change(NODIRATIME, BITS | ATIME)),
         ] {
-            assert_eq!(plan(words).change_of_bind(), expected, "{words:?}");
+            assert_eq!(plan(words).change_of_mount(), expected, "{words:?}");
         }
     }
 

@@ -4,6 +4,7 @@
 //! may, opens the path for it, from init's own root: so that it still finds what earlier mounts put there, and so that the
 //! mount is one of init's namespace, with the flags that the kernel locks in it.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
@@ -15,6 +16,7 @@ use super::pivot::open_root;
 use crate::error::{Doing, Result};
 use crate::process::channel::{Channel, Message};
 use crate::procfs::{Procfs, openat2_retry};
+use crate::sys::close_range::leave;
 
 /// See the module.
 #[derive(Debug, Clone, Copy)]
@@ -46,32 +48,45 @@ impl<'a> Sources<'a> {
     /// A detached copy of the host's tree at `path`; with `nofollow` of a symbolic link itself.
     pub(super) fn tree(self, path: &str, recursive: bool, nofollow: bool) -> Result<OwnedFd> {
         match (bind(path, recursive, nofollow), self.runtime) {
-            (Err(e), Some(runtime)) if e.errno() == Some(Errno::ACCESS) && !nofollow => {
-                open_tree(ask(runtime, path)?.as_fd(), "", recursive).doing(|| format!("open {path}"))
+            (Err(e), Some(runtime)) if e.errno() == Some(Errno::ACCESS) => {
+                open_tree(ask(runtime, path, nofollow)?.as_fd(), "", recursive).doing(|| format!("open {path}"))
             }
             (tree, _) => tree,
         }
+    }
+
+    /// What the symbolic link at `path` holds; `None` when it is something else.
+    pub(super) fn read_link(self, path: &str) -> Result<Option<CString>> {
+        let link = self.open(path)?;
+        let text = match rustix::fs::readlinkat(&link, "", Vec::new()) {
+            // how the kernel says that an empty path is no link (readlink(2))
+            Err(Errno::NOENT | Errno::INVAL) => None,
+            text => Some(text.doing(|| format!("read the link {path}"))?),
+        };
+        leave(link);
+        Ok(text)
     }
 
     /// What is at `path` itself, as an O_PATH descriptor; the last part of the path is not followed.
     pub(super) fn open(self, path: &str) -> Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match (rustix::fs::openat(CWD, path, flags, Mode::empty()), self.runtime) {
-            (Err(Errno::ACCESS), Some(runtime)) => ask(runtime, path),
+            (Err(Errno::ACCESS), Some(runtime)) => ask(runtime, path, true),
             (fd, _) => fd.doing(|| format!("open {path}")),
         }
     }
 }
 
-fn ask(runtime: &Channel, path: &str) -> Result<OwnedFd> {
+fn ask(runtime: &Channel, path: &str, nofollow: bool) -> Result<OwnedFd> {
     let root = open_root().doing(|| "open /")?;
-    runtime.send(&Message::SourceDue { path: path.to_owned(), root })?;
+    runtime.send(&Message::SourceDue { path: path.to_owned(), nofollow, root })?;
     runtime.expect("source", |m| if let Message::Source(fd) = m { Some(fd) } else { None })
 }
 
-/// The runtime's part: opens `path` below `root`, init's root directory.
-pub(crate) fn open_source(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
-    openat2_retry(root, path, OFlags::PATH | OFlags::CLOEXEC, ResolveFlags::IN_ROOT)
+/// The runtime's part: opens `path` below `root`, init's root directory; with `nofollow` a symbolic link itself.
+pub(crate) fn open_source(root: BorrowedFd<'_>, path: &str, nofollow: bool) -> Result<OwnedFd> {
+    let link = if nofollow { OFlags::NOFOLLOW } else { OFlags::empty() };
+    openat2_retry(root, path, OFlags::PATH | OFlags::CLOEXEC | link, ResolveFlags::IN_ROOT)
         .doing(|| format!("failed to fulfil mount request: open {path}"))
 }
 

@@ -130,8 +130,3 @@ pub(super) fn make_link(root: BorrowedFd<'_>, target: &str, link: &std::ffi::CSt
 pub(super) fn mode(fd: BorrowedFd<'_>) -> Result<String, Errno> {
     Ok(format!("{:o}", rustix::fs::fstat(fd)?.st_mode & 0o7777))
 }
-
-/// What the symbolic link at `source` holds; `None` when it is something else.
-pub(super) fn read_link(source: &str) -> Option<std::ffi::CString> {
-    rustix::fs::readlinkat(rustix::fs::CWD, source, Vec::new()).ok()
-}

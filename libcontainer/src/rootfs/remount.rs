@@ -1,0 +1,105 @@
+//! The mount option `remount`: what an earlier entry of the config mounted gets other flags and options, as by
+//! `mount -o remount` (mount(2), MS_REMOUNT), and nothing new is mounted.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::OFlags;
+
+use super::Operation;
+use super::beneath;
+use super::detached::{change_flags, propagate, reconfigure};
+use super::mount::What;
+use super::options::Options;
+use super::target::check_target;
+use crate::dry_run::Node;
+use crate::error::{Doing, Error, Result};
+use crate::spec;
+use crate::sys::mount_attr::{Change, RDONLY, mount_setattr, names};
+
+/// A change of a mount that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remount {
+    /// Absolute and clean, inside the root.
+    pub target: String,
+    /// Options for the file system itself.
+    data: Vec<(String, Option<String>)>,
+    change: Change,
+    /// Flags that the config asks to be off.
+    cleared: u64,
+    change_all: Change,
+    propagation: Vec<(u64, bool)>,
+    /// Whether it is written into until the root is locked down, so that only then it may become read-only.
+    read_only_last: bool,
+}
+
+impl Remount {
+    /// Plans it; `earlier` is what the config mounts before. The destination must be among that, which the kernel would
+    /// otherwise find out in init, and so no file system of the host is given other options.
+    pub(super) fn plan(mount: &spec::Mount, options: &Options, earlier: &[Operation]) -> Result<Remount> {
+        let target = check_target(mount)?;
+        let invalid = |why: &str| Error::invalid(format!("error mounting {:?} to rootfs at {target:?}: remount: {why}", mount.source));
+        if options.id_map.is_some() || !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
+            return Err(invalid("ids are mapped where it is mounted first"));
+        }
+        let there = earlier.iter().rev().find_map(|operation| match operation {
+            Operation::Mount(mount) if mount.target == target => Some(Some(&mount.what)),
+            Operation::Cgroup(mount) if mount.target == target => Some(None),
+            _ => None,
+        });
+        let fs_type = match there {
+            None => return Err(invalid("no earlier entry of mounts has this destination: invalid argument")),
+            Some(Some(What::Filesystem { fs_type, .. })) => Some(fs_type.as_str()),
+            Some(_) => None,
+        };
+        let data = if options.bind { Vec::new() } else { options.for_file_system() };
+        if let (None, Some((key, _))) = (fs_type, data.first()) {
+            return Err(invalid(&format!("{key}: the file system there is the host's as well and keeps its options")));
+        }
+        let mut change = options.change_of_mount();
+        let read_only_last = change.set & RDONLY != 0 && (fs_type == Some("tmpfs") || fs_type.is_some() && target == "/dev");
+        if read_only_last {
+            change.set &= !RDONLY;
+        }
+        Ok(Remount {
+            target,
+            data,
+            change,
+            cleared: options.cleared,
+            change_all: options.change_all,
+            propagation: options.propagation.clone(),
+            read_only_last,
+        })
+    }
+
+    /// Changes it. The mount is returned if it is still written into, and to become read-only last.
+    pub(super) fn apply(&self, root: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
+        let change = || -> Result<OwnedFd> {
+            let mount = beneath::open(root, &self.target, OFlags::PATH)?;
+            if !self.data.is_empty() {
+                reconfigure(mount.as_fd(), &self.data)?;
+            }
+            change_flags(mount.as_fd(), self.change, self.cleared)?;
+            if !self.change_all.is_empty() {
+                mount_setattr(mount.as_fd(), true, self.change_all).doing(|| "set its flags recursively")?;
+            }
+            propagate(mount.as_fd(), &self.propagation)?;
+            Ok(mount)
+        };
+        let mount = change().doing(|| format!("error remounting {:?} in rootfs", self.target))?;
+        Ok(self.read_only_last.then_some(mount))
+    }
+
+    pub(crate) fn describe(&self) -> Node {
+        let Remount { target, data, change, cleared, change_all, propagation: _, read_only_last } = self;
+        let attributes = |bits: u64| Node::Words(names(bits).map(str::to_owned).collect());
+        let option = |(key, value): &(String, Option<String>)| value.as_ref().map_or(key.clone(), |value| format!("{key}={value}"));
+        Node::Map(vec![
+            ("mounted again", Node::Text(target.clone())),
+            ("options", Node::Words(data.iter().map(option).collect())),
+            ("set", attributes(change.set | if *read_only_last { RDONLY } else { 0 })),
+            ("clear", attributes(change.clear | cleared)),
+            ("set below too", attributes(change_all.set)),
+            ("clear below too", attributes(change_all.clear)),
+        ])
+    }
+}
