@@ -212,6 +212,8 @@ fn events_tell_when_processes_wait() {
         let pressure = pressure?;
         assert_eq!((&pressure["id"], &pressure["resource"]), (&json!(container.id), &json!("cpu")));
         ensure!(pressure["data"]["some"]["total"].as_u64().is_some_and(|total| total > 0), "{pressure}");
+        // its lines, of which there are many on a slow machine, have to go somewhere
+        std::io::copy(&mut events.lines, &mut std::io::sink())?;
         let ended = events.child.wait()?;
         ensure!(ended.success(), "events did not end with the container: {ended}");
         Ok(())

@@ -128,11 +128,9 @@ fn io(io: &spec::BlockIo, out: &mut Vec<Setting>, found: &mut Findings) {
 
 fn cpu(cpu: &spec::Cpu, out: &mut Vec<Setting>, found: &mut Findings) {
     check_burst(cpu, found);
-    let idle = cpu.idle.map(|idle| Setting::new("cpu.idle", "cpu", "cpu.idle", idle));
-    // no weight can be set while it is idle
-    let (before, after) = idle.into_iter().partition::<Vec<_>, _>(|idle| idle.value == "0");
-    out.extend(before);
-    if let Some(shares) = given(cpu.shares) {
+    out.extend(cpu.idle.map(|idle| Setting::new("cpu.idle", "cpu", "cpu.idle", idle)));
+    // the kernel takes no weight while it is idle, which systemd may have made it already, and forgets one that it had
+    if let Some(shares) = given(cpu.shares).filter(|_| cpu.idle != Some(1)) {
         out.push(Setting::new("cpu.shares", "cpu", "cpu.weight", cpu_weight(shares)));
     }
     if let Some(burst) = cpu.burst {
@@ -144,7 +142,6 @@ fn cpu(cpu: &spec::Cpu, out: &mut Vec<Setting>, found: &mut Findings) {
         let quota = quota.filter(|q| *q > 0).map_or_else(|| "max".into(), |q| q.to_string());
         out.push(Setting::new(at, "cpu", "cpu.max", format!("{quota} {}", period.unwrap_or(DEFAULT_PERIOD))));
     }
-    out.extend(after);
     for (at, value) in
         [("cpu.realtimeRuntime", given(cpu.realtime_runtime).is_some()), ("cpu.realtimePeriod", given(cpu.realtime_period).is_some())]
     {
