@@ -1,0 +1,107 @@
+#!/bin/bash
+# memory.sh RUNTIME [SHIM]: what a container that runs costs in memory: SHIMS (30) of them by ctr, each under a shim of its own.
+# Prints, for each container, what the shim has for itself alone, what it has resident, its threads and descriptors, and the
+# size of the runtime's state and of the bundle's files. RUNTIME and SHIM as for ctr.sh: with a SHIM the limits are checked,
+# else only the numbers are told, for comparison.
+. "$(dirname "$0")/prepare.sh"
+RUNTIME=$(runtime_path "${1:?runtime}") || exit
+SHIM=${2:-}
+[ -z "$SHIM" ] || SHIM=$(runtime_path "$SHIM") || exit
+: "${SHIMS:=30}"
+if [ -z "${OWN_WORLD:-}" ]; then
+    need containerd containerd
+    need ctr containerd
+    need busybox busybox-static
+    need ip iproute2
+fi
+own_world "$0" "$@"
+settle
+
+export PATH=$SCRATCH/bin:/usr/sbin:/usr/bin:$PATH CONTAINERD_ADDRESS=$SCRATCH/containerd.sock CONTAINERD_NAMESPACE=$GROUP
+cat >"$SCRATCH/config.toml" <<TOML
+version = 2
+root = "$SCRATCH/data"
+state = "$SCRATCH/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+  address = "$CONTAINERD_ADDRESS"
+TOML
+kind=(--runc-binary "$RUNTIME")
+if [ -n "$SHIM" ]; then
+    ln -s "$SHIM" "$SCRATCH/bin/containerd-shim-masu-v2"
+    kind=(--runtime io.containerd.masu.v2)
+fi
+serve
+until_true ctr version || { tail -n 5 "$SCRATCH/log"; exit 1; }
+echo "# containerd $(containerd --version | cut -d' ' -f3), ${SHIM:+shim $SHIM, }runtime $RUNTIME: $("$RUNTIME" --version | head -n 1)"
+make_rootfs "$SCRATCH/rootfs"
+
+# the daemons of the shims; a worker of one is younger
+shims() {
+    local p
+    for p in /proc/[0-9]*; do
+        case $(tr '\0' ' ' 2>/dev/null <"$p/cmdline") in *containerd-shim*" -id "*) echo "${p#/proc/}" ;; esac
+    done | sort -n
+}
+# KiB of files at PATH..., each container's share; the file systems of the containers are others
+share() { { find "$@" -xdev -type f -printf '%b\n' 2>/dev/null || true; } | awk -v n="$SHIMS" '{ s += $1 / 2 } END { printf "%.1f\n", s / n }'; }
+is_less() { awk "BEGIN { exit !($1 <= $2) }" || { echo "$1 is more than $2"; return 1; }; }
+
+start_all() {
+    local i
+    for ((i = 0; i < SHIMS; i++)); do
+        ctr run -d "${kind[@]}" --env PATH=/bin --rootfs "$SCRATCH/rootfs" "m$i" sleep 1000000
+    done
+    equal "$(shims | wc -l)" "$SHIMS"
+    sleep 2
+}
+# what FIELD... of smaps_rollup come to, in KiB, on average
+average() {
+    local fields=$1
+    for p in $(shims); do cat "/proc/$p/smaps_rollup"; done |
+        awk -v n="$SHIMS" -v fields="^($fields):" '$1 ~ fields { s += $2 } END { printf "%.0f\n", s / n }'
+}
+of_each() { for p in $(shims); do ls "/proc/$p/$1"; done | wc -l | awk -v n="$SHIMS" '{ printf "%.1f\n", $1 / n }'; }
+
+measured() {
+    own=$(average "Private_Clean|Private_Dirty") state=$(share /run/containerd/runc /run/containerd/masu)
+    echo "# of each of $SHIMS: own $own KiB (anonymous $(average Anonymous)), resident $(average Rss), proportional $(average Pss) KiB;" \
+        "threads $(of_each task), descriptors $(of_each fd); state $state KiB, bundle $(share "$SCRATCH/state") KiB" >&3
+    [ -n "$SHIM" ] || return 0
+    is_less "$own" 614
+    is_less "$(average Rss)" 3072
+    # shim and state together: 0.7 MiB
+    is_less "$(echo "$own $state" | awk '{ print $1 + $2 }')" 716
+}
+
+# none of the processes that a shim starts for it shares its memory
+busy() {
+    local shim i most=0 now pids=()
+    shim=$(shims | head -n 1)
+    for i in $(seq 30); do timeout 60 ctr task exec --exec-id "b$i" m0 true & pids+=($!); done
+    while kill -0 "${pids[-1]}" 2>/dev/null; do
+        now=$(ls "/proc/$shim/task" | wc -l)
+        [ "$now" -le "$most" ] || most=$now
+    done
+    wait "${pids[@]}"
+    echo "# at most $most threads during 30 execs at once" >&3
+    [ -z "$SHIM" ] || equal "$most" 1
+}
+
+all_ended() {
+    local i
+    for ((i = 0; i < SHIMS; i++)); do
+        ctr task delete --force "m$i" >/dev/null 2>&1 || true
+        ctr container delete "m$i"
+    done
+    until_true eval '[ -z "$(shims)" ]'
+    equal "$(share /run/containerd/runc /run/containerd/masu)" 0.0
+}
+
+exec 3>&1
+try "$SHIMS containers, each with its shim" start_all
+try "memory of each" measured
+try "threads while busy" busy
+try "all are ended" all_ended
+finish
+summary

@@ -1,0 +1,83 @@
+#!/bin/bash
+# output.sh RUNTIME SHIM [OTHER]: output through the shim SHIM beside that through containerd's own with OTHER (runc): a container
+# under each, in which ROUNDS (9) times, in turns, an exec writes MIB (1024) of zeros that ctr throws away. Prints the medians of
+# MB/s and of the shim's time on the processor; the first must not be less than with containerd's shim, the second not more.
+# A machine that does other work meanwhile tells little; CI does not run it. PRIO="chrt -r 1" keeps that out where it is allowed.
+. "$(dirname "$0")/prepare.sh"
+RUNTIME=$(runtime_path "${3:-runc}") || exit
+: "${1:?runtime}"
+SHIM=$(runtime_path "${2:?shim}") || exit
+: "${ROUNDS:=9}" "${MIB:=1024}" "${PRIO:=env}"
+if [ -z "${OWN_WORLD:-}" ]; then
+    need containerd containerd
+    need ctr containerd
+    need busybox busybox-static
+    need ip iproute2
+fi
+own_world "$0" "$@"
+settle
+
+export PATH=$SCRATCH/bin:/usr/sbin:/usr/bin:$PATH CONTAINERD_ADDRESS=$SCRATCH/containerd.sock CONTAINERD_NAMESPACE=$GROUP
+cat >"$SCRATCH/config.toml" <<TOML
+version = 2
+root = "$SCRATCH/data"
+state = "$SCRATCH/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+  address = "$CONTAINERD_ADDRESS"
+TOML
+ln -s "$SHIM" "$SCRATCH/bin/containerd-shim-masu-v2"
+$PRIO containerd --config "$SCRATCH/config.toml" >>"$SCRATCH/log" 2>&1 &
+echo $! >"$SCRATCH/pid"
+disown
+until_true ctr version || { tail -n 5 "$SCRATCH/log"; exit 1; }
+echo "# containerd $(containerd --version | cut -d' ' -f3), shim $SHIM, beside its own with $("$RUNTIME" --version | head -n 1)"
+make_rootfs "$SCRATCH/rootfs"
+
+shim_of() {
+    local p
+    for p in /proc/[0-9]*; do
+        case $(tr '\0' ' ' 2>/dev/null <"$p/cmdline") in *containerd-shim*" -id $1 "*) echo "${p#/proc/}" ;; esac
+    done | sort -n | head -n 1
+}
+# microseconds on the processor of process $1
+spent() { echo $(($(cut -d' ' -f1 "/proc/$1/schedstat") / 1000)); }
+# of all its threads
+cpu() { for t in /proc/"$1"/task/*; do spent "${t#/proc/}"; done | awk '{ s += $1 } END { print s }'; }
+median() { sort -n "$1" | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
+
+begin_all() {
+    $PRIO ctr run -d --runtime io.containerd.masu.v2 --env PATH=/bin --rootfs "$SCRATCH/rootfs" own sleep 1000000
+    $PRIO ctr run -d --runc-binary "$RUNTIME" --env PATH=/bin --rootfs "$SCRATCH/rootfs" stock sleep 1000000
+}
+# once NAME NUMBER: one exec; its MB/s and the shim's microseconds are kept
+once() {
+    local shim begin took before
+    shim=$(shim_of "$1")
+    before=$(cpu "$shim")
+    begin=${EPOCHREALTIME/./}
+    $PRIO timeout 120 ctr task exec --exec-id "o$2" "$1" dd if=/dev/zero bs=65536 count=$((MIB * 16)) 2>/dev/null >/dev/null
+    took=$((${EPOCHREALTIME/./} - begin))
+    echo $((MIB * 1048576 / took)) >>"$SCRATCH/rate-$1"
+    echo $(($(cpu "$shim") - before)) >>"$SCRATCH/cpu-$1"
+}
+rounds() {
+    local i name
+    for ((i = 0; i < ROUNDS; i++)); do
+        for name in own stock; do once $name "$i"; done
+    done
+    for name in own stock; do
+        echo "# $name: $(median "$SCRATCH/rate-$name") MB/s ($(sort -n "$SCRATCH/rate-$name" | sed -n '1p;$p' | paste -sd-)), shim $(($(median "$SCRATCH/cpu-$name") / 1000)) ms on the processor for $MIB MiB" >&3
+    done
+}
+rate() { [ "$(median "$SCRATCH/rate-own")" -ge "$(median "$SCRATCH/rate-stock")" ] || { echo "it is not"; return 1; }; }
+time_on_processor() { [ "$(median "$SCRATCH/cpu-own")" -le "$(median "$SCRATCH/cpu-stock")" ] || { echo "it is not"; return 1; }; }
+
+exec 3>&1
+try "a container under each" begin_all
+try "$ROUNDS rounds" rounds
+try "as many MB/s as with containerd's shim" rate
+try "no more time on the processor" time_on_processor
+for name in own stock; do ctr task delete --force $name >/dev/null 2>&1; done
+finish
+summary
