@@ -11,7 +11,7 @@ use crate::memory_policy::MemoryPolicy;
 use crate::namespaces::{KINDS, Namespaces};
 use crate::plan::Plan;
 use crate::process::{IdMaps, ProcessPlan, Terminal, UserNamespace};
-use crate::rootfs::{DevicePlan, IdMapped, Link, Map, Masking, MountPlan, Operation, RootfsPlan, What};
+use crate::rootfs::{DevicePlan, IdMapped, Link, Map, Masking, MountPlan, Operation, Remount, RootfsPlan, What};
 use crate::scheduler::Scheduler;
 use crate::seccomp::Filter;
 use crate::sys::mount_attr::{self, Change};
@@ -250,7 +250,7 @@ fn of_rootfs(rootfs: &RootfsPlan) -> Node {
         Operation::Mount(mount) => of_mount(mount, id_maps),
         Operation::EnterCgroup => text("(in the cgroup from here on)"),
         Operation::Cgroup(mount) => mount.describe(),
-        Operation::Remount(remount) => remount.describe(),
+        Operation::Remount(remount) => of_remount(remount),
     });
     let device = |d: &DevicePlan| {
         let DevicePlan { path, kind, rdev, mode, uid, gid, bound } = d;
@@ -294,12 +294,11 @@ fn of_mount(mount: &MountPlan, id_maps: &[IdMaps]) -> Node {
             ]);
         }
         What::Filesystem { fs_type, source, data, attributes, copy_up, label } => {
-            let option = |(key, value): &(String, Option<String>)| value.as_ref().map_or(key.clone(), |value| format!("{key}={value}"));
             entries.extend([
                 ("new", text(fs_type)),
                 ("source", text(source)),
                 ("attributes", of_attributes(*attributes)),
-                ("options", words(data.iter().map(option))),
+                ("options", of_options(data)),
                 ("with a copy of what is below", Node::Switch(*copy_up)),
                 ("label", text(label.as_deref().unwrap_or_default())),
             ]);
@@ -309,10 +308,7 @@ fn of_mount(mount: &MountPlan, id_maps: &[IdMaps]) -> Node {
     entries.push(("set below too", of_attributes(*set)));
     entries.push(("clear below too", of_attributes(*clear)));
     entries.push(("link not followed", Node::Switch(*target_nofollow)));
-    entries.push((
-        "propagation",
-        words(propagation.iter().map(|(flag, all)| format!("{}{}", if *all { "r" } else { "" }, of_propagation(*flag)))),
-    ));
+    entries.push(("propagation", of_propagations(propagation)));
     if let Some(IdMapped { map, recursive }) = id_map {
         let range = |text: String| text.trim_end().replace('\n', ";").replace(' ', ":");
         let maps = match map {
@@ -324,6 +320,29 @@ fn of_mount(mount: &MountPlan, id_maps: &[IdMaps]) -> Node {
         entries.push(("mapped below too", Node::Switch(*recursive)));
     }
     Node::Map(entries)
+}
+
+fn of_remount(remount: &Remount) -> Node {
+    let Remount { target, data, change, cleared, change_all, propagation, read_only_last } = remount;
+    let set = change.set | if *read_only_last { mount_attr::RDONLY } else { 0 };
+    Node::Map(vec![
+        ("target", text(target)),
+        ("remount of", text("what is there")),
+        ("options", of_options(data)),
+        ("set", of_attributes(set)),
+        ("clear", of_attributes(change.clear | cleared)),
+        ("set below too", of_attributes(change_all.set)),
+        ("clear below too", of_attributes(change_all.clear)),
+        ("propagation", of_propagations(propagation)),
+    ])
+}
+
+fn of_options(data: &[(String, Option<String>)]) -> Node {
+    words(data.iter().map(|(key, value)| value.as_ref().map_or(key.clone(), |value| format!("{key}={value}"))))
+}
+
+fn of_propagations(list: &[(u64, bool)]) -> Node {
+    words(list.iter().map(|(flag, all)| format!("{}{}", if *all { "r" } else { "" }, of_propagation(*flag))))
 }
 
 fn of_attributes(bits: u64) -> Node {

@@ -11,10 +11,9 @@ use super::detached::{change_flags, propagate, reconfigure};
 use super::mount::What;
 use super::options::Options;
 use super::target::check_target;
-use crate::dry_run::Node;
 use crate::error::{Doing, Error, Result};
 use crate::spec;
-use crate::sys::mount_attr::{Change, RDONLY, mount_setattr, names};
+use crate::sys::mount_attr::{Change, RDONLY, mount_setattr};
 
 /// A change of a mount that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,14 +21,14 @@ pub struct Remount {
     /// Absolute and clean, inside the root.
     pub target: String,
     /// Options for the file system itself.
-    data: Vec<(String, Option<String>)>,
-    change: Change,
+    pub data: Vec<(String, Option<String>)>,
+    pub change: Change,
     /// Flags that the config asks to be off.
-    cleared: u64,
-    change_all: Change,
-    propagation: Vec<(u64, bool)>,
+    pub cleared: u64,
+    pub change_all: Change,
+    pub propagation: Vec<(u64, bool)>,
     /// Whether it is written into until the root is locked down, so that only then it may become read-only.
-    read_only_last: bool,
+    pub read_only_last: bool,
 }
 
 impl Remount {
@@ -87,19 +86,5 @@ impl Remount {
         };
         let mount = change().doing(|| format!("error remounting {:?} in rootfs", self.target))?;
         Ok(self.read_only_last.then_some(mount))
-    }
-
-    pub(crate) fn describe(&self) -> Node {
-        let Remount { target, data, change, cleared, change_all, propagation: _, read_only_last } = self;
-        let attributes = |bits: u64| Node::Words(names(bits).map(str::to_owned).collect());
-        let option = |(key, value): &(String, Option<String>)| value.as_ref().map_or(key.clone(), |value| format!("{key}={value}"));
-        Node::Map(vec![
-            ("mounted again", Node::Text(target.clone())),
-            ("options", Node::Words(data.iter().map(option).collect())),
-            ("set", attributes(change.set | if *read_only_last { RDONLY } else { 0 })),
-            ("clear", attributes(change.clear | cleared)),
-            ("set below too", attributes(change_all.set)),
-            ("clear below too", attributes(change_all.clear)),
-        ])
     }
 }
