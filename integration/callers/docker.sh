@@ -184,7 +184,10 @@ services() {
     equal "$(d exec left wget -q -O - http://two/)" "a page"
     equal "$(d exec right wget -q -O - http://one/)" "a page"
     # and nobody outside of it
-    exits 1 d run --rm box wget -q -T 2 -O - "http://$(d inspect --format '{{.NetworkSettings.Networks.pair.IPAddress}}' left)/"
+    local address
+    address=$(d inspect --format '{{.NetworkSettings.Networks.pair.IPAddress}}' left)
+    equal "$(d exec right wget -q -O - "http://$address/")" "a page"
+    equal "$(d run --rm box timeout 3 wget -q -O - "http://$address/" 2>/dev/null || true)" ""
     d rm -f left right >/dev/null
     d network rm pair >/dev/null
 }
