@@ -7,6 +7,8 @@ use rustix::io::Errno;
 
 use crate::frame::{Decoder, Frame};
 
+/// A peer that sends without end has its turn after that many reads; the others come before its next.
+const READS: usize = 64;
 /// A peer that takes no answers for that many bytes is given up.
 const MAX_UNSENT: usize = 16 << 20;
 
@@ -31,7 +33,7 @@ impl Connection {
     /// Takes what is there; whether the peer is still there.
     pub(crate) fn receive(&mut self) -> bool {
         let mut bytes = [0; 16 << 10];
-        loop {
+        for _ in 0..READS {
             match rustix::io::read(&self.socket, &mut bytes) {
                 Ok(0) => return false,
                 Ok(n) => {
@@ -45,6 +47,7 @@ impl Connection {
                 Err(_) => return false,
             }
         }
+        true
     }
 
     pub(crate) fn next(&mut self) -> Option<Frame> {

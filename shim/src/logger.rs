@@ -3,8 +3,10 @@
 //! They get the container's stdout and stderr at 3 and 4, and at 5 a pipe on which they say that they are ready: by a byte or
 //! by closing it. With v2, closing it without a byte says that they failed.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 use libcontainer::error::{Doing, Error, Kind, Result};
 use libcontainer::sys::clone::{Side, clone3};
@@ -19,7 +21,7 @@ const PATIENCE: i64 = 10;
 /// A program that was named, not yet started.
 #[derive(Debug)]
 pub(crate) struct Logger {
-    args: Vec<CString>,
+    pub(crate) args: Vec<CString>,
     speaks: bool,
     /// What it reads, once there is something.
     pub(crate) streams: Vec<OwnedFd>,
@@ -29,11 +31,8 @@ impl Logger {
     pub(crate) fn parse(uri: &str) -> Result<Logger> {
         let bad = |why: &str| Error::invalid(format!("{uri}: {why}"));
         let (scheme, rest) = uri.split_once("://").ok_or_else(|| bad("no URI"))?;
-        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-        if !path.starts_with('/') {
-            return Err(bad("absolute path required"));
-        }
-        let mut args = vec![decode(path, false)];
+        let query = rest.split_once('?').map_or("", |(_, query)| query);
+        let mut args = vec![path_in_uri(uri, rest)?.into_os_string().into_vec()];
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             args.extend([decode(key, true), decode(value, true)]);
@@ -93,6 +92,15 @@ fn execute(args: &[CString], env: &[CString], fds: Vec<OwnedFd>) -> ! {
     };
     let _ = run();
     exit(127)
+}
+
+/// The path of `uri`, which goes on with `rest` after its scheme: without a query, and with percent-encoding undone.
+pub(crate) fn path_in_uri(uri: &str, rest: &str) -> Result<PathBuf> {
+    let path = rest.split_once('?').map_or(rest, |(path, _)| path);
+    if !path.starts_with('/') {
+        return Err(Error::invalid(format!("{uri}: absolute path required")));
+    }
+    Ok(PathBuf::from(OsString::from_vec(decode(path, false))))
 }
 
 /// Percent-encoding, and in a query `+` for a blank.

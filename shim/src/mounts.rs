@@ -34,14 +34,14 @@ pub(crate) fn mount_all(mounts: &[Mount], rootfs: &Path) -> Result<()> {
 }
 
 #[derive(Debug, PartialEq)]
-struct Parsed {
+pub(crate) struct Parsed {
     flags: MountFlags,
     propagation: MountPropagationFlags,
     data: Vec<String>,
     recursive: bool,
 }
 
-fn parse(options: &[String]) -> Result<Parsed> {
+pub(crate) fn parse(options: &[String]) -> Result<Parsed> {
     let mut parsed = Parsed { flags: MountFlags::empty(), propagation: MountPropagationFlags::empty(), data: Vec::new(), recursive: false };
     for option in options {
         let (set, flag) = match option.as_str() {

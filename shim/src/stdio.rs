@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
 use crate::copy::Target;
-use crate::logger::Logger;
+use crate::logger::{Logger, path_in_uri};
 
 /// What a request says.
 #[derive(Debug, Clone, Default)]
@@ -82,10 +82,8 @@ pub(crate) fn open(streams: &Streams, owner: (u32, u32), writers: &mut Writers) 
         };
         opened.input = Some((from, to));
     }
-    let scheme = streams.stdout.split_once("://").map(|(scheme, _)| scheme);
-    match scheme {
-        Some("binary" | "binary-v2") => {
-            let mut logger = Logger::parse(&streams.stdout)?;
+    match Sink::parse(&streams.stdout)? {
+        Sink::Program(mut logger) => {
             for number in [1, 2] {
                 let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).doing(|| "make a pipe for a logger")?;
                 logger.streams.push(reader);
@@ -102,8 +100,8 @@ pub(crate) fn open(streams: &Streams, owner: (u32, u32), writers: &mut Writers) 
             opened.logger = Some(logger);
             return Ok(opened);
         }
-        Some("file") => {
-            let file = open_file(Path::new(streams.stdout.trim_start_matches("file://")))?;
+        Sink::File(path) => {
+            let file = open_file(&path)?;
             let second = file.try_clone().doing(|| "duplicate a descriptor")?;
             opened.output(1, Target { fd: file, reader: None }, streams.terminal, owner)?;
             if !streams.terminal {
@@ -111,16 +109,36 @@ pub(crate) fn open(streams: &Streams, owner: (u32, u32), writers: &mut Writers) 
             }
             return Ok(opened);
         }
-        None | Some("fifo") => {}
-        Some(scheme) => return Err(Error::invalid(format!("unknown STDIO scheme {scheme}"))),
-    }
-    if !streams.stdout.is_empty() {
-        opened.output(1, open_target(&streams.stdout, writers)?, streams.terminal, owner)?;
+        Sink::Path(path) => opened.output(1, open_target(&path, writers)?, streams.terminal, owner)?,
+        Sink::Nowhere => {}
     }
     if !streams.stderr.is_empty() && !streams.terminal {
-        opened.output(2, open_target(&streams.stderr, writers)?, false, owner)?;
+        opened.output(2, open_target(&fifo_path(&streams.stderr)?, writers)?, false, owner)?;
     }
     Ok(opened)
+}
+
+/// Where the output of a process goes, by the name that a request gives it.
+#[derive(Debug)]
+pub(crate) enum Sink {
+    Nowhere,
+    /// A fifo, or a file: each stream has its own.
+    Path(PathBuf),
+    /// A file that takes both streams.
+    File(PathBuf),
+    /// A program that takes both streams.
+    Program(Logger),
+}
+
+impl Sink {
+    pub(crate) fn parse(name: &str) -> Result<Sink> {
+        match name.split_once("://") {
+            None if name.is_empty() => Ok(Sink::Nowhere),
+            Some(("binary" | "binary-v2", _)) => Logger::parse(name).map(Sink::Program),
+            Some(("file", rest)) => Ok(Sink::File(path_in_uri(name, rest)?)),
+            _ => fifo_path(name).map(Sink::Path),
+        }
+    }
 }
 
 /// What a worker takes of [`Opened`].
@@ -162,10 +180,10 @@ fn pipe(owner: (u32, u32), reads: bool) -> Result<(OwnedFd, OwnedFd)> {
     Ok((reader, writer))
 }
 
-fn fifo_path(name: &str) -> Result<PathBuf> {
+pub(crate) fn fifo_path(name: &str) -> Result<PathBuf> {
     match name.split_once("://") {
         None => Ok(name.into()),
-        Some(("fifo" | "file", path)) => Ok(path.into()),
+        Some(("fifo" | "file", rest)) => path_in_uri(name, rest),
         Some((scheme, _)) => Err(Error::invalid(format!("unknown STDIO scheme {scheme}"))),
     }
 }
@@ -176,16 +194,15 @@ fn is_fifo(fd: &OwnedFd) -> Result<bool> {
 }
 
 /// A fifo, or a file that is appended to.
-fn open_target(name: &str, writers: &mut Writers) -> Result<Target> {
-    let path = fifo_path(name)?;
-    if let Some(fd) = writers.remove(&path) {
+fn open_target(path: &Path, writers: &mut Writers) -> Result<Target> {
+    if let Some(fd) = writers.remove(path) {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let reader = rustix::fs::open(&path, flags, Mode::empty()).doing(|| format!("open fifo {}", path.display()))?;
+        let reader = rustix::fs::open(path, flags, Mode::empty()).doing(|| format!("open fifo {}", path.display()))?;
         return Ok(Target { fd, reader: Some(reader) });
     }
-    match rustix::fs::stat(&path) {
-        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Fifo => open_fifo(&path),
-        _ => Ok(Target { fd: open_file(&path)?, reader: None }),
+    match rustix::fs::stat(path) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Fifo => open_fifo(path),
+        _ => Ok(Target { fd: open_file(path)?, reader: None }),
     }
 }
 
@@ -262,12 +279,10 @@ mod tests {
         assert_eq!(error.text(), "unknown STDIO scheme npipe");
     }
 
-    proptest::proptest! {
-        #[test]
-        fn any_uri_is_opened_or_refused(uri in "(binary|binary-v2|fifo|npipe|)(://|:/|)[/?&=%a-f0-9]{0,30}") {
-            // none of the paths exists, and only file:// would make one
-            let _ = Logger::parse(&uri);
-            let _ = fifo_path(&uri);
-        }
+    #[test]
+    fn a_file_is_named_by_the_path_of_its_uri() {
+        assert!(matches!(Sink::parse("file:///a%20b?x=1"), Ok(Sink::File(path)) if path == Path::new("/a b")));
+        assert_eq!(Sink::parse("file://a/b").unwrap_err().text(), "file://a/b: absolute path required");
+        assert_eq!(fifo_path("/a%20b?x").unwrap(), Path::new("/a%20b?x"));
     }
 }

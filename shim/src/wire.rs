@@ -1,7 +1,7 @@
 //! Protocol buffers, as much of them as containerd's messages use (protobuf.dev, "Encoding").
 //!
 //! A message is declared by [`messages!`](crate::messages) as in a .proto file; decoding skips what it does not know, and
-//! refuses what is damaged. Nothing here allocates more than the input holds.
+//! refuses what is damaged. What a message takes in memory is in proportion to the input.
 
 use std::collections::BTreeMap;
 
@@ -230,9 +230,15 @@ impl<M: Message> Field for Option<M> {
     }
 }
 
+/// As many are far more than anybody sends. An empty one is two bytes in the input, and fifty times as much in memory.
+const MAX_REPEATED: usize = 10_000;
+
 impl<M: Message> Field for Vec<M> {
     fn take(&mut self, value: Value<'_>) -> Result<(), Malformed> {
         let Value::Bytes(bytes) = value else { return Err(Malformed) };
+        if self.len() >= MAX_REPEATED {
+            return Err(Malformed);
+        }
         self.push(M::decode(bytes)?);
         Ok(())
     }
