@@ -41,6 +41,8 @@ pub struct Shim<'t> {
     test: &'t Test,
     binary: PathBuf,
     address: String,
+    /// The task service that it serves: newer ones of containerd's own know the older version no more.
+    service: &'static str,
     events_path: PathBuf,
     listener: Option<UnixListener>,
     sinks: Vec<(UnixStream, Vec<u8>)>,
@@ -51,7 +53,7 @@ pub struct Shim<'t> {
     /// `topic id`, in the order of arrival; the id of an exec is `container/exec`.
     pub events: Vec<String>,
     pub pid: i32,
-    _log: OwnedFd,
+    log: OwnedFd,
 }
 
 impl<'t> Shim<'t> {
@@ -60,6 +62,14 @@ impl<'t> Shim<'t> {
     /// # Errors
     /// There is no shim, or it does not start.
     pub fn start(test: &'t Test, bundle: &Bundle, id: &str) -> Result<Self> {
+        Self::start_with(test, bundle, id, &[])
+    }
+
+    /// The same with more variables in the environment of `start`.
+    ///
+    /// # Errors
+    /// As [`Shim::start`].
+    pub fn start_with(test: &'t Test, bundle: &Bundle, id: &str, env: &[(&str, &str)]) -> Result<Self> {
         let binary = if test.runtime.is("masu") { artifacts::shim()? } else { artifacts::in_path(Path::new("containerd-shim-runc-v2"))? };
         let events_path = test.path().join(format!("{id}.events"));
         let listener = UnixListener::bind(&events_path)?;
@@ -67,13 +77,14 @@ impl<'t> Shim<'t> {
         let fifo = bundle.path().join("log");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o700.into(), 0)?;
         // containerd reads it; here it may fill up
-        let log = rustix::fs::open(&fifo, rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC, 0.into())?;
-        let address = ask(test, &binary, &events_path, bundle, id)?;
+        let log = rustix::fs::open(&fifo, rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC, 0.into())?;
+        let (address, service) = ask(test, &binary, &events_path, bundle, id, env)?;
         let client = connect(&address)?;
         let mut shim = Self {
             test,
             binary,
             address,
+            service,
             events_path,
             listener: Some(listener),
             sinks: Vec::new(),
@@ -83,7 +94,7 @@ impl<'t> Shim<'t> {
             stream: 1,
             events: Vec::new(),
             pid: 0,
-            _log: log,
+            log,
         };
         shim.pid = shim.call("Connect", Message::new().text(1, id))?.map_err(refused)?.number(1) as i32;
         Ok(shim)
@@ -94,7 +105,7 @@ impl<'t> Shim<'t> {
     /// # Errors
     /// It does not start.
     pub fn address_for(&self, bundle: &Bundle, id: &str) -> Result<String> {
-        ask(self.test, &self.binary, &self.events_path, bundle, id)
+        Ok(ask(self.test, &self.binary, &self.events_path, bundle, id, &[])?.0)
     }
 
     #[must_use]
@@ -124,7 +135,7 @@ impl<'t> Shim<'t> {
     /// # Errors
     /// The shim has hung up.
     pub fn begin(&mut self, method: &str, message: Message) -> Result<u32> {
-        self.begin_at("containerd.task.v2.Task", method, message)
+        self.begin_at(self.service, method, message)
     }
 
     /// Sends a call to any service.
@@ -196,6 +207,13 @@ impl<'t> Shim<'t> {
         Ok(())
     }
 
+    /// The end of what it has logged and nobody has read.
+    fn logged(&self) -> String {
+        let mut text = vec![0; 1 << 16];
+        let n = rustix::io::read(&self.log, &mut text).unwrap_or(0);
+        String::from_utf8_lossy(text.get(n.saturating_sub(2000)..n).unwrap_or_default()).into_owned()
+    }
+
     /// Waits for whatever comes next, at most a tenth of a second, and takes it.
     fn turn(&mut self) -> Result<()> {
         let listener = self.listener.iter().map(AsFd::as_fd);
@@ -229,7 +247,7 @@ impl<'t> Shim<'t> {
         self.client.set_nonblocking(true)?;
         let result = receive(&mut self.client, &mut self.unread);
         self.client.set_nonblocking(false)?;
-        ensure!(result?, "the shim hung up");
+        ensure!(result?, "the shim hung up; its log ends with {:?}", self.logged());
         while let Some((stream, payload)) = next_frame(&mut self.unread) {
             let response = Fields::of(&payload)?;
             let status = response.message(1).unwrap_or_default();
@@ -374,17 +392,17 @@ fn command(test: &Test, binary: &Path, events: &Path, bundle: &Bundle, id: &str)
     command
 }
 
-/// Runs `start`; its answer is a bare address, or JSON.
-fn ask(test: &Test, binary: &Path, events: &Path, bundle: &Bundle, id: &str) -> Result<String> {
-    let output = command(test, binary, events, bundle, id).arg("start").output().context("run the shim")?;
+/// Runs `start`; its answer is a bare address, or JSON. The address, and the service behind it.
+fn ask(test: &Test, binary: &Path, events: &Path, bundle: &Bundle, id: &str, env: &[(&str, &str)]) -> Result<(String, &'static str)> {
+    let output = command(test, binary, events, bundle, id).envs(env.iter().copied()).arg("start").output().context("run the shim")?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "start: {said}");
-    let address = match serde_json::from_str::<serde_json::Value>(&said) {
-        Ok(json) => json["address"].as_str().unwrap_or_default().to_owned(),
-        Err(_) => said.trim().to_owned(),
+    let (address, version) = match serde_json::from_str::<serde_json::Value>(&said) {
+        Ok(json) => (json["address"].as_str().unwrap_or_default().to_owned(), json["version"].as_u64()),
+        Err(_) => (said.trim().to_owned(), None),
     };
     ensure!(address.starts_with("unix://"), "start answered {said:?}");
-    Ok(address)
+    Ok((address, if version == Some(3) { "containerd.task.v3.Task" } else { "containerd.task.v2.Task" }))
 }
 
 fn connect(address: &str) -> Result<UnixStream> {

@@ -1,5 +1,8 @@
 //! The shim by itself, with this test as its containerd: order, faults, and what containerd never does.
 
+#[path = "shim/rootfs.rs"]
+mod rootfs;
+
 use std::io::Write;
 use std::time::Duration;
 

@@ -172,7 +172,7 @@ impl Procfs {
 }
 
 /// Undoes the octal escapes of proc_pid_mountinfo(5).
-pub(crate) fn unescape(field: &str) -> String {
+pub fn unescape(field: &str) -> String {
     let octal = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
     octal.iter().fold(field.to_owned(), |text, (from, to)| text.replace(from, to))
 }

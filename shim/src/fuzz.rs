@@ -10,7 +10,7 @@ use crate::messages::{
     Any, BootstrapParams, CloseIoRequest, CreateRequest, CreateSandboxRequest, ExecRequest, KillRequest, ProcessRequest, Request,
     ResizePtyRequest, Response, SandboxRequest, UpdateRequest,
 };
-use crate::mounts::parse;
+use crate::mounts;
 use crate::pod::Plan;
 use crate::stdio::{Sink, fifo_path};
 use crate::wire::Message;
@@ -109,7 +109,7 @@ fn process(bytes: &[u8]) {
 fn create(bytes: &[u8]) {
     let Some(request) = read_again::<CreateRequest>(bytes) else { return };
     request.options.as_ref().and_then(options_of);
-    let _ = request.rootfs.iter().try_for_each(|mount| parse(&mount.options).map(drop));
+    let _ = mounts::plan(&request.rootfs);
     for name in [&request.stdin, &request.stdout, &request.stderr] {
         log_uri(name.as_bytes());
     }

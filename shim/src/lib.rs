@@ -26,6 +26,7 @@ mod lifecycle;
 mod log;
 mod logger;
 mod messages;
+mod mounting;
 mod mounts;
 mod pod;
 mod poll;

@@ -1,93 +1,186 @@
-//! The root file system that Create asks for (containerd.types.Mount), and its end.
+//! The root file system that Create asks for (containerd.types.Mount): what is to be mounted, and its end. mounting.rs mounts it.
 
-use std::os::fd::AsFd;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use libcontainer::error::{Doing, Error, Result};
-use libcontainer::sys::mount_attr::{Change, mount_setattr};
-use rustix::fs::{CWD, Mode};
+use libcontainer::process::{IdMap, IdMaps};
+use libcontainer::procfs::unescape;
+use libcontainer::spec::IdMapping;
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 use crate::messages::Mount;
 
-/// What mount(2) takes of data.
-const PAGE: usize = 4096;
-
-/// Mounts all in order; what was mounted before a failure is taken off again.
-pub(crate) fn mount_all(mounts: &[Mount], rootfs: &Path) -> Result<()> {
-    if mounts.is_empty() {
-        return Ok(());
-    }
-    match rustix::fs::mkdirat(CWD, rootfs, Mode::from_raw_mode(0o711)) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(e) => return Err(e).doing(|| format!("make {}", rootfs.display())),
-    }
-    let result =
-        mounts.iter().try_for_each(|m| mount(m, rootfs).doing(|| format!("mount {} of type {} on {}", m.source, m.kind, rootfs.display())));
-    if result.is_err() {
-        let _ = unmount(rootfs);
-    }
-    result
-}
-
+/// One mount. Options are those of containerd's mount package.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Parsed {
-    flags: MountFlags,
-    propagation: MountPropagationFlags,
-    data: Vec<String>,
-    recursive: bool,
+pub(crate) struct Plan {
+    pub(crate) source: String,
+    pub(crate) kind: String,
+    /// Below the root file system; empty is that itself.
+    pub(crate) target: String,
+    pub(crate) how: How,
+    pub(crate) flags: MountFlags,
+    pub(crate) propagation: MountPropagationFlags,
+    /// What the file system is told.
+    pub(crate) data: Vec<String>,
+    pub(crate) ids: Option<Ids>,
 }
 
-pub(crate) fn parse(options: &[String]) -> Result<Parsed> {
-    let mut parsed = Parsed { flags: MountFlags::empty(), propagation: MountPropagationFlags::empty(), data: Vec::new(), recursive: false };
-    for option in options {
-        let (set, flag) = match option.as_str() {
-            "ro" => (true, MountFlags::RDONLY),
-            "rw" => (false, MountFlags::RDONLY),
-            "nosuid" => (true, MountFlags::NOSUID),
-            "suid" => (false, MountFlags::NOSUID),
-            "nodev" => (true, MountFlags::NODEV),
-            "dev" => (false, MountFlags::NODEV),
-            "noexec" => (true, MountFlags::NOEXEC),
-            "exec" => (false, MountFlags::NOEXEC),
-            "sync" => (true, MountFlags::SYNCHRONOUS),
-            "async" => (false, MountFlags::SYNCHRONOUS),
-            "dirsync" => (true, MountFlags::DIRSYNC),
-            "noatime" => (true, MountFlags::NOATIME),
-            "atime" => (false, MountFlags::NOATIME),
-            "nodiratime" => (true, MountFlags::NODIRATIME),
-            "diratime" => (false, MountFlags::NODIRATIME),
-            "relatime" => (true, MountFlags::RELATIME),
-            "norelatime" => (false, MountFlags::RELATIME),
-            "strictatime" => (true, MountFlags::STRICTATIME),
-            "nostrictatime" => (false, MountFlags::STRICTATIME),
-            "defaults" | "bind" => continue,
-            "rbind" => {
-                parsed.recursive = true;
-                continue;
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum How {
+    Bind {
+        recursive: bool,
+    },
+    New,
+    /// The source is a file, which a loop device shows.
+    Loop {
+        direct: bool,
+    },
+}
+
+/// How the ids of a mount are mapped.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Ids {
+    pub(crate) maps: IdMaps,
+    /// An overlay cannot be mapped, but its layers can: the folder that holds all of them.
+    pub(crate) layers_in: Option<PathBuf>,
+}
+
+/// Plans all, in order.
+pub(crate) fn plan(mounts: &[Mount]) -> Result<Vec<Plan>> {
+    mounts.iter().map(|m| Plan::new(m).map_err(|e| e.context(format!("mount {} of type {}", m.source, m.kind)))).collect()
+}
+
+impl Plan {
+    fn new(mount: &Mount) -> Result<Plan> {
+        for kind in ["format/", "mkdir/", "mkfs/"] {
+            if mount.kind.starts_with(kind) {
+                return Err(Error::invalid(format!("mounts of type {kind}… are for containerd's mount manager, not for a shim")));
             }
-            "private" | "slave" | "shared" | "unbindable" | "rprivate" | "rslave" | "rshared" | "runbindable" => {
-                parsed.propagation = propagation(option);
-                continue;
-            }
-            "loop" => return Err(Error::unsupported("the mount option loop is not supported")),
-            other if other.starts_with("uidmap=") || other.starts_with("gidmap=") => {
-                return Err(Error::unsupported("id-mapped mounts of a root file system are not supported"));
-            }
-            other if other.starts_with("X-containerd.") => {
-                return Err(Error::invalid(format!("the mount option {other} is for containerd, not for a shim")));
-            }
-            _ => {
-                parsed.data.push(option.clone());
-                continue;
-            }
+        }
+        if [&mount.source, &mount.kind, &mount.target].into_iter().chain(&mount.options).any(|text| text.contains('\0')) {
+            return Err(Error::invalid("a zero byte"));
+        }
+        let target = mount.target.trim_start_matches('/');
+        if Path::new(target).components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
+            return Err(Error::invalid(format!("the target {} leads out of the root file system", mount.target)));
+        }
+        let mut plan = Plan {
+            source: mount.source.clone(),
+            kind: mount.kind.clone(),
+            target: target.to_owned(),
+            how: if mount.kind == "bind" { How::Bind { recursive: false } } else { How::New },
+            flags: MountFlags::empty(),
+            propagation: MountPropagationFlags::empty(),
+            data: Vec::new(),
+            ids: None,
         };
-        parsed.flags.set(flag, set);
+        let (mut has_loop, mut uids, mut gids) = (false, None, None);
+        for option in &mount.options {
+            if let Some((set, flag)) = flag(option) {
+                plan.flags.set(flag, set);
+                continue;
+            }
+            match option.as_str() {
+                "defaults" => {}
+                "bind" if plan.how == How::New => plan.how = How::Bind { recursive: false },
+                "bind" => {}
+                "rbind" => plan.how = How::Bind { recursive: true },
+                "private" | "slave" | "shared" | "unbindable" | "rprivate" | "rslave" | "rshared" | "runbindable" => {
+                    plan.propagation = propagation(option);
+                }
+                "loop" => has_loop = true,
+                other if other.starts_with("X-containerd.") => {
+                    return Err(Error::invalid(format!("the mount option {other} is for containerd, not for a shim")));
+                }
+                other => match other.split_once('=') {
+                    Some(("uidmap", ranges)) => uids = Some(id_map(option, ranges)?),
+                    Some(("gidmap", ranges)) => gids = Some(id_map(option, ranges)?),
+                    _ => plan.data.push(option.clone()),
+                },
+            }
+        }
+        if has_loop {
+            if plan.how != How::New {
+                return Err(Error::invalid("the mount option loop is for a file system, not for a bind"));
+            }
+            let direct = plan.data.iter().any(|option| option == "direct-io");
+            plan.data.retain(|option| option != "direct-io");
+            plan.how = How::Loop { direct };
+        }
+        plan.ids = match (uids, gids) {
+            (None, None) => None,
+            (Some(uids), Some(gids)) => Some(plan.map_layers(IdMaps { uids, gids })?),
+            // mapped by halves, the files would belong to nobody
+            _ => return Err(Error::invalid("of the mount options uidmap and gidmap one is there without the other")),
+        };
+        Ok(plan)
     }
-    Ok(parsed)
+
+    /// For an overlay, finds the folder of its layers, and names them from there.
+    fn map_layers(&mut self, maps: IdMaps) -> Result<Ids> {
+        if self.kind != "overlay" || self.how != How::New {
+            return Ok(Ids { maps, layers_in: None });
+        }
+        let layers = self.data.iter_mut().find_map(|option| option.strip_prefix("lowerdir=").map(str::to_owned).map(|list| (option, list)));
+        let Some((option, list)) = layers else {
+            return Err(Error::invalid("an overlay whose ids are mapped has no option lowerdir"));
+        };
+        let layers: Vec<&Path> = list.split(':').map(Path::new).collect();
+        let is_plain = |path: &Path| path.is_absolute() && path.components().skip(1).all(|part| matches!(part, Component::Normal(_)));
+        if let Some(odd) = layers.iter().find(|path| !is_plain(path)) {
+            return Err(Error::invalid(format!("the layer {:?} of an overlay whose ids are mapped is no absolute path", odd)));
+        }
+        let mut common = layers.first().and_then(|path| path.parent()).unwrap_or(Path::new("/"));
+        while !layers.iter().all(|path| path.starts_with(common) && *path != common) {
+            common = common.parent().unwrap_or(Path::new("/"));
+        }
+        if common == Path::new("/") {
+            return Err(Error::invalid("the layers of an overlay whose ids are mapped have no folder in common"));
+        }
+        let names: Vec<_> = layers.iter().filter_map(|path| path.strip_prefix(common).ok()?.to_str()).collect();
+        *option = format!("lowerdir={}", names.join(":"));
+        Ok(Ids { maps, layers_in: Some(common.to_owned()) })
+    }
+}
+
+/// Whether a word sets or clears which flag.
+fn flag(option: &str) -> Option<(bool, MountFlags)> {
+    Some(match option {
+        "ro" => (true, MountFlags::RDONLY),
+        "rw" => (false, MountFlags::RDONLY),
+        "nosuid" => (true, MountFlags::NOSUID),
+        "suid" => (false, MountFlags::NOSUID),
+        "nodev" => (true, MountFlags::NODEV),
+        "dev" => (false, MountFlags::NODEV),
+        "noexec" => (true, MountFlags::NOEXEC),
+        "exec" => (false, MountFlags::NOEXEC),
+        "sync" => (true, MountFlags::SYNCHRONOUS),
+        "async" => (false, MountFlags::SYNCHRONOUS),
+        "dirsync" => (true, MountFlags::DIRSYNC),
+        "noatime" => (true, MountFlags::NOATIME),
+        "atime" => (false, MountFlags::NOATIME),
+        "nodiratime" => (true, MountFlags::NODIRATIME),
+        "diratime" => (false, MountFlags::NODIRATIME),
+        "relatime" => (true, MountFlags::RELATIME),
+        "norelatime" => (false, MountFlags::RELATIME),
+        "strictatime" => (true, MountFlags::STRICTATIME),
+        "nostrictatime" => (false, MountFlags::STRICTATIME),
+        _ => return None,
+    })
+}
+
+/// `INSIDE:OUTSIDE:SIZE`, any number with commas between.
+fn id_map(option: &str, ranges: &str) -> Result<IdMap> {
+    let range = |text: &str| {
+        let mut numbers = text.split(':').map(|n| n.parse().ok());
+        let mut range = IdMapping::default();
+        (range.container_id, range.host_id, range.size) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        numbers.next().is_none().then_some(range)
+    };
+    let ranges: Option<Vec<_>> = ranges.split(',').map(range).collect();
+    let bad = || Error::invalid(format!("the mount option {option} is no list of INSIDE:OUTSIDE:SIZE"));
+    IdMap::plan(&ranges.ok_or_else(bad)?, &format!("the mount option {option}"))
 }
 
 fn propagation(option: &str) -> MountPropagationFlags {
@@ -104,136 +197,113 @@ fn propagation(option: &str) -> MountPropagationFlags {
         }
 }
 
-fn mount(mount: &Mount, rootfs: &Path) -> Result<()> {
-    for kind in ["format/", "mkdir/", "mkfs/"] {
-        if mount.kind.starts_with(kind) {
-            return Err(Error::invalid(format!("mounts of type {kind}… are for containerd's mount manager, not for a shim")));
+/// Takes off all that is mounted there, with what is mounted below it.
+pub(crate) fn unmount(rootfs: &Path) -> Result<()> {
+    let doing = || format!("unmount {}", rootfs.display());
+    let mut found = false;
+    loop {
+        let flags = UnmountFlags::NOFOLLOW;
+        let result = match rustix::mount::unmount(rootfs, flags) {
+            // something may be mounted below, or still be held
+            Err(Errno::BUSY) => rustix::mount::unmount(rootfs, flags | UnmountFlags::DETACH),
+            result => result,
+        };
+        match result {
+            Ok(()) => found = true,
+            Err(Errno::INTR) => {}
+            Err(Errno::NOENT) => return Ok(()),
+            // no mount, or none any more
+            Err(Errno::INVAL) if found => return Ok(()),
+            Err(Errno::INVAL) => break,
+            Err(e) => return Err(e).doing(doing),
         }
     }
-    let parsed = parse(&mount.options)?;
-    let below = Path::new(mount.target.trim_start_matches('/'));
-    if below.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
-        return Err(Error::invalid(format!("the target {} leads out of the root file system", mount.target)));
-    }
-    let target = if below.as_os_str().is_empty() { rootfs.to_owned() } else { rootfs.join(below) };
-    let is_bind = mount.kind == "bind" || mount.options.iter().any(|o| o == "bind" || o == "rbind");
-    if is_bind {
-        bind(&mount.source, &target, &parsed)?;
-    } else {
-        let data = parsed.data.join(",");
-        if data.len() < PAGE {
-            let data = (!data.is_empty()).then_some(data);
-            let data =
-                data.as_deref().map(std::ffi::CString::new).transpose().map_err(|_| Error::invalid("a zero byte in a mount option"))?;
-            rustix::mount::mount(&*mount.source, &target, &*mount.kind, parsed.flags, data.as_deref())?;
-        } else {
-            by_descriptor(mount, &target, &parsed)?;
+    let table = std::fs::read_to_string("/proc/self/mountinfo").doing(|| "read /proc/self/mountinfo")?;
+    for point in below(&table, rootfs).iter().rev() {
+        match rustix::mount::unmount(point, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH) {
+            // it went with one above
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(e) => return Err(e).doing(doing),
         }
-    }
-    if parsed.propagation != MountPropagationFlags::empty() {
-        rustix::mount::mount_change(&target, parsed.propagation)?;
     }
     Ok(())
 }
 
-/// A bind with its attributes from the start: a read-only one is never writable.
-fn bind(source: &str, target: &Path, parsed: &Parsed) -> Result<()> {
-    let recursive = if parsed.recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | recursive;
-    let tree = rustix::mount::open_tree(CWD, source, flags)?;
-    let wanted = attributes(parsed.flags);
-    if !wanted.is_empty() {
-        mount_setattr(tree.as_fd(), parsed.recursive, Change { set: u64::from(wanted.bits()), ..Change::default() })?;
-    }
-    Ok(rustix::mount::move_mount(&tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
-}
-
-fn attributes(flags: MountFlags) -> MountAttrFlags {
-    let mut attributes = MountAttrFlags::empty();
-    for (flag, attribute) in [
-        (MountFlags::RDONLY, MountAttrFlags::MOUNT_ATTR_RDONLY),
-        (MountFlags::NOSUID, MountAttrFlags::MOUNT_ATTR_NOSUID),
-        (MountFlags::NODEV, MountAttrFlags::MOUNT_ATTR_NODEV),
-        (MountFlags::NOEXEC, MountAttrFlags::MOUNT_ATTR_NOEXEC),
-        (MountFlags::NODIRATIME, MountAttrFlags::MOUNT_ATTR_NODIRATIME),
-    ] {
-        attributes.set(attribute, flags.contains(flag));
-    }
-    attributes
-}
-
-/// More options than mount(2) takes: the layers of an overlay one by one (`lowerdir+`, kernel 6.7).
-fn by_descriptor(mount: &Mount, target: &Path, parsed: &Parsed) -> Result<()> {
-    let fs = rustix::mount::fsopen(&*mount.kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    rustix::mount::fsconfig_set_string(fs.as_fd(), "source", &*mount.source)?;
-    for option in &parsed.data {
-        match option.split_once('=') {
-            Some(("lowerdir", layers)) if mount.kind == "overlay" => {
-                for layer in layers.split(':') {
-                    rustix::mount::fsconfig_set_string(fs.as_fd(), "lowerdir+", layer)
-                        .doing(|| format!("mount options is too long: they have {} layers; add {layer}", layers.split(':').count()))?;
-                }
-            }
-            Some((key, value)) => rustix::mount::fsconfig_set_string(fs.as_fd(), key, value)?,
-            None => rustix::mount::fsconfig_set_flag(fs.as_fd(), &**option)?,
-        }
-    }
-    rustix::mount::fsconfig_create(fs.as_fd())?;
-    let made = rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes(parsed.flags))?;
-    Ok(rustix::mount::move_mount(&made, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
-}
-
-/// Takes off all that is mounted there, with what is mounted below it.
-pub(crate) fn unmount(rootfs: &Path) -> Result<()> {
-    loop {
-        let flags = UnmountFlags::NOFOLLOW;
-        match rustix::mount::unmount(rootfs, flags) {
-            // something may be mounted below, or still be held
-            Err(Errno::BUSY) => match rustix::mount::unmount(rootfs, flags | UnmountFlags::DETACH) {
-                Ok(()) | Err(Errno::INTR) => {}
-                Err(Errno::INVAL | Errno::NOENT) => return Ok(()),
-                Err(e) => return Err(e).doing(|| format!("unmount {}", rootfs.display())),
-            },
-            Ok(()) | Err(Errno::INTR) => {}
-            // no mount, or no such folder
-            Err(Errno::INVAL | Errno::NOENT) => return Ok(()),
-            Err(e) => return Err(e).doing(|| format!("unmount {}", rootfs.display())),
-        }
-    }
+/// The mount points below a folder, in the order of their making.
+fn below(table: &str, folder: &Path) -> Vec<PathBuf> {
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(|point| PathBuf::from(unescape(point)));
+    points.filter(|point| point.starts_with(folder)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn options(list: &[&str]) -> Vec<String> {
-        list.iter().map(|o| o.to_string()).collect()
+    fn of(kind: &str, options: &[&str]) -> Result<Plan> {
+        let options = options.iter().map(|o| o.to_string()).collect();
+        Plan::new(&Mount { kind: kind.into(), source: "/s".into(), target: String::new(), options })
     }
 
     #[test]
     fn options_are_flags_or_data() {
-        let parsed = parse(&options(&["ro", "nosuid", "rbind", "rslave", "lowerdir=/a:/b", "index=off", "rw"])).unwrap();
-        assert_eq!(parsed.flags, MountFlags::NOSUID);
-        assert!(parsed.recursive);
-        assert_eq!(parsed.propagation, MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC);
-        assert_eq!(parsed.data, ["lowerdir=/a:/b", "index=off"]);
+        let plan = of("overlay", &["ro", "nosuid", "rslave", "lowerdir=/a:/b", "index=off", "rw", "defaults"]).unwrap();
+        assert_eq!((plan.flags, plan.how, plan.ids), (MountFlags::NOSUID, How::New, None));
+        assert_eq!(plan.propagation, MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC);
+        assert_eq!(plan.data, ["lowerdir=/a:/b", "index=off"]);
+        assert_eq!(of("bind", &["rbind", "bind"]).unwrap().how, How::Bind { recursive: true });
+        assert_eq!(of("none", &["bind"]).unwrap().how, How::Bind { recursive: false });
+        let plan = of("ext4", &["direct-io", "loop", "ro"]).unwrap();
+        assert_eq!((plan.how, plan.data.len()), (How::Loop { direct: true }, 0));
+        assert_eq!(of("9p", &["direct-io"]).unwrap().data, ["direct-io"]);
     }
 
     #[test]
-    fn what_is_for_others_is_refused() {
-        for option in ["loop", "uidmap=0:1:1", "X-containerd.mkdir.path=/x"] {
-            parse(&options(&[option])).unwrap_err();
+    fn layers_are_mapped_by_the_folder_that_holds_them() {
+        let maps = ["uidmap=0:666:1000,1000:6666:64536", "gidmap=0:7:1"];
+        let layered = |layers: &str| of("overlay", &[layers, maps[0], "upperdir=/u", maps[1]]);
+        let plan = layered("lowerdir=/v/snap/12/fs:/v/snap/1/fs").unwrap();
+        let ids = plan.ids.unwrap();
+        assert_eq!(ids.layers_in.as_deref(), Some(Path::new("/v/snap")));
+        assert_eq!((ids.maps.uids.text(), ids.maps.gids.text()), ("0 666 1000\n1000 6666 64536\n".into(), "0 7 1\n".into()));
+        assert_eq!(plan.data, ["lowerdir=12/fs:1/fs", "upperdir=/u"]);
+        assert_eq!(layered("lowerdir=/v/1/fs").unwrap().data[0], "lowerdir=fs");
+        assert_eq!(layered("lowerdir=/v/1:/v/1/2").unwrap().data[0], "lowerdir=1:1/2");
+        assert_eq!(of("ext4", &[maps[0], maps[1]]).unwrap().ids.unwrap().layers_in, None);
+        for bad in ["index=off", "lowerdir=/a/b:/c/d", "lowerdir=/a", "lowerdir=a/b", "lowerdir=/a/../b", "lowerdir=/a/b:", "lowerdir="] {
+            layered(bad).unwrap_err();
         }
-        let wrong = |kind: &str, target: &str| {
-            let m = Mount { kind: kind.into(), target: target.into(), ..Mount::default() };
-            mount(&m, Path::new("/nonexistent")).unwrap_err().to_string()
-        };
-        assert!(wrong("mkfs/ext4", "").contains("mount manager"));
-        assert!(wrong("tmpfs", "a/../../b").contains("leads out"));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for (option, text) in [
+            ("uidmap=0:1:1", "without the other"),
+            ("gidmap=0:1", "no list of"),
+            ("gidmap=0:1:1:1", "no list of"),
+            ("uidmap=", "no list of"),
+            ("uidmap=0:1:0", "is empty"),
+            ("uidmap=-1:1:1", "no list of"),
+            ("X-containerd.mkdir.path=/x", "not for a shim"),
+        ] {
+            let e = of("ext4", &[option]).unwrap_err();
+            assert!(e.text().contains(text), "{option}: {e}");
+        }
+        assert!(of("bind", &["loop"]).unwrap_err().text().contains("not for a bind"));
+        assert!(of("mkfs/ext4", &[]).unwrap_err().text().contains("mount manager"));
+        let out = Mount { kind: "tmpfs".into(), target: "a/../../b".into(), ..Mount::default() };
+        assert_eq!(plan(&[out]).unwrap_err().text(), "mount  of type tmpfs: the target a/../../b leads out of the root file system");
     }
 
     #[test]
     fn what_is_not_mounted_is_unmounted() {
         unmount(Path::new("/nonexistent/rootfs")).unwrap();
+        unmount(tempfile::tempdir().unwrap().path()).unwrap();
+    }
+
+    #[test]
+    fn mounts_below_are_found() {
+        let table = "1 0 0:1 / / rw - tmpfs a rw\n2 1 0:2 / /b/root\\040fs/x rw - tmpfs a rw\n3 1 0:3 / /b/rootfs2 rw - tmpfs a rw\n";
+        assert_eq!(below(table, Path::new("/b/root fs")), [Path::new("/b/root fs/x")]);
+        assert_eq!(below(table, Path::new("/b")).len(), 2);
     }
 }

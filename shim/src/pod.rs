@@ -47,7 +47,8 @@ pub(crate) struct Plan {
     pub(crate) cgroup: String,
 }
 
-fn flag(name: &str) -> i32 {
+/// The flag of a kind of namespaces.
+pub(crate) fn flag(name: &str) -> i32 {
     KINDS.iter().find(|kind| kind.name == name).map_or(0, |kind| kind.flag)
 }
 

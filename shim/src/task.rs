@@ -16,11 +16,12 @@ use crate::messages::{
     CloseIoRequest, ConnectResponse, CreateRequest, EMPTY, ExecRequest, KillRequest, ProcessRequest, Request, ResizePtyRequest,
     StateResponse, Status, TaskExecAdded, UpdateRequest, WaitResponse,
 };
+use crate::mounts;
 use crate::pod;
 use crate::process::{Caller, Container, Deletion, Phase, Process};
 use crate::sandbox;
 use crate::stdio::{self, Streams};
-use crate::verbs::Runtime;
+use crate::verbs::{MOUNT_FAILED, Runtime, failed};
 use crate::wire::Message;
 
 const SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
@@ -85,6 +86,7 @@ impl Daemon {
         if self.containers.contains_key(&request.id) {
             return Err(status(code::ALREADY_EXISTS, format!("container {}: already exists", request.id)));
         }
+        let plans = mounts::plan(&request.rootfs).map_err(|e| failed(MOUNT_FAILED, &e))?;
         let invalid = |e: &dyn std::fmt::Display| status(code::INVALID_ARGUMENT, e.to_string());
         let options = match request.options.as_ref().filter(|any| !any.type_url.is_empty()) {
             None => self.options.clone(),
@@ -122,7 +124,7 @@ impl Daemon {
             let bundle = Path::new(&job_request.bundle);
             // what is wrong there, the pod as well as the container, is wrong with the config
             pod.map_or(Ok(()), |pod| pod::add_mounts(bundle, &pod)).map_err(|e| status(code::INVALID_ARGUMENT, e.to_string()))?;
-            job_runtime.create(&job_request, inner, &namespace)
+            job_runtime.create(&job_request, &plans, inner, &namespace)
         });
         if begun.is_err() {
             self.containers.remove(&id);

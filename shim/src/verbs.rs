@@ -11,7 +11,8 @@ use crate::bootstrap::group_in;
 use crate::foreign::Foreign;
 use crate::frame::{code, status};
 use crate::messages::{Answer, CreateRequest, Options, Status};
-use crate::mounts;
+use crate::mounting;
+use crate::mounts::{self, Plan};
 use crate::stats;
 use crate::stdio::{self, Inner};
 use crate::worker::Done;
@@ -31,6 +32,8 @@ pub(crate) struct Runtime {
 
 /// Init's pid, in the bundle.
 pub(crate) const PID_FILE: &str = "init.pid";
+/// How containerd's shim words it.
+pub(crate) const MOUNT_FAILED: &str = "failed to mount rootfs component";
 /// Where libcontainer's own records are, for the containers of one namespace of containerd's.
 const ROOT: &str = "/run/containerd/masu";
 /// The root that containerd's own shim gives to other runtimes.
@@ -64,9 +67,9 @@ impl Runtime {
         Container::open(&self.root, id)
     }
 
-    pub(crate) fn create(&self, request: &CreateRequest, streams: Inner, namespace: &str) -> Result<Done, Status> {
+    pub(crate) fn create(&self, request: &CreateRequest, plans: &[Plan], streams: Inner, namespace: &str) -> Result<Done, Status> {
         let rootfs = Path::new(&request.bundle).join("rootfs");
-        mounts::mount_all(&request.rootfs, &rootfs).map_err(|e| failed("failed to mount rootfs component", &e))?;
+        mounting::mount_all(plans, &rootfs).map_err(|e| failed(MOUNT_FAILED, &e))?;
         let id = &request.id;
         let result = with_streams(streams, id, namespace, || match &self.foreign {
             Some(foreign) => foreign.create(id, Path::new(&request.bundle), request.terminal),
@@ -89,8 +92,8 @@ impl Runtime {
             }
         });
         result.map_err(|e| {
-            if !request.rootfs.is_empty() {
-                let _ = mounts::unmount(&rootfs);
+            if !plans.is_empty() {
+                mounting::undo(&rootfs);
             }
             failed("OCI runtime create failed", &e)
         })

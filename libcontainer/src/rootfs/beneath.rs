@@ -20,7 +20,10 @@ const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGIC
 const MAX_LINKS: usize = 40;
 
 /// Opens what `path` names inside `root`.
-pub(crate) fn open(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+///
+/// # Errors
+/// It is not there, or may not be opened so.
+pub fn open(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
     openat2_retry(root, in_root(path), flags | OFlags::CLOEXEC, IN_ROOT)
 }
 

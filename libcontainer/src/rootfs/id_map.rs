@@ -105,7 +105,10 @@ fn parse(text: &str, target: &str, container: Option<&IdMaps>) -> Result<IdMaps>
 }
 
 /// A user namespace for each of `maps`, in their order.
-pub(crate) fn make(maps: &[IdMaps], proc: &Procfs) -> Result<Vec<OwnedFd>> {
+///
+/// # Errors
+/// The kernel makes no more of them, or refuses a map.
+pub fn make(maps: &[IdMaps], proc: &Procfs) -> Result<Vec<OwnedFd>> {
     let one = |map: &IdMaps| {
         let child = Ended::in_namespaces(libc::CLONE_NEWUSER)?;
         proc.write(&format!("{}/uid_map", child.pid), map.uids.text().as_bytes()).doing(|| "write uid_map")?;

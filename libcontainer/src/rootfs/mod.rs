@@ -23,17 +23,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::mount::MountPropagationFlags;
 
+pub use beneath::open as open_beneath;
 pub use cgroup_mount::CgroupMount;
 pub use devices::DevicePlan;
-pub use id_map::{IdMapped, Map};
+pub use id_map::{IdMapped, Map, make as make_id_maps};
 pub use masking::Masking;
 pub use mount::{Link, MountPlan, What};
 pub use remount::Remount;
 
 use beneath::Beside;
-pub(crate) use beneath::{clean, exists, mkdir_all, open as open_beneath, open_plain, parent};
+pub(crate) use beneath::{clean, exists, mkdir_all, open_plain, parent};
 pub(crate) use detached::{move_to, open_tree};
-pub(crate) use id_map::make as make_id_maps;
 pub(crate) use source::{Sources, map_ids, open_source};
 pub(crate) use target::check_target;
 

@@ -10,6 +10,7 @@ pub mod close_range;
 pub mod exec;
 pub mod interface;
 pub mod keyctl;
+pub mod loop_device;
 pub mod mount_attr;
 pub mod namespace;
 pub mod peer;

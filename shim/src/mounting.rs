@@ -1,0 +1,231 @@
+//! Mounts what mounts.rs has planned.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use libcontainer::error::{Doing, Error, Kind, Result};
+use libcontainer::procfs::Procfs;
+use libcontainer::rootfs::{make_id_maps, open_beneath};
+use libcontainer::sys::loop_device;
+use libcontainer::sys::mount_attr::{ATIME, Change, RDONLY, mount_setattr, set_id_map};
+use libcontainer::sys::namespace::{setns, unshare};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+};
+
+use crate::mounts::{How, Ids, Plan, unmount};
+use crate::pod::flag;
+
+/// What mount(2) takes of data.
+const PAGE: usize = 4096;
+/// How often somebody else may be faster at a free loop device.
+const LOOP_TRIES: u64 = 100;
+
+/// Mounts all in order; what was made before a failure is removed again.
+pub(crate) fn mount_all(plans: &[Plan], rootfs: &Path) -> Result<()> {
+    if plans.is_empty() {
+        return Ok(());
+    }
+    let made = match rustix::fs::mkdirat(CWD, rootfs, Mode::from_raw_mode(0o711)) {
+        Ok(()) => true,
+        Err(Errno::EXIST) => false,
+        Err(e) => return Err(e).doing(|| format!("make {}", rootfs.display())),
+    };
+    let doing = |plan: &Plan| format!("mount {} of type {} on {}", plan.source, plan.kind, rootfs.join(&plan.target).display());
+    let result = plans.iter().try_for_each(|plan| mount(plan, rootfs).doing(|| doing(plan)));
+    if result.is_err() {
+        undo(rootfs);
+        if made {
+            let _ = rustix::fs::unlinkat(CWD, rootfs, rustix::fs::AtFlags::REMOVEDIR);
+        }
+    }
+    result
+}
+
+/// Takes off what was mounted for a container that did not come to be.
+pub(crate) fn undo(rootfs: &Path) {
+    // the failure is what is told
+    let _ = unmount(rootfs);
+}
+
+fn mount(plan: &Plan, rootfs: &Path) -> Result<()> {
+    let place = open_target(rootfs, &plan.target)?;
+    // by its descriptor: what its name means is up to the image
+    let target = format!("/proc/self/fd/{}", place.as_raw_fd());
+    let namespace = plan.ids.as_ref().map(|ids| Procfs::open().and_then(|proc| make_id_maps(std::slice::from_ref(&ids.maps), &proc)));
+    let namespace = namespace.transpose()?.and_then(|made| made.into_iter().next());
+    let ids = namespace.as_ref().map(AsFd::as_fd);
+    // the mount holds the device when it is there
+    let (mut source, mut _device) = (plan.source.clone(), None);
+    match (plan.how, &plan.ids) {
+        (How::Bind { recursive }, _) => attach(&bind(plan, recursive, ids)?, &place)?,
+        (How::New, Some(Ids { layers_in: Some(folder), .. })) => {
+            let namespace = ids.ok_or_else(|| Error::new(Kind::Internal, "the user namespace of an id map is not there"))?;
+            attach(&overlay_of_mapped_layers(plan, folder, namespace, rootfs)?, &place)?;
+        }
+        _ => {
+            if let How::Loop { direct } = plan.how {
+                let (path, device) = loop_over(&plan.source, plan.flags.contains(MountFlags::RDONLY), direct)?;
+                (source, _device) = (path, Some(device));
+            }
+            match data_of(plan)? {
+                Some(data) if ids.is_none() => rustix::mount::mount(&*source, &*target, &*plan.kind, plan.flags, Some(data.as_c_str()))?,
+                _ => attach(&detached(plan, &source, ids)?, &place)?,
+            }
+        }
+    }
+    if plan.propagation != MountPropagationFlags::empty() {
+        // the descriptor is below the mount
+        let mounted = open_target(rootfs, &plan.target)?;
+        rustix::mount::mount_change(format!("/proc/self/fd/{}", mounted.as_raw_fd()), plan.propagation)?;
+    }
+    Ok(())
+}
+
+/// What is mounted upon. Links of the image lead nowhere but to places in it.
+fn open_target(rootfs: &Path, below: &str) -> Result<OwnedFd> {
+    let root = rustix::fs::open(rootfs, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    if below.is_empty() { Ok(root) } else { open_beneath(root.as_fd(), below, OFlags::PATH).doing(|| format!("open {below} there")) }
+}
+
+fn attach(mount: &OwnedFd, place: &OwnedFd) -> Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(mount, "", place, "", flags)?)
+}
+
+fn clone_of(path: &Path, recursive: bool) -> Result<OwnedFd, Errno> {
+    let recursive = if recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
+    rustix::mount::open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | recursive)
+}
+
+fn map_ids(mount: BorrowedFd<'_>, recursive: bool, namespace: BorrowedFd<'_>) -> Result<()> {
+    set_id_map(mount, recursive, namespace).doing(|| "map its ids (not every file system and every kernel can)")
+}
+
+/// A bind with its attributes from the start: a read-only one is never writable.
+fn bind(plan: &Plan, recursive: bool, ids: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+    let tree = clone_of(Path::new(&plan.source), recursive)?;
+    let set = u64::from(attributes(plan.flags).bits());
+    if set != 0 {
+        // one mode of access times can only take the place of another
+        let clear = if set & ATIME == 0 { 0 } else { ATIME };
+        mount_setattr(tree.as_fd(), recursive, Change { set, clear, ..Change::default() })?;
+    }
+    if let Some(namespace) = ids {
+        map_ids(tree.as_fd(), recursive, namespace)?;
+    }
+    Ok(tree)
+}
+
+fn attributes(flags: MountFlags) -> MountAttrFlags {
+    let mut attributes = MountAttrFlags::empty();
+    for (flag, attribute) in [
+        (MountFlags::RDONLY, MountAttrFlags::MOUNT_ATTR_RDONLY),
+        (MountFlags::NOSUID, MountAttrFlags::MOUNT_ATTR_NOSUID),
+        (MountFlags::NODEV, MountAttrFlags::MOUNT_ATTR_NODEV),
+        (MountFlags::NOEXEC, MountAttrFlags::MOUNT_ATTR_NOEXEC),
+        (MountFlags::NODIRATIME, MountAttrFlags::MOUNT_ATTR_NODIRATIME),
+    ] {
+        attributes.set(attribute, flags.contains(flag));
+    }
+    // of two modes of access times, mount(2) takes the stricter one, too
+    attributes
+        | if flags.contains(MountFlags::STRICTATIME) {
+            MountAttrFlags::MOUNT_ATTR_STRICTATIME
+        } else if flags.contains(MountFlags::NOATIME) {
+            MountAttrFlags::MOUNT_ATTR_NOATIME
+        } else {
+            MountAttrFlags::empty()
+        }
+}
+
+/// The data of mount(2), if that takes as much.
+fn data_of(plan: &Plan) -> Result<Option<CString>> {
+    let data = plan.data.join(",");
+    let data = CString::new(data).map_err(|_| Error::invalid("a zero byte in a mount option"))?;
+    Ok((data.as_bytes().len() < PAGE).then_some(data))
+}
+
+/// A file system that is mounted nowhere yet. More options than mount(2) takes: the layers of an overlay one by one
+/// (`lowerdir+`, kernel 6.7).
+fn detached(plan: &Plan, source: &str, ids: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+    let fs = rustix::mount::fsopen(&*plan.kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(fs.as_fd(), "source", source)?;
+    for (flag, word) in [(MountFlags::RDONLY, "ro"), (MountFlags::SYNCHRONOUS, "sync"), (MountFlags::DIRSYNC, "dirsync")] {
+        if plan.flags.contains(flag) {
+            rustix::mount::fsconfig_set_flag(fs.as_fd(), word)?;
+        }
+    }
+    for option in &plan.data {
+        match option.split_once('=') {
+            Some(("lowerdir", layers)) if plan.kind == "overlay" => {
+                for layer in layers.split(':') {
+                    rustix::mount::fsconfig_set_string(fs.as_fd(), "lowerdir+", layer)
+                        .doing(|| format!("mount options is too long: they have {} layers; add {layer}", layers.split(':').count()))?;
+                }
+            }
+            Some((key, value)) => rustix::mount::fsconfig_set_string(fs.as_fd(), key, value)?,
+            None => rustix::mount::fsconfig_set_flag(fs.as_fd(), &**option)?,
+        }
+    }
+    rustix::mount::fsconfig_create(fs.as_fd())?;
+    let made = rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes(plan.flags))?;
+    if let Some(namespace) = ids {
+        map_ids(made.as_fd(), false, namespace)?;
+    }
+    Ok(made)
+}
+
+/// An overlay is not mapped itself: its layers are. They have to be seen at a path of the caller's mount namespace meanwhile,
+/// which here is one that nobody else sees, and that ends with us should we be killed.
+fn overlay_of_mapped_layers(plan: &Plan, folder: &Path, namespace: BorrowedFd<'_>, rootfs: &Path) -> Result<OwnedFd> {
+    let layers = clone_of(folder, true).doing(|| format!("clone {}", folder.display()))?;
+    mount_setattr(layers.as_fd(), true, Change { set: RDONLY, ..Change::default() }).doing(|| "make the layers read-only")?;
+    map_ids(layers.as_fd(), true, namespace).doing(|| format!("the layers in {}", folder.display()))?;
+    let host =
+        rustix::fs::open("/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).doing(|| "open the mount namespace")?;
+    let kind = flag("mount");
+    unshare(kind).doing(|| "make a mount namespace for layers")?;
+    let made = (|| {
+        rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        attach(&layers, &rustix::fs::open(rootfs, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)?;
+        // the layers are named from there
+        rustix::process::chdir(rootfs)?;
+        match data_of(plan)? {
+            Some(data) => {
+                rustix::mount::mount(&*plan.source, rootfs, &*plan.kind, plan.flags, Some(data.as_c_str()))?;
+                let mounted = clone_of(rootfs, false)?;
+                rustix::mount::unmount(rootfs, UnmountFlags::DETACH)?;
+                Ok(mounted)
+            }
+            None => detached(plan, &plan.source, None),
+        }
+    })();
+    // this leads back to / as well
+    setns(host.as_fd(), kind).doing(|| "go back to the mount namespace of the host")?;
+    made
+}
+
+/// A loop device over a file: its path, and what holds it until it is mounted.
+fn loop_over(file: &str, read_only: bool, direct: bool) -> Result<(String, OwnedFd)> {
+    let mode = OFlags::CLOEXEC | if read_only { OFlags::RDONLY } else { OFlags::RDWR };
+    let open = |path: &str| rustix::fs::open(path, mode, Mode::empty()).doing(|| format!("open {path}"));
+    let backing = open(file)?;
+    let control =
+        rustix::fs::open("/dev/loop-control", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).doing(|| "open /dev/loop-control")?;
+    for round in 0..LOOP_TRIES {
+        let number = loop_device::free(control.as_fd()).doing(|| "find a free loop device")?;
+        let path = format!("/dev/loop{number}");
+        let device = open(&path)?;
+        match loop_device::configure(device.as_fd(), backing.as_fd(), file.as_bytes(), read_only, direct) {
+            Ok(()) => return Ok((path, device)),
+            Err(Errno::BUSY) => std::thread::sleep(Duration::from_millis(round.min(20))),
+            Err(e) => return Err(e).doing(|| format!("set {path} up over {file}")),
+        }
+    }
+    Err(Error::new(Kind::Os, format!("no loop device for {file}: somebody else was faster {LOOP_TRIES} times")))
+}
