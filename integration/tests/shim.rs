@@ -6,10 +6,10 @@ mod rootfs;
 use std::io::Write;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use integration::message::Message;
 use integration::shim::{Answer, Shim, refused};
-use integration::{Test, check};
+use integration::{Test, cgroups, check};
 
 // gRPC's numbers
 const INVALID: u64 = 3;
@@ -391,6 +391,41 @@ fn without_descriptors_an_exec_fails_and_the_rest_goes_on() {
             let wait = shim.begin("Wait", of(id).text(2, "e"))?;
             shim.call("Start", of(id).text(2, "e"))?.map_err(refused)?;
             ensure!(shim.finish(wait)?.map_err(refused)?.number(1) == 0, "true failed");
+            shim.end(id)
+        })
+    });
+}
+
+#[test]
+fn an_update_takes_annotations_and_heeds_the_limits() {
+    check(|t| {
+        if !cgroups::has("pids") {
+            return t.skip("no pids controller");
+        }
+        with_shim(t, &["/bin/payload", "sleep"], |shim, bundle, id| {
+            shim.run(bundle, id)?;
+            let pid = shim.call("State", of(id))?.map_err(refused)?.number(3) as i32;
+            let pid = rustix::process::Pid::from_raw(pid).context("a pid")?;
+            let limits =
+                |text: &str| Message::new().text(1, "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources").text(2, text);
+            // they are for runtimes with limits of their own; these name a group, and a property of systemd
+            let annotations = |message: Message| {
+                [("io.kubernetes.cri.sandbox-id", "other"), ("org.systemd.property.TasksMax", "1"), ("", "")]
+                    .iter()
+                    .fold(message, |message, (key, value)| message.message(3, Message::new().text(1, key).text(2, value)))
+            };
+            let update = annotations(of(id).message(2, limits(r#"{"pids":{"limit":321}}"#)));
+            shim.call("Update", update)?.map_err(refused)?;
+            ensure!(cgroups::read(pid, "pids", "pids.max")?.trim() == "321", "the limit is not that of the update");
+            if t.runtime.is("masu") {
+                shim.call("Update", annotations(of(id)))?.map_err(refused)?;
+                // nothing at all is a mistake
+                refuses(shim.call("Update", of(id))?, INVALID, "neither resources nor annotations")?;
+                refuses(shim.call("Update", of(id).message(2, limits("{")))?, INVALID, "update failed")?;
+            } else {
+                t.differs(t.runtime.kind, "an update without limits ends containerd's shim");
+            }
+            ensure!(cgroups::read(pid, "pids", "pids.max")?.trim() == "321", "the limit changed");
             shim.end(id)
         })
     });

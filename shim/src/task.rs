@@ -313,7 +313,12 @@ impl Daemon {
     fn update(&mut self, caller: Caller, request: UpdateRequest) -> Answered {
         let container = self.container(&request.id)?;
         let (runtime, bundle, id) = (container.runtime.clone(), container.bundle.clone(), request.id);
-        let document = request.resources.map(|any| any.value).unwrap_or_default();
+        // annotations are for runtimes that have limits of their own; here and in containerd's shim nothing reads them
+        let document = match request.resources {
+            Some(resources) => resources.value,
+            None if !request.annotations.is_empty() => return Ok(Some(EMPTY)),
+            None => return Err(status(code::INVALID_ARGUMENT, "an update with neither resources nor annotations")),
+        };
         self.work(Then::Plain { caller }, move || runtime.update(&id, &bundle, &document)).map(|()| None)
     }
 
