@@ -430,3 +430,34 @@ fn an_update_takes_annotations_and_heeds_the_limits() {
         })
     });
 }
+
+/// The cookie of a process's core scheduling (prctl(2), PR_SCHED_CORE): 0 is none.
+fn cookie(pid: i32) -> Result<u64, rustix::io::Errno> {
+    let pid = rustix::process::Pid::from_raw(pid).unwrap_or(rustix::process::getpid());
+    rustix::thread::core_scheduling_cookie(pid, rustix::thread::CoreSchedulingScope::Thread)
+}
+
+#[test]
+fn a_pod_is_scheduled_on_cores_of_its_own_if_containerd_says_so() {
+    check(|t| {
+        let mut bundle = t.bundle()?;
+        let id = t.new_id();
+        bundle.args(["/bin/payload", "sleep"]).write()?;
+        let started = Shim::start_with(t, &bundle, &id, &[("SCHED_CORE", "1")]);
+        if let Err(lacking) = cookie(0) {
+            let said = format!("{:#}", started.err().context("it started, and this kernel cannot do what it was told")?);
+            ensure!(!t.runtime.is("masu") || said.contains("SCHED_CORE"), "{said}");
+            return t.skip(&format!("no core scheduling in this kernel, or no threads in its cores: {lacking}"));
+        }
+        let mut shim = match started {
+            Err(e) if !t.runtime.is("masu") => return t.skip(&format!("no shim for it: {e:#}")),
+            result => result?,
+        };
+        shim.run(&bundle, &id)?;
+        let init = shim.call("State", of(&id))?.map_err(refused)?.number(3) as i32;
+        let (own, of_shim, of_init) = (cookie(0)?, cookie(shim.pid)?, cookie(init)?);
+        ensure!(of_shim != own && of_shim != 0 && of_shim == of_init, "cookies: {own:x} ours, {of_shim:x} the shim's, {of_init:x} init's");
+        shim.end(&id)?;
+        shim.shut_down()
+    });
+}

@@ -21,7 +21,9 @@ use libcontainer::error::{Doing, Error, Result};
 use libcontainer::sys::clone::{Side, clone3};
 use libcontainer::sys::exec::exit;
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::thread::{CoreSchedulingScope, create_core_scheduling_cookie};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -194,6 +196,12 @@ fn listen(dir: &Path, path: &Path) -> Result<Option<OwnedFd>> {
 /// Makes the daemon, which is this program, forked.
 fn fork(setup: Setup) -> Result<()> {
     let parent = rustix::process::getppid().map_or(0, |p| p.as_raw_nonzero().get());
+    if std::env::var_os("SCHED_CORE").is_some_and(|value| !value.is_empty())
+        && let Err(e) = own_cores()
+    {
+        let _ = fs::remove_file(&setup.socket);
+        return Err(e);
+    }
     match clone3(0, None).doing(|| "fork the daemon")? {
         Side::Parent { pid, .. } => {
             let adjusted = adjust_oom_score(parent, pid).and_then(|()| join_cgroup(&setup.options.shim_cgroup, pid));
@@ -208,6 +216,16 @@ fn fork(setup: Setup) -> Result<()> {
         }
         Side::Child => exit(detach().map_or(1, |()| daemon::run(setup))),
     }
+}
+
+/// Has the kernel run nothing else beside this process and what it forks on the threads of a core (kernel 5.14).
+fn own_cores() -> Result<()> {
+    let made = create_core_scheduling_cookie(rustix::process::getpid(), CoreSchedulingScope::ThreadGroup);
+    made.doing(|| match made {
+        Err(Errno::INVAL) => "SCHED_CORE is set, and this kernel has no core scheduling",
+        Err(Errno::NODEV) => "SCHED_CORE is set, and the cores of this machine have one thread each",
+        _ => "SCHED_CORE: schedule a pod on cores of its own",
+    })
 }
 
 /// Leaves the session, and containerd's pipes.
