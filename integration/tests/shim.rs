@@ -1,5 +1,7 @@
 //! The shim by itself, with this test as its containerd: order, faults, and what containerd never does.
 
+#[path = "shim/faults.rs"]
+mod faults;
 #[path = "shim/rootfs.rs"]
 mod rootfs;
 
