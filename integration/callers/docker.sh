@@ -187,7 +187,7 @@ services() {
     local address
     address=$(d inspect --format '{{.NetworkSettings.Networks.pair.IPAddress}}' left)
     equal "$(d exec right wget -q -O - "http://$address/")" "a page"
-    equal "$(d run --rm box timeout 3 wget -q -O - "http://$address/" 2>/dev/null || true)" ""
+    equal "$(d run --rm box sh -c "timeout 3 wget -q -O - http://$address/; echo ended" 2>/dev/null)" ended
     d rm -f left right >/dev/null
     d network rm pair >/dev/null
 }
