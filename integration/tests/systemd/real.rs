@@ -118,3 +118,58 @@ fn a_unit_of_somebody_else_stays() {
         Ok(())
     });
 }
+
+/// Scopes are made, started and told of a limit while systemd reads its units anew and executes itself anew, all the time.
+#[test]
+fn nothing_is_lost_while_systemd_reloads() {
+    check(|t| {
+        let Some((mut bundle, _)) = scope(t)? else { return Ok(()) };
+        let name = t.new_id();
+        if !cgroups::has("pids") {
+            return t.skip("needs the controller pids in cgroup v2");
+        }
+        let how_many: i64 = std::env::var("CREATES").ok().map_or(Ok(10), |text| text.parse())?;
+        bundle.set(
+            "/linux/resources/devices",
+            json!([{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 1, "minor": 7, "access": "r"}]),
+        );
+        let script = "while :; do systemctl daemon-reload; sleep 0.3; systemctl daemon-reexec; sleep 0.3; echo; done";
+        let mut reloads = Command::new("sh").args(["-c", script]).stdout(std::process::Stdio::piped()).spawn()?;
+        let made = (0..how_many).map(|n| {
+            bundle.set("/linux/cgroupsPath", json!(format!(":p:{name}-{n}")));
+            bundle.set("/linux/resources/pids", json!({"limit": 20 + n}));
+            let container = with_systemd(t, &bundle).with_context(|| format!("container {n}"))?;
+            container.start()?.ok().with_context(|| format!("container {n}"))?;
+            if n % 3 == 0 {
+                let limit = (1000 + n).to_string();
+                t.runtime(["--systemd-cgroup", "update", "--pids-limit", &limit, &container.id])?
+                    .ok()
+                    .with_context(|| format!("container {n}"))?;
+            }
+            Ok(container)
+        });
+        let made = made.collect::<Result<Vec<_>>>();
+        reloads.kill()?;
+        let rounds = std::io::read_to_string(reloads.stdout.take().context("its output")?)?.len();
+        reloads.wait()?;
+        let made = made?;
+        ensure!(rounds > 0, "systemd did not reload once");
+        ensure!(Command::new("systemctl").arg("daemon-reload").status()?.success(), "daemon-reload");
+        for (n, container) in (0..).zip(&made) {
+            let unit = format!("p-{name}-{n}.scope");
+            let limit = if n % 3 == 0 { 1000 + n } else { 20 + n }.to_string();
+            ensure!(show(&unit, "ActiveState")? == "active", "{unit} is {}", show(&unit, "ActiveState")?);
+            ensure!(show(&unit, "TasksMax")? == limit, "{unit}: {} instead of {limit} tasks", show(&unit, "TasksMax")?);
+            ensure!(cgroups::read(container.pid, "pids", "pids.max")? == limit, "{unit}: {limit} is not in its file");
+            let seen = container.exec(&[], ["/bin/payload", "access", "c", "1", "7", "/dev/node"])?.ok()?.stdout;
+            ensure!(seen == "c 1:7 m ok\nc 1:7 r ok\nc 1:7 w EPERM\nc 1:7 rw EPERM\n", "{unit}: {seen}");
+            ensure!(container.status()? == "running", "{unit} does not run");
+        }
+        drop(made);
+        for n in 0..how_many {
+            let unit = format!("p-{name}-{n}.scope");
+            ensure!(show(&unit, "LoadState")? == "not-found", "{unit} is left");
+        }
+        Ok(())
+    });
+}
