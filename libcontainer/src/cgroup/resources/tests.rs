@@ -252,6 +252,8 @@ fn idle_is_written_before_the_weight_when_it_ends_and_after_it_or_in_its_place_w
     assert_eq!(written(v1(&r(1))), ["cpu.shares=1024", "cpu.idle=1"]);
     assert_eq!(written(v2(&r(0))), ["cpu.idle=0", "cpu.weight=100"]);
     assert_eq!(written(v2(&r(1))), ["cpu.idle=1"]);
+    let r = read(r#"{"cpu":{"shares":1024},"unified":{"cpu.idle":"1","cpu.weight":"8"}}"#);
+    assert_eq!(written(v2(&r)), ["cpu.idle=1"]);
 }
 
 #[test]

@@ -12,6 +12,9 @@ const DEFAULT_PERIOD: u64 = 100_000;
 /// Files that are no limits: through them `unified` would move, freeze or end processes.
 const NO_LIMITS: [&str; 6] = ["cgroup.procs", "cgroup.threads", "cgroup.kill", "cgroup.freeze", "cgroup.type", "cgroup.subtree_control"];
 
+/// Why a weight is not written; the beginning is runc's.
+const NO_WEIGHT: &str = "unable to apply both cpu.weight and cpu.idle";
+
 /// The values for v2. Of what v2 has no file for, what a user may rely on is warned of; swappiness, disableOOMKiller and
 /// leafWeight are left out without a word, as engines send them everywhere.
 ///
@@ -24,7 +27,8 @@ pub(in crate::cgroup) fn v2(r: &spec::Resources, found: &mut Findings) -> Vec<Se
     }
     memory(&r.memory, &mut out, found);
     io(&r.block_io, &mut out, found);
-    cpu(&r.cpu, &mut out, found);
+    let idle = r.unified.get("cpu.idle").is_some_and(|value| value.trim() == "1");
+    cpu(&r.cpu, idle, &mut out, found);
     for (at, file, list) in [("cpu.cpus", "cpuset.cpus", &r.cpu.cpus), ("cpu.mems", "cpuset.mems", &r.cpu.mems)] {
         if !list.is_empty() {
             out.push(Setting::new(at, "cpuset", file, list));
@@ -45,6 +49,10 @@ pub(in crate::cgroup) fn v2(r: &spec::Resources, found: &mut Findings) -> Vec<Se
     }
     for (file, value) in &r.unified {
         let at = format!("unified[{file:?}]");
+        if idle && file == "cpu.weight" {
+            without_effect(found, &at, NO_WEIGHT);
+            continue;
+        }
         match unified(file) {
             Ok(controller) => out.extend(value.lines().map(|line| Setting {
                 controller: controller.into(),
@@ -126,12 +134,17 @@ fn io(io: &spec::BlockIo, out: &mut Vec<Setting>, found: &mut Findings) {
     }
 }
 
-fn cpu(cpu: &spec::Cpu, out: &mut Vec<Setting>, found: &mut Findings) {
+/// `idle`: whether it is made so by the name of its file.
+fn cpu(cpu: &spec::Cpu, idle: bool, out: &mut Vec<Setting>, found: &mut Findings) {
     check_burst(cpu, found);
     out.extend(cpu.idle.map(|idle| Setting::new("cpu.idle", "cpu", "cpu.idle", idle)));
     // the kernel takes no weight while it is idle, which systemd may have made it already, and forgets one that it had
-    if let Some(shares) = given(cpu.shares).filter(|_| cpu.idle != Some(1)) {
-        out.push(Setting::new("cpu.shares", "cpu", "cpu.weight", cpu_weight(shares)));
+    if let Some(shares) = given(cpu.shares).filter(|_| !idle) {
+        if cpu.idle == Some(1) {
+            without_effect(found, "cpu.shares", NO_WEIGHT);
+        } else {
+            out.push(Setting::new("cpu.shares", "cpu", "cpu.weight", cpu_weight(shares)));
+        }
     }
     if let Some(burst) = cpu.burst {
         out.push(Setting::new("cpu.burst", "cpu", "cpu.max.burst", burst).later());
