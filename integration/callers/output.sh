@@ -46,9 +46,12 @@ spent() { echo $(($(cut -d' ' -f1 "/proc/$1/schedstat") / 1000)); }
 cpu() { for t in /proc/"$1"/task/*; do spent "${t#/proc/}"; done | awk '{ s += $1 } END { print s }'; }
 median() { sort -n "$1" | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 
+common=(--env PATH=/bin --rootfs)
+# ctr asks for shares
+[ -e /sys/fs/cgroup/cpu ] || grep -qw cpu /sys/fs/cgroup/cgroup.controllers 2>/dev/null || common=(--cpu-shares 0 "${common[@]}")
 begin_all() {
-    $PRIO ctr run -d --runtime io.containerd.masu.v2 --env PATH=/bin --rootfs "$SCRATCH/rootfs" own sleep 1000000
-    $PRIO ctr run -d --runc-binary "$RUNTIME" --env PATH=/bin --rootfs "$SCRATCH/rootfs" stock sleep 1000000
+    $PRIO ctr run -d --runtime io.containerd.masu.v2 "${common[@]}" "$SCRATCH/rootfs" own sleep 1000000
+    $PRIO ctr run -d --runc-binary "$RUNTIME" "${common[@]}" "$SCRATCH/rootfs" stock sleep 1000000
 }
 # once NAME NUMBER: one exec; its MB/s and the shim's microseconds are kept
 once() {
