@@ -7,13 +7,12 @@ use integration::{Surroundings, check};
 const BUNDLES: [&str; 7] = ["docker-default", "k8s", "k8s-sandbox", "minimal", "podman-rootful", "podman-rootless", "podman-userns"];
 
 /// Where we differ from runc on purpose: part of the line, and why.
-const KNOWN: [(&str, &str); 10] = [
+const KNOWN: [(&str, &str); 9] = [
     (" mounts /proc/acpi ", "the masks of folders share one tmpfs of one inode, which is also nosuid, nodev and noexec"),
     (" mounts /proc/scsi ", "the masks of folders share one tmpfs of one inode, which is also nosuid, nodev and noexec"),
     (" mounts /sys/firmware ", "the masks of folders share one tmpfs of one inode, which is also nosuid, nodev and noexec"),
     (" mounts /sys super", "read-only is a flag of the mount, and not of the file system too"),
     (" mounts /sys/fs/cgroup options", "of a read-only cgroup v1 mount the folder of the hierarchies is read-only too"),
-    (" mounts /sys/fs/cgroup root", "without a cgroup namespace of v2 the container's own cgroup is bound, not the host's whole tree"),
     (" mounts /sys/fs/cgroup source: \"none\"", "the source of a bind is that of the host's mount"),
     ("k8s-sandbox env", "an environment that is absent gets HOME like one that is empty"),
     ("podman-userns dev mqueue", "the root of mqueue belongs to the container's group, too"),

@@ -1,6 +1,8 @@
 //! Cgroups: where the container is, its limits, freezing, updates, and that all of it goes.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use integration::{Bundle, Container, Test, cgroups, check};
@@ -332,6 +334,29 @@ fn the_cgroup_mount_shows_the_containers_own() {
         ensure!(!seen.contains("/pids/x ok"), "the read-only mount can be written: {seen}");
         let known = t.differs("runc", "leaves the tmpfs of v1 writable") || t.differs("crun", "leaves the tmpfs of v1 writable");
         ensure!(known || !seen.contains(" ok"), "the read-only mount can be written: {seen}");
+        Ok(())
+    });
+}
+
+/// So its own is found there by what /proc/self/cgroup says, and init may go elsewhere.
+#[test]
+fn without_a_cgroup_namespace_the_mount_shows_the_whole_tree_of_v2() {
+    check(|t| {
+        if !cgroups::unified() {
+            return t.skip("on v1 the container's own are shown");
+        }
+        let mut bundle = t.bundle()?;
+        bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "rw"]).args(["/bin/sleep"]);
+        let container = Container::start_of(t, &bundle)?;
+        let own = cgroups::of(container.pid, "")?;
+        let seen = format!("/proc/{}/root{}", container.pid.as_raw_nonzero(), own.display());
+        assert_eq!(fs::metadata(&seen).with_context(|| seen.clone())?.ino(), fs::metadata(&own)?.ino());
+        bundle.namespace("cgroup", None);
+        let container = Container::start_of(t, &bundle)?;
+        let own = cgroups::of(container.pid, "")?;
+        let seen = format!("/proc/{}/root/sys/fs/cgroup", container.pid.as_raw_nonzero());
+        assert_eq!(fs::metadata(&seen)?.ino(), fs::metadata(&own)?.ino());
+        ensure!(!Path::new(&format!("{seen}/{}", own.file_name().unwrap_or_default().display())).exists(), "the tree is seen");
         Ok(())
     });
 }

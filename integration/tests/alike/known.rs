@@ -49,16 +49,7 @@ pub(crate) const KNOWN: &[(&str, &[&str], &str)] = &[
     ("crun", &[" mounts /", r#"under the peer "a mask"#], "crun masks first and then makes paths, and masks, read-only"),
     ("crun", &[" mounts /", " and ", ": null, under the peer {"], "crun masks first and then makes paths, and masks, read-only"),
     ("crun", &[" mounts /", r#""ro""#, "under the peer null"], "crun masks first and then makes paths, and masks, read-only"),
-    (
-        "*",
-        &[r#" mounts /sys/fs/cgroup source: "none""#],
-        "without a cgroup namespace of v2 the container's own cgroup is bound, not the host's whole tree",
-    ),
-    (
-        "*",
-        &[" mounts /sys/fs/cgroup root: ", r#", under the peer "/""#],
-        "without a cgroup namespace of v2 the container's own cgroup is bound, not the host's whole tree",
-    ),
+    ("*", &[r#" mounts /sys/fs/cgroup source: "none""#], "without a cgroup namespace of v2 the host's mount is bound, with its source"),
     ("runc", &[" signals ignored: "], "signals that the caller ignores are reset, also those that the C library keeps for itself"),
     ("runc", &[" env: ", r#""HOME=/"#, r#""HOME=","#], "a line of passwd without fields is for runc a user 0 without a home"),
     ("crun", &["create: ", "openat2", "Not a directory"], "crun minds a masked path that leads through a file"),

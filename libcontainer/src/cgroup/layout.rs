@@ -13,7 +13,7 @@ use crate::error::{Doing, Error, Result};
 use crate::procfs::unescape;
 
 /// Where a host with nothing but v2 mounts it; everything relies on it.
-const UNIFIED: &str = "/sys/fs/cgroup";
+pub(crate) const UNIFIED: &str = "/sys/fs/cgroup";
 
 /// The v1 hierarchies that a container joins, in the order in which it does: cpuset first, for it may refuse. Those that have
 /// no more than a name come after them.

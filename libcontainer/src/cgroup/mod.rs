@@ -41,6 +41,7 @@ use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 
 pub use layout::Layout;
+pub(crate) use layout::UNIFIED;
 pub use oom::{OomEvents, OomNotice};
 pub(crate) use plan::Driver;
 pub use plan::{CgroupPlan, Paths};

@@ -9,9 +9,10 @@ use super::beneath;
 use super::detached::{bind, filesystem, move_to};
 use super::options::Options;
 use super::target::check_target;
-use crate::cgroup::Paths;
+use crate::cgroup::{Paths, UNIFIED};
 use crate::dry_run::Node;
 use crate::error::{Doing, Error, Result};
+use crate::namespaces::Namespaces;
 use crate::spec;
 use crate::sys::close_range::leave;
 use crate::sys::mount_attr::{ATIME, Change, NODEV, NOEXEC, NOSUID, RDONLY, mount_setattr, names};
@@ -22,10 +23,11 @@ pub struct CgroupMount {
     pub target: String,
     attributes: u64,
     /// Whether the container has a cgroup namespace of its own making: then the hierarchies are mounted anew, rooted at
-    /// its cgroup. Else its cgroup is bound there: a new mount from the host's namespace waits for a grace period of the
-    /// kernel and resets the flags of the host's mount.
+    /// its cgroup. Else directories of the host are bound there: a new mount from the host's namespace waits for a grace
+    /// period of the kernel and resets the flags of the host's mount.
     namespace: bool,
-    /// Directory of the container's cgroup on the host, if there is one.
+    /// What to bind of v2, if the container has a cgroup there: its directory, or, without any namespace, the whole tree, in
+    /// which what /proc/self/cgroup says is found, as under runc and crun.
     v2: Option<String>,
     /// v1 hierarchies: name of the folder, controllers, directory on the host.
     v1: Vec<Hierarchy>,
@@ -39,7 +41,7 @@ struct Hierarchy {
 
 impl CgroupMount {
     /// Plans the mount from the container's cgroup directories.
-    pub fn plan(mount: &spec::Mount, options: &Options, paths: &Paths, namespace: bool) -> Result<CgroupMount> {
+    pub fn plan(mount: &spec::Mount, options: &Options, paths: &Paths, namespaces: &Namespaces) -> Result<CgroupMount> {
         let target = check_target(mount)?;
         if target.starts_with("/proc/") || target == "/proc" {
             return Err(Error::invalid(format!(
@@ -49,7 +51,13 @@ impl CgroupMount {
         // nothing is below the hierarchies: rro is ro
         let recursive = options.change_all.set & !ATIME;
         let v1 = paths.v1.iter().map(|(controllers, dir)| Hierarchy { controllers: controllers.clone(), dir: dir.clone() }).collect();
-        Ok(CgroupMount { target, attributes: options.attributes() | recursive, namespace, v2: paths.v2.clone(), v1 })
+        let is_hosts = !namespaces.has(libc::CLONE_NEWCGROUP);
+        let v2 = paths.v2.as_ref().map(|own| match own.strip_prefix(UNIFIED) {
+            Some(_) if is_hosts && paths.v1.is_empty() => UNIFIED.to_owned(),
+            _ => own.clone(),
+        });
+        let namespace = namespaces.is_fresh(libc::CLONE_NEWCGROUP);
+        Ok(CgroupMount { target, attributes: options.attributes() | recursive, namespace, v2, v1 })
     }
 
     pub(super) fn is_writable(&self) -> bool {

@@ -116,7 +116,6 @@ impl RootfsPlan {
         if label.is_none() && !linux.mount_label.is_empty() {
             found.warn("linux.mountLabel", "selinux is disabled or not supported, so the mounts get no label");
         }
-        let fresh_cgroup = namespaces.is_fresh(libc::CLONE_NEWCGROUP);
         let mut operations = Vec::with_capacity(spec.mounts.len() + 1);
         let mut id_maps = Vec::new();
         let mut dev_is_bound = false;
@@ -151,7 +150,7 @@ impl RootfsPlan {
                 if !operations.contains(&Operation::EnterCgroup) {
                     operations.push(Operation::EnterCgroup);
                 }
-                operations.extend(found.at(at, CgroupMount::plan(mount, &options, paths, fresh_cgroup)).map(Operation::Cgroup));
+                operations.extend(found.at(at, CgroupMount::plan(mount, &options, paths, namespaces)).map(Operation::Cgroup));
                 continue;
             }
             let bind = options.bind;

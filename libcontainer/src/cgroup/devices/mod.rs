@@ -198,6 +198,8 @@ fn access(rule: &DeviceRule, i: usize) -> Result<u8> {
         'r' => Ok(bits | READ),
         'w' => Ok(bits | WRITE),
         'm' => Ok(bits | MKNOD),
+        // some callers write that for "all" where they deny; to allow as much takes the letters
+        'a' if !rule.allow => Ok(READ | WRITE | MKNOD),
         _ => Err(Error::invalid(format!("invalid cgroup device access {:?} at {i}", rule.access))),
     })
 }
