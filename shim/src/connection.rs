@@ -6,9 +6,10 @@ use libcontainer::error::{Doing, Error, Kind, Result};
 use rustix::io::Errno;
 
 use crate::frame::{Decoder, Frame};
+use crate::poll::{Poll, Token};
 
 /// A peer that sends without end has its turn after that many reads; the others come before its next.
-const READS: usize = 64;
+const READS: usize = 4;
 /// A peer that takes no answers for that many bytes is given up.
 const MAX_UNSENT: usize = 16 << 20;
 
@@ -17,6 +18,8 @@ pub(crate) struct Connection {
     socket: OwnedFd,
     decoder: Decoder,
     unsent: Vec<u8>,
+    /// Whether it is watched for room in the socket.
+    is_watched: bool,
 }
 
 impl Connection {
@@ -27,7 +30,7 @@ impl Connection {
         if peer != own {
             return Err(Error::new(Kind::Os, format!("a connection of user {peer} was refused: this is user {own}")));
         }
-        Ok(Connection { socket, decoder: Decoder::default(), unsent: Vec::new() })
+        Ok(Connection { socket, decoder: Decoder::default(), unsent: Vec::new(), is_watched: false })
     }
 
     /// Takes what is there; whether the peer is still there.
@@ -56,8 +59,10 @@ impl Connection {
 
     /// Sends a frame, or as much of it as the socket takes now; whether the peer is still there.
     pub(crate) fn send(&mut self, frame: &[u8]) -> bool {
+        let was_blocked = self.is_blocked();
         self.unsent.extend_from_slice(frame);
-        self.unsent.len() <= MAX_UNSENT && self.flush()
+        // it is told when there is room
+        self.unsent.len() <= MAX_UNSENT && (was_blocked || self.flush())
     }
 
     pub(crate) fn flush(&mut self) -> bool {
@@ -81,9 +86,18 @@ impl Connection {
         alive
     }
 
-    /// Whether it waits until the socket takes more.
-    pub(crate) fn is_blocked(&self) -> bool {
+    fn is_blocked(&self) -> bool {
         !self.unsent.is_empty()
+    }
+
+    /// Has it watched for room in the socket as long as it needs some.
+    pub(crate) fn watch(&mut self, poll: &Poll, token: Token) -> Result<(), Errno> {
+        let is_blocked = self.is_blocked();
+        if self.is_watched != is_blocked {
+            poll.set(&self.socket, token, is_blocked)?;
+            self.is_watched = is_blocked;
+        }
+        Ok(())
     }
 }
 

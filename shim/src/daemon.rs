@@ -253,8 +253,8 @@ impl Daemon {
                 Err(status) => self.answer(caller, Err(status)),
             }
         }
-        if let Some(connection) = self.connections.get(&id) {
-            alive = alive && self.poll.set(connection, Token::Connection(id), connection.is_blocked()).is_ok();
+        if let Some(connection) = self.connections.get_mut(&id) {
+            alive = alive && connection.watch(&self.poll, Token::Connection(id)).is_ok();
         }
         if !alive {
             self.hang_up(id);
@@ -294,8 +294,7 @@ impl Daemon {
         }
         let Some(connection) = self.connections.get_mut(&caller.connection) else { return };
         let alive = connection.send(&frame::answer(caller.stream, result));
-        let followed = self.poll.set(&*connection, Token::Connection(caller.connection), connection.is_blocked()).is_ok();
-        if !alive || !followed {
+        if !alive || connection.watch(&self.poll, Token::Connection(caller.connection)).is_err() {
             self.hang_up(caller.connection);
         }
     }

@@ -111,7 +111,7 @@ impl Events {
         if !connection.send(&frame) {
             return self.lose(poll);
         }
-        let _ = poll.set(&*connection, Token::Events, connection.is_blocked());
+        let _ = connection.watch(poll, Token::Events);
         self.sent = Some(self.stream);
         // those of a client are odd
         self.stream = self.stream.wrapping_add(2) | 1;
@@ -140,7 +140,7 @@ impl Events {
     pub(crate) fn ready(&mut self, poll: &Poll) {
         let Some(connection) = &mut self.connection else { return };
         let alive = connection.receive() && connection.flush();
-        let _ = poll.set(&*connection, Token::Events, connection.is_blocked());
+        let _ = connection.watch(poll, Token::Events);
         let mut answer = None;
         while let Some(frame) = connection.next() {
             if frame.kind == RESPONSE && Some(frame.stream) == self.sent {
