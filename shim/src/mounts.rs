@@ -218,6 +218,10 @@ pub(crate) fn unmount(rootfs: &Path) -> Result<()> {
             Err(e) => return Err(e).doing(doing),
         }
     }
+    // where there is nothing to mount upon, nothing is mounted; the table may be long
+    if std::fs::read_dir(rootfs).map_or(true, |mut entries| entries.next().is_none()) {
+        return Ok(());
+    }
     let table = std::fs::read_to_string("/proc/self/mountinfo").doing(|| "read /proc/self/mountinfo")?;
     for point in below(&table, rootfs).iter().rev() {
         match rustix::mount::unmount(point, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH) {
