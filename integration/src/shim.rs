@@ -20,7 +20,8 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use crate::message::{Fields, Message};
 use crate::{Bundle, Test, artifacts};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Long, as an emulated machine may be slow; only what fails waits for it.
+const PATIENCE: Duration = Duration::from_secs(60);
 const NAMESPACE: &str = "it";
 /// The service of pods.
 pub const SANDBOX: &str = "containerd.runtime.sandbox.v1.Sandbox";

@@ -243,7 +243,7 @@ mod tests {
         }
 
         #[test]
-        fn any_uri_is_read_or_refused(uri in "(binary|binary-v2|fifo|file|npipe|)(://|:/|)[/?&=%a-f0-9+]{0,30}") {
+        fn any_uri_is_read_or_refused(uri in "(binary|binary-v2|fifo|file|npipe|)(:///|:///x[?]|://|:/|)[/?&=%a-f0-9+]{0,30}%?[a-f0-9]?") {
             log_uri(uri.as_bytes());
         }
     }
