@@ -7,13 +7,20 @@ use integration::{Surroundings, check};
 const BUNDLES: [&str; 7] = ["docker-default", "k8s", "k8s-sandbox", "minimal", "podman-rootful", "podman-rootless", "podman-userns"];
 
 /// Where we differ from runc on purpose: part of the line, and why.
-const KNOWN: [(&str, &str); 9] = [
+const KNOWN: [(&str, &str); 13] = [
     (" mounts /proc/acpi ", "the masks of folders share one tmpfs of one inode, which is also nosuid, nodev and noexec"),
     (" mounts /proc/scsi ", "the masks of folders share one tmpfs of one inode, which is also nosuid, nodev and noexec"),
     (" mounts /sys/firmware ", "the masks of folders share one tmpfs of one inode, which is also nosuid, nodev and noexec"),
     (" mounts /sys super", "read-only is a flag of the mount, and not of the file system too"),
     (" mounts /sys/fs/cgroup options", "of a read-only cgroup v1 mount the folder of the hierarchies is read-only too"),
     (" mounts /sys/fs/cgroup source: \"none\"", "the source of a bind is that of the host's mount"),
+    (" mounts /sys/fs/cgroup source: \"cgroup2\"", "the source of a bind is that of the host's mount"),
+    (" mounts /sys/fs/cgroup super: [\"memory_", "runc takes the options off cgroup v2 on the host, where it mounts that anew"),
+    (" mounts / options: [\"nodev\",\"nosuid\",\"ro\"]", "a root that is made read-only keeps the other flags of the mount that it is in"),
+    (
+        " propagation: [\"master\"], under the peer []",
+        "from a mount that the host shares ours is a slave; runc makes the one that holds the rootfs private before",
+    ),
     ("k8s-sandbox env", "an environment that is absent gets HOME like one that is empty"),
     ("podman-userns dev mqueue", "the root of mqueue belongs to the container's group, too"),
     (" signals ignored", "signals that the C library keeps for itself are reset too"),
