@@ -88,7 +88,9 @@ fn sec_mnt_without_pivot_root_the_host_keeps_proc() {
             }
             bundle.args(["/bin/true"]).write()?;
             let path = bundle.path().to_string_lossy().into_owned();
-            let script = "mount --make-rshared / && \"$@\" && test -e /proc/self/status && test -d /sys/kernel";
+            // a second mount over the first: that, too, stays
+            let script = "mount -t proc again /proc && mount --make-rshared / && \"$@\" && test -d /sys/kernel && \
+                          grep -q '^again /proc ' /proc/mounts";
             let command = t.under(
                 &["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"],
                 ["run", "--no-pivot", "--bundle", &path, &t.new_id()],

@@ -102,7 +102,8 @@ impl CgroupMount {
 
     fn bind(&self, dir: &str, target: BorrowedFd<'_>) -> Result<()> {
         let tree = bind(dir, true, false)?;
-        mount_setattr(tree.as_fd(), true, Change { set: self.attributes, ..Change::default() })?;
+        // what the host mounts there later does not appear in the container, as it would not in a mount made anew
+        mount_setattr(tree.as_fd(), true, Change { set: self.attributes, propagation: libc::MS_PRIVATE, ..Change::default() })?;
         Ok(move_to(tree.as_fd(), target)?)
     }
 

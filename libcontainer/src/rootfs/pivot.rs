@@ -35,17 +35,25 @@ pub(super) fn move_root(root: BorrowedFd<'_>, rootfs: &str, old_is_slave: bool) 
     let proc = Procfs::open()?;
     let text = proc.read(&format!("{}/mountinfo", proc.me()?)).doing(|| "read /proc/self/mountinfo")?;
     let text = String::from_utf8(text).map_err(|_| Error::unsupported("a mount point of the host is not UTF-8"))?;
+    let points: Vec<String> = text.lines().filter_map(|line| outside(line, rootfs)).map(|mount| mount.point).collect();
     if !old_is_slave {
         // what is unmounted in a mount that is shared is unmounted on the host. Not all below /, as the container's own
         // mounts are there, too
-        for point in text.lines().filter_map(|line| outside(line, rootfs)).map(|mount| mount.point) {
-            rustix::mount::mount_change(point.as_str(), MountPropagationFlags::DOWNSTREAM).doing(|| format!("make {point} a slave"))?;
+        for point in &points {
+            match rustix::mount::mount_change(point.as_str(), MountPropagationFlags::DOWNSTREAM) {
+                // another mount covers it, on the way there
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::INVAL) => {}
+                result => result.doing(|| format!("make {point} a slave"))?,
+            }
         }
     }
     for point in full_kernel_mounts(&text, rootfs) {
         let hide = || -> Result<(), Errno> {
             rustix::mount::mount_change(point.as_str(), MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
-            match rustix::mount::unmount(point.as_str(), UnmountFlags::DETACH) {
+            // of several mounts at one place only the one above is a slave, and it is taken off the one below
+            let stays = !old_is_slave && points.iter().filter(|other| **other == point).count() > 1;
+            let taken_off = if stays { Err(Errno::INVAL) } else { rustix::mount::unmount(point.as_str(), UnmountFlags::DETACH) };
+            match taken_off {
                 Err(Errno::INVAL | Errno::PERM) => rustix::mount::mount("tmpfs", point.as_str(), "tmpfs", MountFlags::RDONLY, None),
                 result => result,
             }
