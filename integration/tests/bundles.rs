@@ -18,8 +18,8 @@ const KNOWN: [(&str, &str); 13] = [
     (" mounts /sys/fs/cgroup super: [\"memory_", "runc takes the options off cgroup v2 on the host, where it mounts that anew"),
     (" mounts / options: [\"nodev\",\"nosuid\",\"ro\"]", "a root that is made read-only keeps the other flags of the mount that it is in"),
     (
-        " propagation: [\"master\"], under the peer []",
-        "from a mount that the host shares ours is a slave; runc makes the one that holds the rootfs private before",
+        " mounts / propagation: [], under the peer [\"master\"]",
+        "runc before 1.2 shows the container what the host mounts in its root later",
     ),
     ("k8s-sandbox env", "an environment that is absent gets HOME like one that is empty"),
     ("podman-userns dev mqueue", "the root of mqueue belongs to the container's group, too"),

@@ -77,6 +77,24 @@ fn the_rootfs_may_be_in_a_mount_of_its_own_that_is_shared() {
     });
 }
 
+#[test]
+fn what_the_host_mounts_in_the_rootfs_later_stays_outside() {
+    check(|t| {
+        let place = t.path().join("place");
+        fs::create_dir(&place)?;
+        let _mount = HostMount::tmpfs(&place)?;
+        rustix::mount::mount_change(&place, rustix::mount::MountPropagationFlags::SHARED)?;
+        let mut bundle = Bundle::new(&place.join("bundle"), &t.payload)?;
+        fs::create_dir(bundle.rootfs("later"))?;
+        bundle.args(["/bin/sleep"]).write()?;
+        let container = Container::start_of(t, &bundle)?;
+        let _later = HostMount::tmpfs(&bundle.rootfs("later"))?;
+        fs::write(bundle.rootfs("later/secret"), "secret")?;
+        assert_eq!(container.exec(&[], ["/bin/payload", "stat", "/later/secret"])?.stdout.trim(), "/later/secret ENOENT");
+        Ok(())
+    });
+}
+
 /// In a mount namespace whose mounts are shared, as on a host, but with nobody else.
 #[test]
 fn sec_mnt_without_pivot_root_the_host_keeps_proc() {

@@ -213,6 +213,10 @@ impl RootfsPlan {
         let below = sources.open(&self.path).doing(doing)?;
         // a mount of its own, as pivot_root wants; the descriptor stays its root whatever is done to names
         let root = open_tree(below.as_fd(), "", true).doing(doing)?;
+        if self.propagation.is_none() {
+            // what the host mounts below the rootfs later does not appear in the container, as under runc
+            mount_setattr(root.as_fd(), false, Change { propagation: libc::MS_PRIVATE, ..Change::default() }).doing(doing)?;
+        }
         move_to(root.as_fd(), below.as_fd()).doing(doing)?;
 
         let mut read_only_last = Vec::new();

@@ -278,6 +278,10 @@ fn plan_filesystem(mount: &spec::Mount, options: &Options, target: &str, label: 
         return Err(Error::invalid(format!("invalid mount {target}: copy-symlink and src-nofollow are for bind mounts only")));
     }
     let mut data = options.for_file_system();
+    if fs_type == "devpts" {
+        // each is one of its own (kernel 4.7), so this need not be said
+        data.retain(|(key, _)| key != "newinstance");
+    }
     let mut own_label = None;
     match (label, fs_type) {
         // of the kernel's own label
