@@ -6,7 +6,8 @@ mod faults;
 mod rootfs;
 
 use std::io::Write;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use integration::message::Message;
@@ -237,6 +238,39 @@ fn a_killed_shim_is_cleared_by_delete_and_that_can_be_repeated() {
             ensure!(shim.delete_action(&bundle, &id)? == (pid, 137), "the second delete says otherwise");
         }
         Ok(())
+    });
+}
+
+/// As when a container is restarted: one that ends still has events to send when the next is there.
+#[test]
+fn a_shim_that_ends_leaves_the_socket_of_the_next_alone() {
+    check(|t| {
+        let (id, mut bundle, mut again) = (t.new_id(), t.bundle()?, t.bundle()?);
+        for bundle in [&mut bundle, &mut again] {
+            bundle.args(["/bin/payload", "sleep"]).write()?;
+        }
+        let mut first = match Shim::start(t, &bundle, &id) {
+            Err(e) if !t.runtime.is("masu") => return t.skip(&format!("no shim for it: {e:#}")),
+            result => result?,
+        };
+        first.run(&bundle, &id)?;
+        first.until(|events| events.len() == 2)?;
+        first.stop_events()?;
+        first.end(&id)?;
+        let shutdown = first.begin("Shutdown", Message::new())?;
+        let socket = first.address().trim_start_matches("unix://").to_owned();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while Path::new(&socket).exists() {
+            ensure!(Instant::now() < deadline, "the socket stays");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let mut next = Shim::start(t, &again, &id)?;
+        assert_eq!(next.address(), first.address());
+        first.until_ended(shutdown)?;
+        next.connect().context("the next shim")?;
+        next.run(&again, &id)?;
+        next.end(&id)?;
+        next.shut_down()
     });
 }
 

@@ -89,12 +89,12 @@ struct PutOff {
 pub(crate) fn run(setup: Setup) -> i32 {
     crate::log::open(Path::new("log"), setup.debug);
     let socket = setup.socket.clone();
-    let result = Daemon::new(setup).and_then(|mut daemon| daemon.serve());
-    // nobody may find it dead
-    let _ = std::fs::remove_file(socket);
-    match result {
+    match Daemon::new(setup).and_then(|mut daemon| daemon.serve()) {
+        // it took its socket away when it began to end; by now the name may be that of a successor's
         Ok(()) => 0,
         Err(e) => {
+            // nobody may find it dead
+            let _ = std::fs::remove_file(socket);
             log::error!("{e}");
             1
         }
