@@ -157,14 +157,8 @@ run_in() {
     cri ExecSync "container_id: '$(id "$name")' $words timeout: 5"
 }
 remove() { cri StopContainer "container_id: '$(id "$1")' timeout: 0" && cri RemoveContainer "container_id: '$(id "$1")'"; }
-# the shims, or that of POD: a worker of a shim is younger
-shims() {
-    local p
-    for p in /proc/[0-9]*; do
-        case $(tr '\0' ' ' 2>/dev/null <"$p/cmdline") in *containerd-shim*" -id "*"${1:+$(cat "$SCRATCH/$1.pod")}"*) echo "${p#/proc/}" ;; esac
-    done | sort -n
-}
-shim_of() { shims "$1" | head -n 1; }
+# the daemon of the shim of POD
+shim_of() { shims "$(cat "$SCRATCH/$1.pod")" | head -n 1; }
 # processes that sleep for as long as the pause image does
 pauses() { grep -lz "^1000000$" /proc/[0-9]*/cmdline 2>/dev/null | wc -l; }
 

@@ -7,39 +7,9 @@
 RUNTIME=$(runtime_path "${1:?runtime}") || exit
 SHIM=${2:-}
 [ -z "$SHIM" ] || SHIM=$(runtime_path "$SHIM") || exit
-if [ -z "${OWN_WORLD:-}" ]; then
-    need containerd containerd
-    need ctr containerd
-    need busybox busybox-static
-    need script bsdutils
-    need ip iproute2
-fi
-own_world "$0" "$@"
-settle
-
-export PATH=$SCRATCH/bin:/usr/sbin:/usr/bin:$PATH CONTAINERD_ADDRESS=$SCRATCH/containerd.sock CONTAINERD_NAMESPACE=$GROUP
-cat >"$SCRATCH/config.toml" <<TOML
-version = 2
-root = "$SCRATCH/data"
-state = "$SCRATCH/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
-[grpc]
-  address = "$CONTAINERD_ADDRESS"
-TOML
-kind=(--runc-binary "$RUNTIME")
-if [ -n "$SHIM" ]; then
-    ln -s "$SHIM" "$SCRATCH/bin/containerd-shim-masu-v2"
-    kind=(--runtime io.containerd.masu.v2)
-fi
-serve
+[ -n "${OWN_WORLD:-}" ] || need script bsdutils
+. "$(dirname "$0")/by_ctr.sh"
 c() { timeout 60 ctr "$@"; }
-if ! until_true c version; then
-    tail -n 5 "$SCRATCH/log"
-    finish
-    exit 1
-fi
-echo "# containerd $(containerd --version | cut -d' ' -f3), ${SHIM:+shim $SHIM, }runtime $RUNTIME: $("$RUNTIME" --version | head -n 1)"
-make_rootfs "$SCRATCH/rootfs"
 
 # run FLAGS... -- ID COMMAND...: a container of the root file system under the runtime
 run() {

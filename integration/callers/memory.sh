@@ -8,41 +8,8 @@ RUNTIME=$(runtime_path "${1:?runtime}") || exit
 SHIM=${2:-}
 [ -z "$SHIM" ] || SHIM=$(runtime_path "$SHIM") || exit
 : "${SHIMS:=30}"
-if [ -z "${OWN_WORLD:-}" ]; then
-    need containerd containerd
-    need ctr containerd
-    need busybox busybox-static
-    need ip iproute2
-fi
-own_world "$0" "$@"
-settle
+. "$(dirname "$0")/by_ctr.sh"
 
-export PATH=$SCRATCH/bin:/usr/sbin:/usr/bin:$PATH CONTAINERD_ADDRESS=$SCRATCH/containerd.sock CONTAINERD_NAMESPACE=$GROUP
-cat >"$SCRATCH/config.toml" <<TOML
-version = 2
-root = "$SCRATCH/data"
-state = "$SCRATCH/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
-[grpc]
-  address = "$CONTAINERD_ADDRESS"
-TOML
-kind=(--runc-binary "$RUNTIME")
-if [ -n "$SHIM" ]; then
-    ln -s "$SHIM" "$SCRATCH/bin/containerd-shim-masu-v2"
-    kind=(--runtime io.containerd.masu.v2)
-fi
-serve
-until_true ctr version || { tail -n 5 "$SCRATCH/log"; exit 1; }
-echo "# containerd $(containerd --version | cut -d' ' -f3), ${SHIM:+shim $SHIM, }runtime $RUNTIME: $("$RUNTIME" --version | head -n 1)"
-make_rootfs "$SCRATCH/rootfs"
-
-# the daemons of the shims; a worker of one is younger
-shims() {
-    local p
-    for p in /proc/[0-9]*; do
-        case $(tr '\0' ' ' 2>/dev/null <"$p/cmdline") in *containerd-shim*" -id "*) echo "${p#/proc/}" ;; esac
-    done | sort -n
-}
 # KiB of files at PATH..., each container's share; the file systems of the containers are others
 share() { { find "$@" -xdev -type f -printf '%b\n' 2>/dev/null || true; } | awk -v n="$SHIMS" '{ s += $1 / 2 } END { printf "%.1f\n", s / n }'; }
 is_less() { awk "BEGIN { exit !($1 <= $2) }" || { echo "$1 is more than $2"; return 1; }; }

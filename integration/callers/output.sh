@@ -8,38 +8,8 @@ RUNTIME=$(runtime_path "${3:-runc}") || exit
 : "${1:?runtime}"
 SHIM=$(runtime_path "${2:?shim}") || exit
 : "${ROUNDS:=9}" "${MIB:=1024}" "${PRIO:=env}"
-if [ -z "${OWN_WORLD:-}" ]; then
-    need containerd containerd
-    need ctr containerd
-    need busybox busybox-static
-    need ip iproute2
-fi
-own_world "$0" "$@"
-settle
+. "$(dirname "$0")/by_ctr.sh"
 
-export PATH=$SCRATCH/bin:/usr/sbin:/usr/bin:$PATH CONTAINERD_ADDRESS=$SCRATCH/containerd.sock CONTAINERD_NAMESPACE=$GROUP
-cat >"$SCRATCH/config.toml" <<TOML
-version = 2
-root = "$SCRATCH/data"
-state = "$SCRATCH/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
-[grpc]
-  address = "$CONTAINERD_ADDRESS"
-TOML
-ln -s "$SHIM" "$SCRATCH/bin/containerd-shim-masu-v2"
-$PRIO containerd --config "$SCRATCH/config.toml" >>"$SCRATCH/log" 2>&1 &
-echo $! >"$SCRATCH/pid"
-disown
-until_true ctr version || { tail -n 5 "$SCRATCH/log"; exit 1; }
-echo "# containerd $(containerd --version | cut -d' ' -f3), shim $SHIM, beside its own with $("$RUNTIME" --version | head -n 1)"
-make_rootfs "$SCRATCH/rootfs"
-
-shim_of() {
-    local p
-    for p in /proc/[0-9]*; do
-        case $(tr '\0' ' ' 2>/dev/null <"$p/cmdline") in *containerd-shim*" -id $1 "*) echo "${p#/proc/}" ;; esac
-    done | sort -n | head -n 1
-}
 # microseconds on the processor of process $1
 spent() { echo $(($(cut -d' ' -f1 "/proc/$1/schedstat") / 1000)); }
 # of all its threads
@@ -56,7 +26,7 @@ begin_all() {
 # once NAME NUMBER: one exec; its MB/s and the shim's microseconds are kept
 once() {
     local shim begin took before
-    shim=$(shim_of "$1")
+    shim=$(shims "$1" | head -n 1)
     before=$(cpu "$shim")
     begin=${EPOCHREALTIME/./}
     $PRIO timeout 120 ctr task exec --exec-id "o$2" "$1" dd if=/dev/zero bs=65536 count=$((MIB * 16)) 2>/dev/null >/dev/null

@@ -150,13 +150,6 @@ another_runtime() {
     c container delete other
 }
 
-shims() {
-    local p
-    for p in /proc/[0-9]*; do
-        case $(tr '\0' '\n' 2>/dev/null <"$p/cmdline" | head -n 1) in *containerd-shim*) echo "${p#/proc/}" ;; esac
-    done
-}
-
 small() {
     run -d -- small sleep 1000
     local shim threads own modes

@@ -131,9 +131,9 @@ summary() {
     [ "$failed" = 0 ]
 }
 
-# containerd with $SCRATCH/config.toml: its log is $SCRATCH/log, its number in $SCRATCH/pid
+# containerd with $SCRATCH/config.toml, below the program PRIO if that is set ("chrt -r 1"): its log is $SCRATCH/log, its number in $SCRATCH/pid
 serve() {
-    containerd --config "$SCRATCH/config.toml" --log-level debug >>"$SCRATCH/log" 2>&1 &
+    ${PRIO:-env} containerd --config "$SCRATCH/config.toml" --log-level debug >>"$SCRATCH/log" 2>&1 &
     echo $! >"$SCRATCH/pid"
     # it is not said when it is killed
     disown
@@ -143,5 +143,12 @@ finish() {
     kill "$(cat "$SCRATCH/pid")" 2>/dev/null
     until_true no_daemon
     [ -z "${KEEP_LOG:-}" ] || cp "$SCRATCH/log" "$KEEP_LOG"
+}
+# the processes of all shims, or of that of ID: a daemon comes before its workers
+shims() {
+    local p
+    for p in /proc/[0-9]*; do
+        case $(tr '\0' ' ' 2>/dev/null <"$p/cmdline") in *containerd-shim*" -id ${1:+$1 }"*) echo "${p#/proc/}" ;; esac
+    done | sort -n
 }
 no_daemon() { ! kill -0 "$(cat "$SCRATCH/pid")"; }

@@ -9,38 +9,12 @@ RUNTIME=$(runtime_path "${1:?runtime}") || exit
 SHIM=${2:-}
 [ -z "$SHIM" ] || SHIM=$(runtime_path "$SHIM") || exit
 : "${AT_ONCE:=100}" "${EXECS:=10000}" "${CONTAINERS:=10000}" "${STEP:=20}"
-if [ -z "${OWN_WORLD:-}" ]; then
-    need containerd containerd
-    need ctr containerd
-    need busybox busybox-static
-    need ip iproute2
-fi
-own_world "$0" "$@"
-settle
-
-export PATH=$SCRATCH/bin:/usr/sbin:/usr/bin:$PATH CONTAINERD_ADDRESS=$SCRATCH/containerd.sock CONTAINERD_NAMESPACE=$GROUP
-cat >"$SCRATCH/config.toml" <<TOML
-version = 2
-root = "$SCRATCH/data"
-state = "$SCRATCH/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
-[grpc]
-  address = "$CONTAINERD_ADDRESS"
-TOML
-kind=(--runc-binary "$RUNTIME")
-if [ -n "$SHIM" ]; then
-    ln -s "$SHIM" "$SCRATCH/bin/containerd-shim-masu-v2"
-    kind=(--runtime io.containerd.masu.v2)
-fi
-served() { serve && until_true ctr version; }
+. "$(dirname "$0")/by_ctr.sh"
 again() {
     kill -9 "$(cat "$SCRATCH/pid")"
     until_true no_daemon
     served
 }
-served || { tail -n 5 "$SCRATCH/log"; exit 1; }
-echo "# containerd $(containerd --version | cut -d' ' -f3), ${SHIM:+shim $SHIM, }runtime $RUNTIME: $("$RUNTIME" --version | head -n 1)"
-make_rootfs "$SCRATCH/rootfs"
 
 run() { timeout 120 ctr run "${kind[@]}" --env PATH=/bin --rootfs "$@"; }
 one_exec() { timeout 120 ctr task exec --exec-id "e$1" keep sh -c "exit $(($1 % 200))"; }
@@ -72,12 +46,6 @@ steps() {
     echo "# $3 times $1 in $((SECONDS - begin)) s; the shim has $(memory) KiB of its own" >&3
 }
 
-shims() {
-    local p
-    for p in /proc/[0-9]*; do
-        case $(tr '\0' ' ' 2>/dev/null <"$p/cmdline") in *containerd-shim*" -id "*) echo "${p#/proc/}" ;; esac
-    done | sort -n
-}
 shim_of_keep() { shims | head -n 1; }
 # what further shims would not share: not the pages of the program, which come as it needs them
 memory() { awk '/^Anonymous/ { print $2 }' "/proc/$(shim_of_keep)/smaps_rollup"; }
