@@ -53,7 +53,7 @@ fn nothing_is_made() {
                 "  directory          /made/for/it",
                 "  no new privileges  yes",
                 "  made                  ipc uts network pid mount",
-                "    /dev/pts  new devpts  source devpts  attributes nosuid,noexec  options newinstance,ptmxmode=0666,mode=0620,gid=5",
+                "    /dev/pts  new devpts  source devpts  attributes nosuid,noexec  options ptmxmode=0666,mode=0620,gid=5",
                 "    /new/place  new tmpfs  source tmpfs  attributes ro",
                 "    /dev/null  node CharacterDevice 1:3  mode 0666 of 0:0",
                 "  read-only paths  /proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger",
