@@ -153,6 +153,12 @@ fn restarts_in_the_midst_of_it() {
         create(t, &systemd, &bundle, "x")?.ok()?;
         run(t, &systemd, ["delete", "--force", "x"])?.ok()?;
         drop(systemd);
+        // executed anew, it still has the unit, and after a while not any more
+        let exists = Manner::Refuses("StartTransientUnit", 4, "org.freedesktop.systemd1.UnitExists", "Unit x was already loaded.");
+        let systemd = Systemd::start(t.path(), &[Manner::ClosesBefore("StartTransientUnit", 1), exists])?;
+        create(t, &systemd, &bundle, "x")?.ok()?;
+        run(t, &systemd, ["delete", "--force", "x"])?.ok()?;
+        drop(systemd);
         let closes = [Manner::ClosesAfter("StopUnit", 1), Manner::ClosesBefore("SetUnitProperties", 1)];
         let systemd = Systemd::start(t.path(), &closes)?;
         create(t, &systemd, &bundle, "x")?.ok()?;

@@ -2,10 +2,21 @@
 
 use super::*;
 
+/// What `systemctl` says to `words`; while systemd executes itself anew, which a test beside this one may want, it is asked again.
+fn systemctl(words: &[&str]) -> Result<String> {
+    for _ in 0..50 {
+        let output = Command::new("systemctl").args(words).output().context("run systemctl")?;
+        if output.status.success() {
+            return Ok(String::from_utf8(output.stdout)?.trim().to_owned());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    anyhow::bail!("systemctl {words:?} fails")
+}
+
 /// A word of this machine's systemd: one property of a unit.
 fn show(unit: &str, property: &str) -> Result<String> {
-    let output = Command::new("systemctl").args(["show", unit, "--property", property, "--value"]).output().context("run systemctl")?;
-    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    systemctl(&["show", unit, "--property", property, "--value"])
 }
 
 /// A bundle in a scope, and the scope's name; `None`: recorded as skipped.
@@ -81,7 +92,7 @@ fn the_scope_is_as_the_config_says_also_after_a_reload() {
             ensure!(show(&scope, name)? == value, "{name}: {}", show(&scope, name)?);
         }
         for verb in ["daemon-reload", "daemon-reexec"] {
-            ensure!(Command::new("systemctl").arg(verb).status()?.success(), "{verb}");
+            systemctl(&[verb])?;
             ensure!(read()? == before, "after {verb}: {:?} instead of {before:?}", read()?);
             ensure!(show(&scope, "TasksMax")? == "50", "after {verb}: {}", show(&scope, "TasksMax")?);
         }
@@ -154,7 +165,7 @@ fn nothing_is_lost_while_systemd_reloads() {
         reloads.wait()?;
         let made = made?;
         ensure!(rounds > 0, "systemd did not reload once");
-        ensure!(Command::new("systemctl").arg("daemon-reload").status()?.success(), "daemon-reload");
+        systemctl(&["daemon-reload"])?;
         for (n, container) in (0..).zip(&made) {
             let unit = format!("p-{name}-{n}.scope");
             let limit = if n % 3 == 0 { 1000 + n } else { 20 + n }.to_string();

@@ -126,6 +126,12 @@ impl Bus {
         self.deadline = Instant::now() + PATIENCE;
     }
 
+    /// Gives systemd some time. `false`: there is none left.
+    pub(super) fn pause(&self) -> bool {
+        std::thread::sleep(PAUSE);
+        Instant::now() < self.deadline
+    }
+
     /// Opens the connection anew, within the same deadline.
     pub(super) fn reconnect(&mut self) -> Result<()> {
         if Instant::now() >= self.deadline {

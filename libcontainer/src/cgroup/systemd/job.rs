@@ -30,7 +30,7 @@ fn start_once_more(bus: &mut Bus, scope: &Scope, pid: i32, is_inside: &dyn Fn() 
     let mut properties = scope.properties.clone();
     let pids = Value::array("u", [Value::U32(pid.cast_unsigned())]);
     properties.push(Property::required("PIDs", pids));
-    let mut cleared = false;
+    let (mut cleared, mut interrupted) = (false, false);
     loop {
         match start_with(bus, name, &properties, &|| is_inside().unwrap_or(false)) {
             Ok(result) if result == "done" => return Ok(()),
@@ -40,13 +40,16 @@ fn start_once_more(bus: &mut Bus, scope: &Scope, pid: i32, is_inside: &dyn Fn() 
                 return Err(Error::new(Kind::Os, format!("error creating systemd unit `{name}`: got `{result}`")));
             }
             Err(Failure::Closed) => {
+                interrupted = true;
                 bus.reconnect()?;
                 if is_inside()? {
                     return Ok(());
                 }
             }
             Err(Failure::Refused(error, _)) if error == UNIT_EXISTS && is_inside()? => return Ok(()),
-            Err(Failure::Refused(error, _)) if error == UNIT_EXISTS && !cleared => {
+            // a systemd that executed itself anew may still be about the job that it was given before, or have it fail, as it
+            // has forgotten for which process it was
+            Err(Failure::Refused(error, _)) if error == UNIT_EXISTS && (!cleared || interrupted && bus.pause()) => {
                 cleared = true;
                 let _ = bus.call("ResetFailedUnit", &[Value::text(&**name)]);
             }
