@@ -18,7 +18,8 @@ use crate::error::{Doing, Error, Kind, Result};
 /// How long a conversation may take: what systemd does for us takes milliseconds, but while it reloads the units of a large
 /// machine it answers nobody.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
-/// While a systemd that runs is not to be reached, it is being restarted: that long it is tried again.
+/// While a systemd that runs is not to be reached, it is being restarted: that long it is tried again, and until the deadline
+/// where its socket is there and nobody listens, or it closes what it took, as while it executes itself anew.
 const RESTART: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(20);
 /// A job whose end is not told by then may have ended while systemd was being restarted: then its effect tells.
@@ -98,14 +99,19 @@ impl Bus {
     fn connect_until(owner: Owner, deadline: Instant) -> Result<Bus> {
         let tries = (Instant::now() + RESTART).min(deadline);
         loop {
-            let mut reason = None;
+            let (mut reason, mut is_renewed) = (None, false);
             for address in Address::all(owner) {
                 let doing = format!("connect to systemd at {address}");
                 match open(&address, owner, deadline) {
                     Ok(bus) => return Ok(bus),
                     // the others would keep us waiting for the same systemd
                     Err(failure) if Instant::now() >= deadline => return Err(Error::from(failure).context(doing)),
-                    Err(failure) => _ = reason.get_or_insert(Error::from(failure).context(doing)),
+                    Err(failure) => {
+                        let closed = matches!(failure, Failure::Closed);
+                        let failure = Error::from(failure);
+                        is_renewed |= closed || failure.errno() == Some(Errno::CONNREFUSED);
+                        _ = reason.get_or_insert(failure.context(doing));
+                    }
                 }
             }
             let booted = std::path::Path::new(BOOTED).is_dir();
@@ -115,7 +121,7 @@ impl Bus {
                     // runc's words
                     return Err(Error::unsupported("systemd not running on this host, cannot use systemd cgroups manager"));
                 }
-                Some(reason) if !booted || Instant::now() >= tries => return Err(reason),
+                Some(reason) if !booted || Instant::now() >= tries && !is_renewed => return Err(reason),
                 Some(_) => std::thread::sleep(PAUSE),
             }
         }
