@@ -38,7 +38,7 @@ pub(crate) const KNOWN: &[(&str, &[&str], &str)] = &[
         &[" mounts /", r#""ro"], under the peer"#, r#""relatime","ro"]"#],
         "crun forgets the mode of access times of a read-only path",
     ),
-    ("*", &[" mounts /", r#" and 1: "a mask""#], "the mask lies upon a shared mount's copy; peers forget that it is shared"),
+    ("*", &[" mounts /", r#" and 1: "a mask"#], "the mask lies upon a shared mount's copy; peers forget that it is shared"),
     ("crun", &["dir 755 0:0\", under", "dir 1755 0:0\""], "crun makes mount points sticky"),
     (
         "crun",
