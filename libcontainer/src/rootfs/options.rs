@@ -248,14 +248,14 @@ impl Options {
         self.set | self.atime.unwrap_or(RELATIME)
     }
 
-    /// What the file system itself is told.
+    /// What the file system itself is told: its own options, then flags of the superblock (fsconfig(2)).
     pub fn for_file_system(&self) -> Vec<(String, Option<String>)> {
         let superblock = self.superblock.iter().map(|flag| ((*flag).to_owned(), None));
         self.data.iter().cloned().chain(superblock).collect()
     }
 
-    /// What a bind mount, or a mount that is there, takes on, as under runc: if there is any word about flags, then those that are not asked for are
-    /// off, whatever the source has; but access times stay as they are at the source unless a mode is asked for.
+    /// What a bind mount, or a mount that is there, takes on, as under runc: if there is any word about flags, then those that
+    /// are not asked for are off, whatever it has; but access times stay as they are unless a mode is asked for.
     pub fn change_of_mount(&self) -> Change {
         if !self.flagged {
             return Change::default();

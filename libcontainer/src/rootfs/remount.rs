@@ -33,7 +33,7 @@ pub struct Remount {
 
 impl Remount {
     /// Plans it; `earlier` is what the config mounts before. The destination must be among that, which the kernel would
-    /// otherwise find out in init, and so no file system of the host is given other options.
+    /// otherwise find out in init, and what is bound from the host keeps its file system's options.
     pub(super) fn plan(mount: &spec::Mount, options: &Options, earlier: &[Operation]) -> Result<Remount> {
         let target = check_target(mount)?;
         let invalid = |why: &str| Error::invalid(format!("error mounting {:?} to rootfs at {target:?}: remount: {why}", mount.source));
