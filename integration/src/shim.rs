@@ -385,7 +385,9 @@ pub fn refused(refused: Refused) -> anyhow::Error {
 }
 
 fn command(test: &Test, binary: &Path, events: &Path, bundle: &Bundle, id: &str) -> Command {
-    let mut command = Command::new(binary);
+    let mut command = Command::new("/bin/sh");
+    // a descriptor that containerd inherited itself and passes on
+    command.args(["-c", r#"exec 9</dev/zero; exec "$0" "$@""#]).arg(binary);
     command.args(["-namespace", NAMESPACE, "-address"]).arg(test.path().join("containerd.sock"));
     command.args(["-publish-binary", "/bin/false", "-id", id]);
     command.env("TTRPC_ADDRESS", events).env("GRPC_ADDRESS", test.path().join("containerd.sock")).env("NAMESPACE", NAMESPACE);

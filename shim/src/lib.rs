@@ -42,8 +42,9 @@ mod worker;
 
 use std::io::Write;
 
-use libcontainer::error::{Error, Result};
+use libcontainer::error::{Doing, Error, Result};
 use libcontainer::sealed_exe;
+use libcontainer::sys::close_range::set_cloexec_from;
 
 use flags::Flags;
 
@@ -75,6 +76,8 @@ fn run(flags: &Flags) -> Result<()> {
     }
     match flags.action.as_str() {
         "start" => {
+            // with what containerd left open by mistake, a daemon would keep it open for as long as the pod lives
+            set_cloexec_from(3).doing(|| "mark descriptors close-on-exec")?;
             // the daemon and its workers are forks, and containers begin as forks of those
             sealed_exe::seal()?;
             bootstrap::start(flags)
