@@ -9,6 +9,13 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use procfs::process::Process;
 
+/// The version of the kernel, as far as tests depend on it.
+pub fn kernel() -> (u32, u32) {
+    let uname = rustix::system::uname();
+    let mut numbers = uname.release().to_str().unwrap_or_default().split(['.', '-']).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
 /// The host at one moment.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Host {

@@ -7,7 +7,7 @@ use integration::{Surroundings, check};
 const BUNDLES: [&str; 7] = ["docker-default", "k8s", "k8s-sandbox", "minimal", "podman-rootful", "podman-rootless", "podman-userns"];
 
 /// Where we differ from runc on purpose: part of the line, and why.
-const KNOWN: [(&str, &str); 13] = [
+const KNOWN: [(&str, &str); 14] = [
     (" mounts /proc/acpi ", "the masks of folders share one tmpfs of one inode, which is also nosuid, nodev and noexec"),
     (" mounts /proc/scsi ", "the masks of folders share one tmpfs of one inode, which is also nosuid, nodev and noexec"),
     (" mounts /sys/firmware ", "the masks of folders share one tmpfs of one inode, which is also nosuid, nodev and noexec"),
@@ -20,6 +20,10 @@ const KNOWN: [(&str, &str); 13] = [
     (
         " mounts / propagation: [], under the peer [\"master\"]",
         "runc before 1.2 shows the container what the host mounts in its root later",
+    ),
+    (
+        " propagation: [\"master\"], under the peer []",
+        "runc from 1.2 makes the mount that the root lies in private, and with it what is bound from there",
     ),
     ("k8s-sandbox env", "an environment that is absent gets HOME like one that is empty"),
     ("podman-userns dev mqueue", "the root of mqueue belongs to the container's group, too"),

@@ -231,7 +231,8 @@ impl Container {
         let Some(pid) = Pid::from_raw(self.record.pid).filter(|_| self.record.pid > 0) else { return Ok(None) };
         let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
             Ok(fd) => fd,
-            Err(Errno::SRCH) => return Ok(None),
+            // EINVAL: older kernels (6.1) say so of a number that is nobody's any more, but still that of a session or a group
+            Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
             Err(e) => return Err(e).doing(|| format!("open a pidfd of container {}'s init", self.record.id)),
         };
         Ok(is_process(&self.record, self.record.pid, self.record.start_time, &self.proc)?.then_some(pidfd))
