@@ -6,8 +6,8 @@ use integration::{Surroundings, check};
 
 const BUNDLES: [&str; 7] = ["docker-default", "k8s", "k8s-sandbox", "minimal", "podman-rootful", "podman-rootless", "podman-userns"];
 
-/// Where we differ from runc on purpose: part of the line, and why.
-const KNOWN: [(&str, &str); 14] = [
+/// Where we differ from runc on purpose: part of the line, or several in their order with `*` between, and why.
+const KNOWN: [(&str, &str); 15] = [
     (" mounts /proc/acpi ", "the masks of folders share one tmpfs of one inode, which is also nosuid, nodev and noexec"),
     (" mounts /proc/scsi ", "the masks of folders share one tmpfs of one inode, which is also nosuid, nodev and noexec"),
     (" mounts /sys/firmware ", "the masks of folders share one tmpfs of one inode, which is also nosuid, nodev and noexec"),
@@ -20,6 +20,10 @@ const KNOWN: [(&str, &str); 14] = [
     (
         " mounts / propagation: [], under the peer [\"master\"]",
         "runc before 1.2 shows the container what the host mounts in its root later",
+    ),
+    (
+        " mounts /sys/fs/cgroup/* propagation: [], under the peer [\"master\"]",
+        "runc shows the container what the host mounts in a hierarchy of v1 later",
     ),
     (
         " propagation: [\"master\"], under the peer []",
@@ -46,7 +50,14 @@ fn what_callers_write_looks_the_same_as_under_a_peer() {
             bundle.args(["/bin/payload", "report"]).write()?;
             let ours = report(t, &t.runtime, &bundle).with_context(|| name.to_owned())?;
             let theirs = report(t, &peer, &bundle).with_context(|| name.to_owned())?;
-            compare(name, &ours, &theirs, &mut |line| match KNOWN.iter().find(|(end, _)| line.contains(end)) {
+            let is_like = |line: &str, parts: &str| {
+                let mut rest = Some(line);
+                parts.split('*').all(|part| {
+                    rest = rest.and_then(|rest| rest.split_once(part)).map(|(_, after)| after);
+                    rest.is_some()
+                })
+            };
+            compare(name, &ours, &theirs, &mut |line| match KNOWN.iter().find(|(parts, _)| is_like(&line, parts)) {
                 Some((_, reason)) => {
                     t.differs(t.runtime.kind, reason);
                 }
