@@ -11,7 +11,7 @@ use super::user_namespace;
 use crate::error::{Doing, Result};
 use crate::keyring;
 use crate::procfs::Procfs;
-use crate::sys::close_range::{close_all_but, set_cloexec_from};
+use crate::sys::close_range::close_all_but;
 use crate::sys::exec::exit;
 use crate::sys::namespace::setns;
 use crate::sys::{scheduling, signal};
@@ -83,9 +83,12 @@ fn steps(plan: &ProcessPlan, inherited: &Inherited<'_>) -> Result<Infallible> {
         terminal::take(&theirs)?;
         channel.send(&Message::Terminal(ours))?;
     }
-    // all are close-on-exec from birth; a filter may forbid the call that makes sure of it later
-    set_cloexec_from(3 + plan.preserved_fds).doing(|| "mark descriptors close-on-exec")?;
-    let program = plan.become_user(inherited.proc.as_ref(), channel)?;
+    plan.ask_for_labels(inherited.proc.as_ref())?;
+    // init's too, and not only by execve: while that closes what is close-on-exec, root of the container's user namespace may
+    // look at this process already. A filter may forbid it later
+    keep.retain(|&fd| fd < 3 + plan.preserved_fds || fd == channel.number());
+    close_all_but(&keep).doing(|| "close descriptors")?;
+    let program = plan.become_user(channel)?;
     channel.stage(|| "setns_init: about to exec".into());
     channel.send(&Message::Ready)?;
     // the channel stays open until execve closes it, so its end tells the runtime that the program runs

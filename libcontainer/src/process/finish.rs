@@ -27,12 +27,15 @@ pub(crate) struct Program {
 }
 
 impl ProcessPlan {
-    /// Takes on ids, capabilities, labels and limits, goes to the working directory and finds the executable: all that
-    /// can fail, so that `create` fails for it.
-    pub(crate) fn become_user(&self, proc: Option<&Procfs>, channel: &Channel) -> Result<Program> {
-        if let Some(proc) = proc.filter(|_| !self.labels.is_empty()) {
-            self.labels.apply(proc)?;
-        }
+    /// Asks for the labels that the program is to have. It is the last that needs a handle to /proc, which is closed then:
+    /// while execve closes what is close-on-exec, the process may be looked at by root of its user namespace already.
+    pub(crate) fn ask_for_labels(&self, proc: Option<&Procfs>) -> Result<()> {
+        proc.filter(|_| !self.labels.is_empty()).map_or(Ok(()), |proc| self.labels.apply(proc))
+    }
+
+    /// Takes on ids, capabilities and limits, goes to the working directory and finds the executable: all that can fail, so
+    /// that `create` fails for it.
+    pub(crate) fn become_user(&self, channel: &Channel) -> Result<Program> {
         self.cpu_affinity.apply()?;
         if self.no_new_privileges {
             rustix::thread::set_no_new_privs(true).doing(|| "set no_new_privs")?;

@@ -139,11 +139,12 @@ fn steps(plan: &Plan, inherited: &Inherited<'_>) -> Result<Infallible> {
     // what hooks, the terminal and the working directory still wrote to
     plan.rootfs.lock_down(&mut rootfs).map_err(|e| e.in_step("masks"))?;
     rootfs.leave();
+    plan.process.ask_for_labels(inherited.proc.as_ref()).map_err(|e| e.in_step("process"))?;
     // all that was left open on the way: whoever looks at a created container's init finds no folder of the host
     close_all_but(&kept(plan, inherited, false)).doing(|| "close descriptors")?;
 
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(plan.process.umask.unwrap_or(0o022)));
-    let program = plan.process.become_user(inherited.proc.as_ref(), channel).map_err(|e| e.in_step("process"))?;
+    let program = plan.process.become_user(channel).map_err(|e| e.in_step("process"))?;
 
     // the pipe is the gate: start waits for its end, which execve brings about
     channel.stage(|| "init: closing the pipe to signal completion is left to execve; waiting for start".into());
@@ -163,8 +164,8 @@ fn kept(plan: &Plan, inherited: &Inherited<'_>, building: bool) -> Vec<u32> {
     if building {
         keep.extend(inherited.namespaces.iter().map(|n| n.fd.as_raw_fd() as u32));
         keep.extend(inherited.id_maps.iter().map(|fd| fd.as_raw_fd() as u32));
+        keep.extend(inherited.proc.iter().map(|p| p.as_fd().as_raw_fd() as u32));
     }
-    keep.extend(inherited.proc.iter().map(|p| p.as_fd().as_raw_fd() as u32));
     keep.extend(inherited.hook_output.numbers());
     keep.sort_unstable();
     keep.dedup();
