@@ -7,7 +7,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use procfs::process::Process;
 
 /// The version of the kernel, as far as tests depend on it.
 pub fn kernel() -> (u32, u32) {
@@ -116,19 +115,34 @@ pub fn mounts_with(path: &str) -> Vec<String> {
 /// Every process of the machine that has `token` in its command line, cgroup, environment or mounts, as `PID NAME`.
 /// Zombies and this process are not among them.
 pub fn processes_with(token: &str) -> BTreeSet<String> {
-    let own = rustix::process::getpid().as_raw_nonzero().get();
-    let others = procfs::process::all_processes().into_iter().flatten().flatten().filter(|process| process.pid != own);
-    let named = others.filter_map(|process| {
-        let line = process.cmdline().ok()?.join(" ");
-        (!line.is_empty() && (line.contains(token) || belongs(&process, token))).then(|| format!("{} {line}", process.pid))
-    });
-    named.collect()
+    let own = rustix::process::getpid().as_raw_nonzero().to_string();
+    let mounts = fs::read_link("/proc/self/ns/mnt").ok();
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().filter(|name| name.starts_with(|c: char| c.is_ascii_digit()) && **name != own) else { continue };
+        let process = entry.path();
+        let line = text(&process.join("cmdline")).trim_end_matches('\0').replace('\0', " ");
+        // threads of the kernel have none either, and are many
+        if !line.is_empty() && (line.contains(token) || belongs(&process, token, mounts.as_deref())) {
+            found.insert(format!("{pid} {line}"));
+        }
+    }
+    found
 }
 
-fn belongs(process: &Process, token: &str) -> bool {
-    process.cgroups().is_ok_and(|groups| groups.into_iter().any(|group| group.pathname.contains(token)))
-        || process.environ().is_ok_and(|values| values.values().any(|value| value.to_string_lossy().contains(token)))
-        || process.mountinfo().is_ok_and(|mounts| mounts.into_iter().any(|mount| mount.root.contains(token)))
+/// Is `process`, a folder of /proc, in a cgroup of `token`, has it that in its environment, or mounts of its own with it? `ours`
+/// is the mount namespace that is looked at anyway.
+fn belongs(process: &Path, token: &str, ours: Option<&Path>) -> bool {
+    let has_own_mounts = || fs::read_link(process.join("ns/mnt")).ok().as_deref() != ours;
+    let is_mounted =
+        || text(&process.join("mountinfo")).lines().any(|line| line.split(' ').nth(3).is_some_and(|root| root.contains(token)));
+    text(&process.join("cgroup")).contains(token) || text(&process.join("environ")).contains(token) || (has_own_mounts() && is_mounted())
+}
+
+/// What can be read there: a process may be gone meanwhile.
+fn text(path: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
 }
 
 /// Does `line` name what a test other than that of `token` made?

@@ -192,12 +192,9 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
         Ok(terminal) => terminal,
         Err(error) => {
             // a step of ours may fail only because init died: then its own words are the reason
-            // (systemd, too, moves nothing that is dead, and says that all is done)
-            let error = if error.errno() == Some(Errno::PIPE) || error.errno() == Some(Errno::SRCH) || child.has_ended() {
-                ours.failure().unwrap_or(error)
-            } else {
-                error
-            };
+            // (systemd, too, moves nothing that is dead or about to be, and says that all is done)
+            let is_dead = error.errno() == Some(Errno::PIPE) || error.errno() == Some(Errno::SRCH) || child.has_ended();
+            let error = ours.failure(is_dead).unwrap_or(error);
             let error = child.explain(error);
             child.kill();
             if plan.hooks.meet()

@@ -167,11 +167,8 @@ impl Container {
         let terminal = match started {
             Ok(terminal) => terminal,
             Err(error) => {
-                let error = if error.errno() == Some(Errno::PIPE) || error.errno() == Some(Errno::SRCH) {
-                    ours.failure().unwrap_or(error)
-                } else {
-                    error
-                };
+                let is_dead = error.errno() == Some(Errno::PIPE) || error.errno() == Some(Errno::SRCH);
+                let error = ours.failure(is_dead).unwrap_or(error);
                 return Err(child.explain(error)).doing(|| "unable to start container process");
             }
         };

@@ -242,9 +242,12 @@ impl Channel {
         }
     }
 
-    /// The failure that the peer told before it died, if it did.
-    pub(crate) fn failure(&self) -> Option<Error> {
-        // the end of the stream comes soon: a peer that failed says so and exits
+    /// The failure that the peer has told before it died, if it did; of one that `is_dead`, also what is still on its way.
+    pub(crate) fn failure(&self, is_dead: bool) -> Option<Error> {
+        // of who is dead the end of the stream comes soon; another may never say anything more
+        if !is_dead && rustix::io::ioctl_fionbio(&self.fd, true).is_err() {
+            return None;
+        }
         while let Ok(Some(message)) = self.receive() {
             if let Message::Failed(error) = message {
                 return Some(error);
