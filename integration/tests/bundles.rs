@@ -1,8 +1,11 @@
 //! The bundles that Docker, podman and Kubernetes write: what a program sees in each is the same under masu and under runc.
 
-use anyhow::{Context, ensure};
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
 use integration::compare::{compare, peers, report};
 use integration::{Surroundings, check};
+use rustix::mount::{MountFlags, mount_remount};
 
 const BUNDLES: [&str; 7] = ["docker-default", "k8s", "k8s-sandbox", "minimal", "podman-rootful", "podman-rootless", "podman-userns"];
 
@@ -34,6 +37,26 @@ const KNOWN: [(&str, &str); 15] = [
     (" signals ignored", "signals that the C library keeps for itself are reset too"),
 ];
 
+/// The options of the host's cgroup v2, which runc takes off it: they are the file system's, wherever it is mounted.
+struct CgroupOptions(String);
+
+impl CgroupOptions {
+    fn of_host() -> Result<Self> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        let options = mounts.lines().find_map(|line| line.split_once(" /sys/fs/cgroup ")?.1.split_once(" - cgroup2 ")?.1.split(' ').nth(1));
+        Ok(Self(options.unwrap_or_default().split_once(',').map(|(_, options)| options.to_owned()).unwrap_or_default()))
+    }
+}
+
+impl Drop for CgroupOptions {
+    fn drop(&mut self) {
+        if !self.0.is_empty() {
+            let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RELATIME;
+            let _ = mount_remount("/sys/fs/cgroup", flags, &*self.0);
+        }
+    }
+}
+
 #[test]
 fn what_callers_write_looks_the_same_as_under_a_peer() {
     check(|t| {
@@ -44,6 +67,7 @@ fn what_callers_write_looks_the_same_as_under_a_peer() {
             return t.skip("runc is not installed to compare with");
         };
         let surroundings = Surroundings::new(t.path(), &t.payload)?;
+        let _options = CgroupOptions::of_host()?;
         let mut differences = Vec::new();
         for name in BUNDLES {
             let mut bundle = surroundings.bundle(name, &t.path().join(name))?;
