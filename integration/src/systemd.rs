@@ -168,12 +168,16 @@ impl Connection {
         }
         let (end, _) = self.input.windows(7).enumerate().find(|(_, part)| *part == b"BEGIN\r\n").context("BEGIN")?;
         let lines = String::from_utf8(self.input.drain(..end + 7).collect())?;
-        // the uid as text, in hexadecimal digits
+        // the uid as text, in hexadecimal digits, or nothing: then it is asked for, and may be nothing again
         let uid: String = peer_uid(&self.stream)?.to_string().bytes().map(|digit| format!("{digit:02x}")).collect();
-        if !lines.starts_with(&format!("\0AUTH EXTERNAL {uid}\r\n")) {
-            bail!("authentication: {lines:?}");
-        }
-        self.stream.write_all(b"OK 0123456789abcdef0123456789abcdef\r\n")?;
+        let answer = match lines.strip_prefix("\0AUTH EXTERNAL") {
+            Some(rest) if rest.starts_with(&format!(" {uid}\r\n")) => "",
+            Some(rest) if rest.starts_with("\r\nDATA\r\n") => "DATA\r\n",
+            // whoever is somebody else
+            Some(_) => return Ok(self.stream.write_all(b"REJECTED EXTERNAL\r\n")?),
+            None => bail!("authentication: {lines:?}"),
+        };
+        self.stream.write_all(format!("{answer}OK 0123456789abcdef0123456789abcdef\r\n").as_bytes())?;
         loop {
             let call = self.receive()?;
             self.answer(&call)?;

@@ -326,12 +326,20 @@ impl Bus {
 fn open(address: &Address, owner: Owner, deadline: Instant) -> Result<Bus, Failure> {
     let socket = connect(&address.place, deadline)?;
     let mut bus = Bus { owner, socket, address: address.clone(), deadline, serial: 0, input: Vec::new(), ended: Vec::new() };
-    // EXTERNAL is who the socket says that we are; it wants our uid as text, in hexadecimal digits
-    let uid = rustix::process::geteuid().as_raw().to_string();
-    let identity: String = uid.bytes().map(|digit| format!("{digit:02x}")).collect();
-    bus.write(format!("\0AUTH EXTERNAL {identity}\r\nBEGIN\r\n").as_bytes())?;
+    // EXTERNAL is who the socket says that we are. It wants our uid as text, in hexadecimal digits, or nothing: in a user
+    // namespace, where podman runs without root, our uid is not what others see
+    let identity = match owner {
+        Owner::System => {
+            rustix::process::geteuid().as_raw().to_string().bytes().fold(String::from(" "), |all, digit| all + &format!("{digit:02x}"))
+        }
+        Owner::User => "\r\nDATA".to_owned(),
+    };
+    bus.write(format!("\0AUTH EXTERNAL{identity}\r\nBEGIN\r\n").as_bytes())?;
     let hello = if address.bus { Some(bus.send(&bus_method("Hello"), true, &[])?) } else { None };
-    let line = bus.line()?;
+    let mut line = bus.line()?;
+    if owner == Owner::User && line.trim_end() == "DATA" {
+        line = bus.line()?;
+    }
     if !line.starts_with("OK ") {
         return Err(Error::new(Kind::Os, format!("authentication failed: {}", line.trim_end().escape_debug())).into());
     }
