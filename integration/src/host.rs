@@ -28,11 +28,23 @@ pub struct Host {
 }
 
 impl Host {
+    /// Looks at the host before the test of `token`, which was just made: no process can have it.
+    ///
+    /// # Errors
+    /// /proc cannot be read.
+    pub fn before(token: &str) -> Result<Self> {
+        Self::with(token, BTreeSet::new())
+    }
+
     /// Looks at the host for the test of `token`.
     ///
     /// # Errors
     /// /proc cannot be read.
     pub fn look(token: &str) -> Result<Self> {
+        Self::with(token, processes_with(token))
+    }
+
+    fn with(token: &str, processes: BTreeSet<String>) -> Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
         let mounts = mounts.lines().filter(|line| !of_another_test(line, token)).map(point_and_options).collect();
         let mut cgroups = BTreeSet::new();
@@ -46,7 +58,7 @@ impl Host {
         Ok(Self {
             mounts,
             cgroups,
-            processes: processes_with(token),
+            processes,
             devices: ["/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx"].into_iter().map(device).collect(),
             hostname: fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default(),
             umask_of_us: status.lines().find(|line| line.starts_with("Umask")).unwrap_or_default().to_owned(),
@@ -163,7 +175,12 @@ fn device(path: &str) -> String {
     }
 }
 
+/// All folders below `folder` of a cgroup file system, where the links of a folder count those in it: most have none, but many
+/// files.
 fn walk(folder: &Path, visit: &mut dyn FnMut(&Path)) {
+    if fs::symlink_metadata(folder).is_ok_and(|data| data.nlink() == 2) {
+        return;
+    }
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             visit(&entry.path());

@@ -43,7 +43,7 @@ pub fn check(body: impl FnOnce(&Test) -> Result<()>) {
     }
     let run = || {
         let test = Test::new(name.clone())?;
-        let before = Host::look(test.token())?;
+        let before = Host::before(test.token())?;
         let result = body(&test);
         if test.runtime.is("crun") {
             // compiled filters, kept for the next container
