@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use integration::{Container, Test, cgroups, check};
+use rustix::fs::{CWD, Mode, mkfifoat};
 
 /// A small ext4 file system on a loop device.
 struct Disk {
@@ -66,10 +67,15 @@ fn rel_d_1_delete_and_pause_give_up_in_time_and_work_later() {
         let Some(mut disk) = Disk::make(t)? else { return t.skip("needs mkfs.ext4 and loop devices") };
         let mut bundle = t.bundle()?;
         bundle.mount("/disk", "bind", &disk.at.to_string_lossy(), &["rbind"]);
-        bundle.args(["/bin/payload", "say", "ready", "then", "sleep", "0.5", "then", "write", "/disk/file", "text"]);
+        let go = bundle.rootfs("go");
+        mkfifoat(CWD, &go, Mode::from_raw_mode(0o600))?;
+        bundle.args(["/bin/payload", "read", "/go", "then", "write", "/disk/file", "text"]);
         let mut container = Container::start_of(t, &bundle)?;
-        container.line()?;
-        if !disk.freeze() {
+        let frozen = disk.freeze();
+        // its end is what the container waits for
+        drop(fs::OpenOptions::new().write(true).open(&go)?);
+        if !frozen {
+            container.wait()?;
             return t.skip("needs fsfreeze");
         }
         let start = Instant::now();
