@@ -467,24 +467,6 @@ fn an_update_takes_annotations_and_heeds_the_limits() {
     });
 }
 
-#[test]
-fn what_containerd_leaves_open_is_not_kept() {
-    check(|t| {
-        with_shim(t, &["/bin/payload", "sleep"], |shim, bundle, id| {
-            shim.run(bundle, id)?;
-            let mut open = Vec::new();
-            for entry in std::fs::read_dir(format!("/proc/{}/fd", shim.pid))? {
-                open.extend(std::fs::read_link(entry?.path()));
-            }
-            ensure!(open.iter().any(|path| path.ends_with("dev/null")), "what it has open: {open:?}");
-            if t.runtime.is("masu") || !t.differs(t.runtime.kind, "containerd's shim keeps what containerd leaves open") {
-                ensure!(!open.iter().any(|path| path.ends_with("dev/zero")), "it keeps what its start inherited: {open:?}");
-            }
-            shim.end(id)
-        })
-    });
-}
-
 /// The cookie of a process's core scheduling (prctl(2), PR_SCHED_CORE): 0 is none.
 fn cookie(pid: i32) -> Result<u64, rustix::io::Errno> {
     let pid = rustix::process::Pid::from_raw(pid).unwrap_or(rustix::process::getpid());

@@ -209,3 +209,21 @@ fn a_caller_that_takes_no_answers_is_given_up() {
         })
     });
 }
+
+#[test]
+fn what_containerd_leaves_open_is_not_kept() {
+    check(|t| {
+        with_shim(t, &["/bin/payload", "sleep"], |shim, bundle, id| {
+            shim.run(bundle, id)?;
+            let mut open = Vec::new();
+            for entry in fs::read_dir(format!("/proc/{}/fd", shim.pid))? {
+                open.extend(fs::read_link(entry?.path()));
+            }
+            ensure!(open.iter().any(|path| path.ends_with("dev/null")), "what it has open: {open:?}");
+            if t.runtime.is("masu") || !t.differs(t.runtime.kind, "containerd's shim keeps what containerd leaves open") {
+                ensure!(!open.iter().any(|path| path.ends_with("dev/zero")), "it keeps what its start inherited: {open:?}");
+            }
+            shim.end(id)
+        })
+    });
+}
