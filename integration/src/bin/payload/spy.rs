@@ -29,6 +29,9 @@ pub(crate) fn spy(seconds: &str) -> Result<()> {
                     // anonymous ones are told by their kind
                     let kind = if target.starts_with('/') { &target } else { target.split(':').next().unwrap_or_default() };
                     found.insert(format!("fd {kind}"));
+                    if kind == "socket" && fs::File::open(fd.path()).is_ok() {
+                        found.insert("opened a socket".to_owned());
+                    }
                 }
             }
         }
