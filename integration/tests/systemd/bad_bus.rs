@@ -40,6 +40,26 @@ fn mute() {
 }
 
 #[test]
+fn mute_while_another_way_is_open() {
+    check(|t| {
+        let Some((bundle, _)) = sleeper(t)? else { return Ok(()) };
+        bundle.write()?;
+        let folder = t.path().join("mute");
+        fs::create_dir(&folder)?;
+        let (_mute, systemd) = (Systemd::start(&folder, &[Manner::Mute])?, Systemd::start(t.path(), &[])?);
+        let addresses = format!("unix:path={}/bus;unix:path={}/bus", folder.display(), t.path().display());
+        let mut create = command(t, &systemd, ["create", "--bundle", &bundle.path().to_string_lossy(), "x"])?;
+        create.env("DBUS_SYSTEM_BUS_ADDRESS", addresses);
+        let begin = Instant::now();
+        t.finish(create)?.ok()?;
+        ensure!(begin.elapsed() < SOON, "it took {:?}", begin.elapsed());
+        ensure!(members(&systemd) == ["StartTransientUnit"], "the other one was not asked");
+        run(t, &systemd, ["delete", "--force", "x"])?.ok()?;
+        Ok(())
+    });
+}
+
+#[test]
 fn hangs_when_it_is_to_make_the_unit() {
     check(|t| fails(t, &[Manner::Hangs("StartTransientUnit")], "timed out: systemd did not answer", IN_TIME).map(drop));
 }

@@ -103,6 +103,21 @@ fn the_scope_is_as_the_config_says_also_after_a_reload() {
 }
 
 #[test]
+fn systemd_itself_is_asked_where_there_is_no_bus() {
+    check(|t| {
+        let Some((mut bundle, scope)) = scope(t)? else { return Ok(()) };
+        bundle.args(["/bin/true"]);
+        bundle.write()?;
+        const WITHOUT_BUS: &str = "mount -t tmpfs none /run/dbus && exec \"$@\"";
+        let path = bundle.path().to_string_lossy().into_owned();
+        let run = t.under(&["unshare", "--mount", "sh", "-c", WITHOUT_BUS, "sh"], ["--systemd-cgroup", "run", "--bundle", &path, "x"])?;
+        t.finish(run)?.ok()?;
+        ensure!(show(&scope, "LoadState")? == "not-found", "{scope} is left");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_unit_of_somebody_else_stays() {
     check(|t| {
         let Some((bundle, scope)) = scope(t)? else { return Ok(()) };

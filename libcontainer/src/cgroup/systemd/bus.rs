@@ -22,6 +22,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// where its socket is there and nobody listens, or it closes what it took, as while it executes itself anew.
 const RESTART: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long the machine's bus may take to greet us, before systemd's own socket is tried.
+const GREETING: Duration = Duration::from_secs(5);
 /// A job whose end is not told by then may have ended while systemd was being restarted: then its effect tells.
 const GLANCE: Duration = Duration::from_secs(1);
 /// An answer to the authentication is shorter, in bytes.
@@ -100,15 +102,23 @@ impl Bus {
         let tries = (Instant::now() + RESTART).min(deadline);
         loop {
             let (mut reason, mut is_renewed) = (None, false);
-            for address in Address::all(owner) {
+            let addresses = Address::all(owner);
+            for (i, address) in addresses.iter().enumerate() {
                 let doing = format!("connect to systemd at {address}");
-                match open(&address, owner, deadline) {
-                    Ok(bus) => return Ok(bus),
+                let until = if i + 1 < addresses.len() { deadline.min(Instant::now() + GREETING) } else { deadline };
+                match open(address, owner, until) {
+                    Ok(bus) => return Ok(Bus { deadline, ..bus }),
                     // the others would keep us waiting for the same systemd
                     Err(failure) if Instant::now() >= deadline => return Err(Error::from(failure).context(doing)),
                     Err(failure) => {
                         let closed = matches!(failure, Failure::Closed);
-                        let failure = Error::from(failure);
+                        let failure = match failure {
+                            Failure::TimedOut => {
+                                let text = format!("timed out: the bus did not answer within {} seconds", GREETING.as_secs());
+                                Error::new(Kind::Os, text)
+                            }
+                            failure => Error::from(failure),
+                        };
                         is_renewed |= closed || failure.errno() == Some(Errno::CONNREFUSED);
                         _ = reason.get_or_insert(failure.context(doing));
                     }
@@ -148,7 +158,8 @@ impl Bus {
         Ok(())
     }
 
-    /// Asks the bus for the end of jobs of `unit`; systemd itself sends them unasked.
+    /// Asks the bus for the end of jobs of `unit`; systemd itself sends them unasked. One that refuses is as one that loses
+    /// them: [`Bus::wait_job`] does not rely on it.
     pub(super) fn watch_jobs(&mut self, unit: &str) -> Result<(), Failure> {
         if !self.address.bus {
             return Ok(());
@@ -157,8 +168,7 @@ impl Bus {
             "type='signal',sender='org.freedesktop.systemd1',path='/org/freedesktop/systemd1',interface='{MANAGER}',\
              member='JobRemoved',arg2='{unit}'"
         );
-        let serial = self.send(&bus_method("AddMatch"), true, &[Value::text(rule)])?;
-        self.answer(serial).map(drop)
+        self.send(&bus_method("AddMatch"), false, &[Value::text(rule)]).map(drop)
     }
 
     /// Calls a method of systemd's manager.

@@ -18,6 +18,9 @@ pub(super) const REFUSAL: u8 = 3;
 pub(super) const SIGNAL: u8 = 4;
 const VERSION: u8 = 1;
 
+/// What is called is not started for it: a systemd that is gone for a moment is nothing that a bus could start.
+const NO_AUTO_START: u8 = 2;
+
 const PATH: u8 = 1;
 const INTERFACE: u8 = 2;
 const MEMBER: u8 = 3;
@@ -51,8 +54,7 @@ impl Method<'_> {
         if !signature.is_empty() {
             fields.push(field(SIGNATURE, Value::Signature(signature)));
         }
-        let no_reply = u8::from(!answered);
-        let mut out = vec![b'l', CALL, no_reply, VERSION];
+        let mut out = vec![b'l', CALL, NO_AUTO_START | u8::from(!answered), VERSION];
         out.extend(u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
         out.extend(serial.to_le_bytes());
         Value::array("(yv)", fields).write(&mut out);
@@ -155,7 +157,7 @@ mod tests {
     #[test]
     fn a_call_is_laid_out_as_the_specification_says() {
         let bytes = HELLO.call(1, true, &[]);
-        let expected = b"l\x01\0\x01\0\0\0\0\x01\0\0\0\x6d\0\0\0\
+        let expected = b"l\x01\x02\x01\0\0\0\0\x01\0\0\0\x6d\0\0\0\
             \x01\x01o\0\x15\0\0\0/org/freedesktop/DBus\0\0\0\
             \x02\x01s\0\x14\0\0\0org.freedesktop.DBus\0\0\0\0\
             \x03\x01s\0\x05\0\0\0Hello\0\0\0\
@@ -167,7 +169,7 @@ mod tests {
     fn a_call_with_arguments_is_read_back() {
         let arguments = [Value::text("x.scope"), Value::Bool(true), Value::array("(ss)", [])];
         let bytes = HELLO.call(7, false, &arguments);
-        assert_eq!(bytes[2], 1, "no answer is wanted");
+        assert_eq!(bytes[2], 3, "no answer is wanted, and nothing started for it");
         assert_eq!(Message::length(bytes[..START].try_into().unwrap()).unwrap(), bytes.len());
         let message = Message::parse(&bytes).unwrap();
         assert_eq!((message.kind, message.member.as_str()), (CALL, "Hello"));
