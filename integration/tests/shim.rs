@@ -397,7 +397,12 @@ fn a_full_disk_is_an_error_and_the_rest_goes_on() {
                 ensure!(said.as_ref().is_some_and(|e| e.text.to_lowercase().contains(reason)), "{said:?}");
                 refuses(shim.call("State", of(&other))?, NOT_FOUND, "not found")
             })();
-            rustix::mount::unmount(&full, rustix::mount::UnmountFlags::empty())?;
+            // who has failed may still be closing its files
+            let end = Instant::now() + Duration::from_secs(10);
+            while let Err(e) = rustix::mount::unmount(&full, rustix::mount::UnmountFlags::empty()) {
+                ensure!(e == rustix::io::Errno::BUSY && Instant::now() < end, "unmount the full disk: {e}");
+                std::thread::sleep(Duration::from_millis(10));
+            }
             result?;
             shim.run(bundle, id)?;
             shim.end(id)

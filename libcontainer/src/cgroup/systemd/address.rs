@@ -46,9 +46,9 @@ pub(super) enum Place {
 }
 
 impl Address {
-    /// The sockets to try, in order. The bus comes first, although it is one more program in between: to each connection on
-    /// its own socket systemd writes whatever happens to any unit, which takes process 1 longer than all that it does for a
-    /// container.
+    /// The sockets to try, in order. The bus comes first, as for runc, although it is one more program in between: to each
+    /// connection on its own socket systemd writes whatever happens to any unit, which takes process 1 longer than all that it
+    /// does for a container.
     pub(super) fn all(owner: Owner) -> Vec<Address> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let given = |name: &str| variable(name).map(|list| Address::parse(&list));
