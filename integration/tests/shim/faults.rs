@@ -1,4 +1,4 @@
-//! Want of descriptors, callers that may not call, and callers that do not listen.
+//! Want of descriptors and of room, callers that may not call, and callers that do not listen.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use integration::check;
@@ -54,6 +54,39 @@ fn without_descriptors(shim: &mut Shim<'_>, body: impl FnOnce(&mut Shim<'_>) -> 
     let result = body(shim);
     rustix::process::prlimit(pid, Resource::Nofile, before)?;
     result
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_the_rest_goes_on() {
+    check(|t| {
+        with_shim(t, &["/bin/payload", "sleep"], |shim, bundle, id| {
+            let full = t.path().join("full");
+            fs::create_dir(&full)?;
+            let size = Some(c"size=8k");
+            rustix::mount::mount("full", &full, "tmpfs", rustix::mount::MountFlags::empty(), size)?;
+            let result = (|| {
+                let mut file = fs::File::create(full.join("file"))?;
+                while file.write_all(&[1; 1024]).is_ok() {}
+                let (mut second, other) = (t.bundle()?, t.new_id());
+                second.args(["/bin/payload", "sleep"]).write()?;
+                let create = shim.create_message_with_root(&second, &other, "", &full);
+                let said = shim.call("Create", create)?.err();
+                // runc forgets the reason
+                let reason = if t.runtime.is("masu") { "no space left" } else { "unable to store init state" };
+                ensure!(said.as_ref().is_some_and(|e| e.text.to_lowercase().contains(reason)), "{said:?}");
+                refuses(shim.call("State", of(&other))?, NOT_FOUND, "not found")
+            })();
+            // who has failed may still be closing its files
+            let end = Instant::now() + Duration::from_secs(10);
+            while let Err(e) = rustix::mount::unmount(&full, rustix::mount::UnmountFlags::empty()) {
+                ensure!(e == rustix::io::Errno::BUSY && Instant::now() < end, "unmount the full disk: {e}");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            result?;
+            shim.run(bundle, id)?;
+            shim.end(id)
+        })
+    });
 }
 
 #[test]
