@@ -10,17 +10,16 @@
 //! 2. where overlays are refused, a sealed copy in memory (memfd_create(2));
 //! 3. else it fails: there is no unsealed way on.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
 
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::sys::exec::{Strings, execve_fd, started_from_fd};
+use crate::sys::overlay_exe::execve_overlay;
 
 const OWN: &str = "/proc/self/exe";
 const OVERLAYFS_MAGIC: i64 = 0x794c_7630;
@@ -35,11 +34,13 @@ pub fn seal() -> Result<()> {
         }
         return Err(Error::new(Kind::Internal, "the runtime's executable is not sealed although it was started as a sealed copy"));
     }
-    let sealed = overlay().or_else(|_| memory_copy()).doing(|| "seal the runtime's own executable")?;
     let args: Vec<CString> = crate::sys::start::args().into_iter().filter_map(|a| CString::new(a.into_vec()).ok()).collect();
     let env: Vec<CString> =
         std::env::vars_os().filter_map(|(k, v)| CString::new([k.as_bytes(), b"=", v.as_bytes()].concat()).ok()).collect();
-    let errno = execve_fd(sealed.exe.as_fd(), &Strings::new(&args), &Strings::new(&env));
+    let (args, env) = (Strings::new(&args), Strings::new(&env));
+    execve_overlay(&args, &env);
+    let copy = memory_copy().doing(|| "seal the runtime's own executable")?;
+    let errno = execve_fd(copy.as_fd(), &args, &env);
     Err(errno).doing(|| "execute the sealed copy of the runtime")
 }
 
@@ -58,35 +59,7 @@ fn is_sealed() -> Result<bool> {
     Ok(rustix::fs::fcntl_get_seals(&exe).is_ok_and(|seals| seals.contains(SEALS)))
 }
 
-/// An executable that cannot be written. What else it was made with is closed by the execve.
-struct Sealed {
-    exe: OwnedFd,
-    _overlay: Option<[OwnedFd; 2]>,
-}
-
-fn overlay() -> Result<Sealed> {
-    let exe = rustix::fs::readlink(OWN, Vec::new())?;
-    let exe = Path::new(OsStr::from_bytes(exe.as_bytes()));
-    let (Some(dir), Some(name)) = (exe.parent().and_then(Path::to_str), exe.file_name()) else {
-        return Err(Error::new(Kind::Internal, "the executable has no path"));
-    };
-    let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    // an overlay without an upper layer wants two lower ones; the second is only looked at where the first has no entry
-    let lower = [dir, "/sys"].map(|d| d.replace('\\', "\\\\").replace(':', "\\:")).join(":");
-    rustix::mount::fsconfig_set_string(fs.as_fd(), "lowerdir", lower)?;
-    rustix::mount::fsconfig_create(fs.as_fd())?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
-    let mount = rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-    let copy = rustix::fs::openat(&mount, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    // the path may have been replaced since we were started: what we execute must be what we are
-    let (ours, theirs) = (rustix::fs::stat(OWN)?, rustix::fs::fstat(&copy)?);
-    if (ours.st_size, ours.st_mtime, ours.st_mtime_nsec) != (theirs.st_size, theirs.st_mtime, theirs.st_mtime_nsec) {
-        return Err(Error::new(Kind::Internal, "the executable was replaced"));
-    }
-    Ok(Sealed { exe: copy, _overlay: Some([fs, mount]) })
-}
-
-fn memory_copy() -> Result<Sealed> {
+fn memory_copy() -> Result<OwnedFd> {
     let open = |flags| rustix::fs::memfd_create("masu", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | flags);
     // kernels before 6.3 know no MFD_EXEC, and make every memfd executable
     let copy = open(MemfdFlags::EXEC).or_else(|_| open(MemfdFlags::empty()))?;
@@ -95,5 +68,5 @@ fn memory_copy() -> Result<Sealed> {
     std::io::copy(&mut from, &mut to)?;
     rustix::fs::fchmod(&to, Mode::from_raw_mode(0o511))?;
     rustix::fs::fcntl_add_seals(&to, SEALS)?;
-    Ok(Sealed { exe: to.into(), _overlay: None })
+    Ok(to.into())
 }

@@ -19,6 +19,10 @@ impl<'a> Strings<'a> {
         pointers.push(std::ptr::null());
         Strings { pointers, _strings: std::marker::PhantomData }
     }
+
+    pub(super) fn as_ptr(&self) -> *const *const c_char {
+        self.pointers.as_ptr()
+    }
 }
 
 /// execve(2); returns only on failure.

@@ -13,6 +13,7 @@ pub mod keyctl;
 pub mod loop_device;
 pub mod mount_attr;
 pub mod namespace;
+pub(crate) mod overlay_exe;
 pub mod peer;
 pub mod personality;
 pub mod place;

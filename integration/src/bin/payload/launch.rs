@@ -22,7 +22,7 @@ fn execute(command: &mut Command) -> Result<()> {
 }
 
 /// Does to this process what `options` say, then executes the words after `--`:
-/// `umask=077`, `nofile=32` (a limit), `close=0` (a standard stream), `open=FILE` (one more descriptor that the
+/// `umask=077`, `nofile=32` and `fsize=65536` (limits), `close=0` (a standard stream), `open=FILE` (one more descriptor that the
 /// program inherits), `ignore=SIGNAL-NUMBER`, `groups=7,8`, `cwd-gone` (a working directory that was removed),
 /// `session` (setsid), `terminal` (standard input becomes the controlling terminal).
 pub(crate) fn launch(options: &[&str]) -> Result<()> {
@@ -34,9 +34,10 @@ pub(crate) fn launch(options: &[&str]) -> Result<()> {
             "umask" => {
                 rustix::process::umask(Mode::from_raw_mode(u32::from_str_radix(value, 8)?));
             }
-            "nofile" => {
+            "nofile" | "fsize" => {
                 let limit = Some(value.parse()?);
-                setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit })?;
+                let resource = if name == "nofile" { Resource::Nofile } else { Resource::Fsize };
+                setrlimit(resource, Rlimit { current: limit, maximum: limit })?;
             }
             "close" => sys::close(value.parse()?),
             "open" => {
