@@ -14,7 +14,7 @@ use std::mem::MaybeUninit;
 use super::exec::Strings;
 
 const OWN: &CStr = c"/proc/self/exe";
-/// Bytes of the longest path of the executable that is sealed in this way.
+/// The executable is sealed in this way if its path has fewer bytes.
 const LONGEST: usize = 1000;
 /// Why there are two lower directories: see [`execve_with`].
 const SECOND: &[u8] = b":/sys\0";
