@@ -1,4 +1,4 @@
-//! Lets the kernel begin a static program in `libcontainer/src/sys/overlay_exe.rs`, not in the C library's `_start`. Only where it
+//! Lets the kernel begin a static program in `libcontainer/host/src/sys/overlay_exe.rs`, not in the C library's `_start`. Only where it
 //! is optimised: else what is written there as one function is many, called through addresses that nobody has relocated yet.
 
 fn main() {

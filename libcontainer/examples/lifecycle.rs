@@ -7,7 +7,7 @@
 //!
 //! The container runs what its config.json says, at least a line of text, until it is killed; the program is executed in it. Prints what the program
 //! wrote and how both ended. A real one would seal its own executable first, if whoever runs in the container is not to be
-//! trusted: see `libcontainer::sealed_exe`.
+//! trusted: see `masu_host::sealed_exe`.
 #![allow(clippy::print_stdout, reason = "this is what it is for")]
 
 use std::fs::File;

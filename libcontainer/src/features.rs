@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::{capabilities, memory_policy, namespaces, rootfs, seccomp, spec};
+use crate::process::{capabilities, memory_policy};
+use crate::{namespaces, rootfs, seccomp, spec};
 
 /// The whole document. Absent means "unknown" in this format, so every list and switch is there.
 #[derive(Debug, Clone, Serialize)]

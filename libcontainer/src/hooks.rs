@@ -14,9 +14,9 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use crate::dry_run::Node;
 use crate::error::{Doing, Error, Result};
 use crate::findings::Findings;
-use crate::pidfd::wait_for_end;
 use crate::spec;
-use crate::sys::signal::unblock_in;
+use masu_host::pidfd::wait_for_end;
+use masu_host::sys::signal::unblock_in;
 
 /// How much of what a hook printed goes into an error's text, in bytes of each stream.
 const MAX_OUTPUT: usize = 1024;

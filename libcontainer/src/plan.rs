@@ -7,22 +7,23 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 
 use crate::cgroup::{CgroupPlan, Driver, Instance, Layout};
-use crate::cpu_affinity::CpuAffinity;
 use crate::error::{Error, Kind, Result};
 use crate::extensions::Extensions;
 use crate::findings::Findings;
 use crate::hooks::Hooks;
 use crate::intel_rdt::IntelRdt;
-use crate::memory_policy;
 use crate::namespaces::Namespaces;
-use crate::net_devices::NetDevices;
-use crate::personality;
-use crate::process::{ProcessPlan, UserNamespace};
+use crate::namespaces::UserNamespace;
+use crate::namespaces::net_devices::NetDevices;
+use crate::namespaces::sysctl::Sysctls;
+use crate::namespaces::time_offsets::TimeOffsets;
+use crate::process::ProcessPlan;
+use crate::process::cpu_affinity::CpuAffinity;
+use crate::process::memory_policy;
+use crate::process::personality;
 use crate::rootfs::{MountPlan, Operation, RootfsPlan};
 use crate::seccomp;
 use crate::spec::{self, Spec, State};
-use crate::sysctl::Sysctls;
-use crate::time_offsets::TimeOffsets;
 
 /// The longest host and domain name (sethostname(2)).
 const MAX_HOSTNAME: usize = 64;
@@ -213,7 +214,7 @@ fn rootfs_path(root: &spec::Root, bundle: &str) -> Result<String> {
         return Err(Error::invalid(format!("root.path: invalid rootfs: {:?} holds a NUL byte: invalid argument", root.path)));
     }
     let path = if root.path.starts_with('/') { root.path.clone() } else { format!("{bundle}/{}", root.path) };
-    match crate::rootfs::clean(&path) {
+    match masu_host::beneath::clean(&path) {
         path if path == "/" => Err(Error::invalid("root.path: the host's root cannot be a container's")),
         path => Ok(path),
     }

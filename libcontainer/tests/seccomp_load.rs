@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 
 use libcontainer::seccomp::{Filter, compile, listener};
 use libcontainer::spec::Seccomp;
-use libcontainer::sys::seccomp::load;
+use masu_host::sys::seccomp::load;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 const PROFILE: &str = "MASU_TEST_SECCOMP";

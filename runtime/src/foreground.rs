@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use libcontainer::container::{Exit, Process};
 use libcontainer::error::{Doing, Error, Result};
-use libcontainer::sys::signal;
+use masu_host::sys::signal;
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};

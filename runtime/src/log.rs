@@ -8,8 +8,8 @@ use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use libcontainer::error::{Doing, Error, Result};
-use libcontainer::rfc3339;
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use masu_host::time;
 use rustix::fs::{Mode, OFlags};
 use serde_json::json;
 
@@ -131,7 +131,7 @@ fn entry(json: bool, level: Level, text: &str, error: Option<&Error>) -> String 
         Level::Info => "info",
         Level::Debug | Level::Trace => "debug",
     };
-    let time = rfc3339::format(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(), None);
+    let time = time::format(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(), None);
     // JSON's quoting of a text is Go's, but for characters that no terminal shows
     let quoted = json!(text);
     if !json {

@@ -3,8 +3,9 @@
 //! Reads the flags, opens the log, runs one command and turns its error into one line and an exit code: 1, for `exec`
 //! 255, for `run` and `exec` in the foreground the code of the program, 128+n when signal n ended it.
 //!
-//! It begins in [`libcontainer::program!`], which opens /dev/null on closed standard streams, so no file of ours can land
+//! It begins in [`masu_host::program!`], which opens /dev/null on closed standard streams, so no file of ours can land
 //! on 0, 1 or 2.
+#![forbid(unsafe_code)]
 #![cfg_attr(not(test), no_main)]
 #![cfg_attr(test, allow(dead_code, reason = "the tests have a main of their own"))]
 
@@ -20,8 +21,8 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use libcontainer::error::{Error, Kind};
-use libcontainer::sealed_exe;
-use libcontainer::sys::signal;
+use masu_host::sealed_exe;
+use masu_host::sys::signal;
 
 use args::Args;
 use call::Call;
@@ -34,10 +35,10 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 // the tests' own main is the standard library's
 #[cfg(not(test))]
-libcontainer::program!(crate::start);
+masu_host::program!(crate::start);
 
 fn start() -> u8 {
-    let mut words = libcontainer::sys::start::args().into_iter();
+    let mut words = masu_host::sys::start::args().into_iter();
     let program = words.next().as_deref().and_then(base_name).unwrap_or_else(|| "masu".into());
     let args = Args::parse(words);
     run(&program, &args)

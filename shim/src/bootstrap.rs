@@ -18,8 +18,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use libcontainer::error::{Doing, Error, Result};
-use libcontainer::sys::clone::{Side, clone3};
-use libcontainer::sys::exec::exit;
+use masu_host::sys::clone::{Side, clone3};
+use masu_host::sys::exec::exit;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};

@@ -25,7 +25,7 @@ pub(crate) struct Connection {
 impl Connection {
     /// Refuses peers of other users: the socket's mode does too, but modes can be changed.
     pub(crate) fn accepted(socket: OwnedFd) -> Result<Connection> {
-        let peer = libcontainer::sys::peer::uid(socket.as_fd()).doing(|| "ask who connected")?;
+        let peer = masu_host::sys::peer::uid(socket.as_fd()).doing(|| "ask who connected")?;
         let own = rustix::process::geteuid().as_raw();
         if peer != own {
             return Err(Error::new(Kind::Os, format!("a connection of user {peer} was refused: this is user {own}")));

@@ -106,7 +106,7 @@ impl Daemon {
         // the sealed executable has no name of its own
         rustix::thread::set_name(c"containerd-shim").doing(|| "set the name of the process")?;
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).doing(|| "become a subreaper")?;
-        libcontainer::sys::signal::ignore(rustix::process::Signal::PIPE.as_raw()).doing(|| "ignore SIGPIPE")?;
+        masu_host::sys::signal::ignore(rustix::process::Signal::PIPE.as_raw()).doing(|| "ignore SIGPIPE")?;
         let mut set = SigSet::empty();
         for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1] {
             set.add(signal);

@@ -128,7 +128,7 @@ fn update(bytes: &[u8]) {
 
 fn kill(bytes: &[u8]) {
     if let Some(request) = read_again::<KillRequest>(bytes) {
-        let _ = libcontainer::sys::signal::from_number(request.signal as i32);
+        let _ = masu_host::sys::signal::from_number(request.signal as i32);
     }
 }
 

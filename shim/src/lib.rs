@@ -8,6 +8,7 @@
 //!
 //! The shim itself is one process with one thread: a loop (daemon.rs) that answers the task service (task.rs), copies streams
 //! (copy.rs), reaps (exits.rs) and publishes events (events.rs). What may block is done in forks of it (worker.rs, verbs.rs).
+#![forbid(unsafe_code)]
 
 mod bootstrap;
 mod cleanup;
@@ -43,8 +44,8 @@ mod worker;
 use std::io::Write;
 
 use libcontainer::error::{Doing, Error, Result};
-use libcontainer::sealed_exe;
-use libcontainer::sys::close_range::set_cloexec_from;
+use masu_host::sealed_exe;
+use masu_host::sys::close_range::set_cloexec_from;
 
 use flags::Flags;
 
@@ -53,7 +54,7 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The program; its exit code.
 #[must_use]
 pub fn main() -> u8 {
-    let words = libcontainer::sys::start::args();
+    let words = masu_host::sys::start::args();
     match Flags::parse(words.into_iter().skip(1)).map_err(Error::invalid).and_then(|flags| run(&flags)) {
         Ok(()) => 0,
         Err(e) => {

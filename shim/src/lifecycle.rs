@@ -189,7 +189,7 @@ impl Daemon {
         let init = self.containers.get(id).map(|c| &c.init).filter(|p| p.reaped.is_none()).and_then(|p| Pid::from_raw(p.pid));
         if result.as_ref().is_err_and(|e| e.message.starts_with(NO_RECORD))
             && let Some(pid) = init
-            && let Some(signal) = libcontainer::sys::signal::from_number(signal as i32)
+            && let Some(signal) = masu_host::sys::signal::from_number(signal as i32)
             && rustix::process::kill_process(pid, signal).is_ok()
         {
             result = Ok((Answer::default(), None));

@@ -6,8 +6,8 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use libcontainer::rfc3339;
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use masu_host::time;
 use rustix::fs::{Mode, OFlags};
 
 #[derive(Debug)]
@@ -45,7 +45,7 @@ fn line(level: Level, text: &str) -> String {
         Level::Debug | Level::Trace => "debug",
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let time = rfc3339::format(now.as_secs(), Some(now.subsec_nanos()));
+    let time = time::format(now.as_secs(), Some(now.subsec_nanos()));
     let quoted = serde_json::Value::from(text);
     format!("time=\"{time}\" level={level} msg={quoted} runtime=io.containerd.masu.v2\n")
 }

@@ -9,9 +9,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use libcontainer::error::{Doing, Error, Kind, Result};
-use libcontainer::sys::clone::{Side, clone3};
-use libcontainer::sys::exec::{Strings, execve, exit};
-use libcontainer::sys::{place, signal};
+use masu_host::sys::clone::{Side, clone3};
+use masu_host::sys::exec::{Strings, execve, exit};
+use masu_host::sys::{place, signal};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::pipe::PipeFlags;
 

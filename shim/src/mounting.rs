@@ -6,11 +6,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use libcontainer::error::{Doing, Error, Kind, Result};
-use libcontainer::procfs::Procfs;
-use libcontainer::rootfs::{make_id_maps, open_beneath};
-use libcontainer::sys::loop_device;
-use libcontainer::sys::mount_attr::{ATIME, Change, RDONLY, mount_setattr, set_id_map};
-use libcontainer::sys::namespace::{setns, unshare};
+use libcontainer::rootfs::make_id_maps;
+use masu_host::beneath;
+use masu_host::procfs::Procfs;
+use masu_host::sys::loop_device;
+use masu_host::sys::mount_attr::{ATIME, Change, RDONLY, mount_setattr, set_id_map};
+use masu_host::sys::namespace::{setns, unshare};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -89,7 +90,7 @@ fn mount(plan: &Plan, rootfs: &Path) -> Result<()> {
 /// What is mounted upon. Links of the image lead nowhere but to places in it.
 fn open_target(rootfs: &Path, below: &str) -> Result<OwnedFd> {
     let root = rustix::fs::open(rootfs, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    if below.is_empty() { Ok(root) } else { open_beneath(root.as_fd(), below, OFlags::PATH).doing(|| format!("open {below} there")) }
+    if below.is_empty() { Ok(root) } else { beneath::open(root.as_fd(), below, OFlags::PATH).doing(|| format!("open {below} there")) }
 }
 
 fn attach(mount: &OwnedFd, place: &OwnedFd) -> Result<()> {

@@ -3,9 +3,9 @@
 use std::path::{Component, Path, PathBuf};
 
 use libcontainer::error::{Doing, Error, Result};
-use libcontainer::process::{IdMap, IdMaps};
-use libcontainer::procfs::unescape;
+use libcontainer::namespaces::{IdMap, IdMaps};
 use libcontainer::spec::IdMapping;
+use masu_host::procfs::unescape;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 

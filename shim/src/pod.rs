@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use libcontainer::error::{Doing, Error, Kind, Result};
 use libcontainer::namespaces::KINDS;
-use libcontainer::procfs::Procfs;
-use libcontainer::sys::namespace::{setns, unshare};
-use libcontainer::sysctl::Sysctls;
+use libcontainer::namespaces::sysctl::Sysctls;
+use masu_host::procfs::Procfs;
+use masu_host::sys::namespace::{setns, unshare};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::MountFlags;
 use serde_json::{Value, json};

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use libcontainer::error::Error;
-use libcontainer::sys::clone::first_of_pid_namespace;
+use masu_host::sys::clone::first_of_pid_namespace;
 use rustix::process::{Pid, Signal};
 
 use crate::daemon::Daemon;

@@ -249,7 +249,7 @@ impl Daemon {
         let is_kill = request.signal == rustix::process::Signal::KILL.as_raw() as u32;
         // what is not reaped is still the process of that number; the rest is more than one system call
         if !request.exec_id.is_empty() || (!is_kill && !request.all) {
-            let signal = libcontainer::sys::signal::from_number(request.signal as i32);
+            let signal = masu_host::sys::signal::from_number(request.signal as i32);
             let signal = signal.ok_or_else(|| status(code::INVALID_ARGUMENT, format!("there is no signal {}", request.signal)))?;
             let pid = Pid::from_raw(process.pid).ok_or_else(not_created)?;
             return match rustix::process::kill_process(pid, signal) {

@@ -6,8 +6,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use libcontainer::error::{Doing, Result};
-use libcontainer::sys::clone::{Side, clone3};
-use libcontainer::sys::exec::exit;
+use masu_host::sys::clone::{Side, clone3};
+use masu_host::sys::exec::exit;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use rustix::io::Errno;
 use rustix::net::{

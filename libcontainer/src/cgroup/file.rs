@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn only_a_cgroup_is_opened_as_one() {
-        if crate::sys::is_emulated("only_a_cgroup_is_opened_as_one") {
+        if crate::is_emulated("only_a_cgroup_is_opened_as_one") {
             return;
         }
         let e = open_recorded("/proc/self", true).unwrap_err().to_string();

@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC};
 use super::file;
 use super::plan::Paths;
 use crate::error::{Doing, Error, Result};
-use crate::procfs::unescape;
+use masu_host::procfs::unescape;
 
 /// Where a host with nothing but v2 mounts it; everything relies on it.
 pub(crate) const UNIFIED: &str = "/sys/fs/cgroup";

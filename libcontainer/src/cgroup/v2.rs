@@ -14,7 +14,7 @@ use super::settings::Dir;
 use super::tree::Waited;
 use super::{file, tree};
 use crate::error::{Doing, Error, Kind, Result};
-use crate::sys::bpf;
+use masu_host::sys::bpf;
 
 /// How long a cgroup may take to freeze; a task in an uninterruptible sleep can keep it from ever being frozen.
 pub(super) const FREEZE_TIME: Duration = Duration::from_secs(10);

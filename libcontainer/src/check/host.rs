@@ -6,16 +6,16 @@ use rustix::fs::{Access, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::tree::Tree;
-use crate::capabilities;
 use crate::container::bundle::check_rootfs;
 use crate::error::{Doing, Error, Result};
 use crate::findings::{Findings, Item};
 use crate::namespaces::{self, KINDS};
 use crate::plan::Plan;
-use crate::procfs::Procfs;
+use crate::process::capabilities;
 use crate::rootfs::options::Options;
 use crate::seccomp;
 use crate::spec::{self, Spec};
+use masu_host::procfs::Procfs;
 
 /// The oldest kernel (ARCHITECTURE.md, "Kernel and compiler").
 const OLDEST: (u32, u32) = (5, 14);

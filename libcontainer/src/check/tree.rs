@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::rootfs::{MountPlan, Operation, RootfsPlan, What, clean, open_beneath};
+use crate::rootfs::{MountPlan, Operation, RootfsPlan, What};
+use masu_host::beneath::{self, clean};
 
 /// As many symbolic links as the kernel follows (path_resolution(7)).
 const MAX_LINKS: usize = 40;
@@ -81,7 +82,7 @@ impl<'a> Tree<'a> {
         let source = rustix::fs::openat(CWD, source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
         Some(source.and_then(|source| match clean(inner).as_str() {
             "/" => Ok(source),
-            inner => open_beneath(source.as_fd(), inner, OFlags::PATH | OFlags::NOFOLLOW),
+            inner => beneath::open(source.as_fd(), inner, OFlags::PATH | OFlags::NOFOLLOW),
         }))
     }
 }
@@ -101,7 +102,7 @@ mod tests {
 
     #[test]
     fn links_are_followed_over_binds() {
-        if crate::sys::is_emulated("links_are_followed_over_binds") {
+        if crate::is_emulated("links_are_followed_over_binds") {
             return;
         }
         let dir = tempfile::tempdir().unwrap();

@@ -7,8 +7,8 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::{Doing, Error, Result};
-use crate::procfs::{openat2_retry, read_regular};
 use crate::spec::{MAX_CONFIG, Spec};
+use masu_host::procfs::{openat2_retry, read_regular};
 
 /// The name of its config.
 const CONFIG: &str = "config.json";

@@ -12,7 +12,6 @@ use rustix::io::Errno;
 
 use super::bundle::{Bundle, check_rootfs};
 use super::record::{Defaults, Record, StateDir};
-use super::serve::{Sockets, serve};
 use super::write::write_pid_file;
 use super::{Container, Process, check_id, lock};
 use crate::cgroup::{Cgroup, Instance, Layout};
@@ -21,18 +20,19 @@ use crate::error::{Doing, Error, Kind, Result};
 use crate::findings::Findings;
 use crate::hooks;
 use crate::intel_rdt::Group;
+use crate::launch::channel::{Channel, Message};
+use crate::launch::gate::{self, Gate};
+use crate::launch::init;
+use crate::launch::serve::{Sockets, serve};
+use crate::launch::spawn::{died, spawn};
+use crate::namespaces::user_namespace::{check_user, give_pipes};
 use crate::plan::{Choices, Plan};
-use crate::process::channel::{Channel, Message};
-use crate::process::gate::{self, Gate};
-use crate::process::spawn::{died, spawn};
-use crate::process::user_namespace::{check_user, give_pipes};
-use crate::process::{Stdio, init};
-use crate::procfs::Procfs;
-use crate::rfc3339;
+use crate::process::Stdio;
 use crate::rootfs::map_ids;
 use crate::spec::{self, Spec};
-use crate::sys::close_range::set_cloexec_from;
-use crate::terminal;
+use masu_host::procfs::Procfs;
+use masu_host::sys::close_range::set_cloexec_from;
+use masu_host::{fds, time};
 
 /// What the caller asks for besides the bundle; see the flags of `masu create`.
 #[derive(Debug, Default)]
@@ -112,7 +112,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
         }
     }
     if options.notify_socket.is_some() {
-        crate::notify::make(&root.join(id))?;
+        crate::launch::notify::make(&root.join(id))?;
     }
     let cgroup = match bus {
         Some(bus) => Cgroup::await_scope(&plan.cgroup, bus),
@@ -211,7 +211,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
     // init is ready; whoever finds the record can find and end it
     dir.dir()?.write_record(&mut record)?;
     for socket in sockets.pidfd.iter().chain(&sockets.pidfd_receiver) {
-        terminal::send_fd(socket, "pidfd", child.pidfd()?).doing(|| "send the pidfd over the pidfd socket")?;
+        fds::send_fd(socket, "pidfd", child.pidfd()?).doing(|| "send the pidfd over the pidfd socket")?;
     }
     if let Some(path) = &options.pid_file {
         write_pid_file(path, child.pid)?;
@@ -297,7 +297,7 @@ fn intent(plan: &Plan, proc: &Procfs, options: &CreateOptions) -> Result<Record>
         id: plan.id.clone(),
         bundle: plan.bundle.clone(),
         rootfs: plan.rootfs.path.clone(),
-        created: rfc3339::now(),
+        created: time::now(),
         owner: rustix::process::geteuid().as_raw(),
         annotated: !plan.annotations.is_empty(),
         boot_id: proc.boot_id()?.to_owned(),

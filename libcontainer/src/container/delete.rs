@@ -11,8 +11,8 @@ use super::record::StateDir;
 use super::{Container, Status, check_id, lock};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::hooks;
-use crate::pidfd::wait_for_end;
-use crate::procfs::Procfs;
+use masu_host::pidfd::wait_for_end;
+use masu_host::procfs::Procfs;
 
 /// How long a killed init, and then its cgroup, may take to go.
 const PATIENCE: Duration = Duration::from_secs(10);

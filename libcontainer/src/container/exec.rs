@@ -8,29 +8,31 @@ use rustix::process::DumpableBehavior;
 
 use super::create::check_preserved;
 use super::record::Defaults;
-use super::serve::send_listener;
 use super::write::write_pid_file;
 use super::{Container, Process, Status};
 use crate::cgroup::{Cgroup, Layout};
-use crate::cpu_affinity::Bound;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::findings::Findings;
-use crate::memory_policy;
+use crate::launch::channel::{Channel, Message};
+use crate::launch::exec_init;
+use crate::launch::gate;
+use crate::launch::serve::send_listener;
+use crate::launch::spawn::{Child, died, own_pid_namespace};
+use crate::namespaces::IdMaps;
+use crate::namespaces::user_namespace::{check_user, give_pipes};
 use crate::plan;
-use crate::process::channel::{Channel, Message};
-use crate::process::exec_init;
-use crate::process::gate;
-use crate::process::spawn::{Child, died, own_pid_namespace};
-use crate::process::user_namespace::{check_user, give_pipes};
-use crate::process::{IdMaps, ProcessPlan, Stdio};
-use crate::procfs::Procfs;
+use crate::process::cpu_affinity::Bound;
+use crate::process::memory_policy;
+use crate::process::terminal;
+use crate::process::user::UserSpec;
+use crate::process::{ProcessPlan, Stdio};
 use crate::seccomp::{self, Filter};
 use crate::spec;
-use crate::sys::clone::{Side, clone3};
-use crate::sys::close_range::set_cloexec_from;
-use crate::sys::namespace::setns;
-use crate::terminal;
-use crate::user::UserSpec;
+use masu_host::fds;
+use masu_host::procfs::Procfs;
+use masu_host::sys::clone::{Side, clone3};
+use masu_host::sys::close_range::set_cloexec_from;
+use masu_host::sys::namespace::setns;
 
 /// What to run, and how; see the flags of `masu exec`.
 #[derive(Debug, Default)]
@@ -115,8 +117,8 @@ impl Container {
             terminal.relayed = options.console_socket.is_none() && !options.keeps_terminal;
             terminal.size = terminal.size.or(options.console_size);
         }
-        let console = options.console_socket.as_deref().map(terminal::connect).transpose()?;
-        let pidfd_socket = options.pidfd_socket.as_deref().map(terminal::connect).transpose()?;
+        let console = options.console_socket.as_deref().map(fds::connect).transpose()?;
+        let pidfd_socket = options.pidfd_socket.as_deref().map(fds::connect).transpose()?;
         let listener = plan.filter.as_ref().and_then(|f| f.listener.as_ref()).map(|l| seccomp::listener::connect(&l.path)).transpose()?;
         let proc = if plan.labels.is_empty() { None } else { Some(Procfs::detached()?) };
         let cgroup = self.target(own, options)?;
@@ -173,7 +175,7 @@ impl Container {
             }
         };
         if let Some(socket) = &pidfd_socket {
-            terminal::send_fd(socket, "pidfd", child.pidfd()?).doing(|| "send the pidfd over the pidfd socket")?;
+            fds::send_fd(socket, "pidfd", child.pidfd()?).doing(|| "send the pidfd over the pidfd socket")?;
         }
         if let Some(path) = &options.pid_file {
             write_pid_file(path, child.pid)?;

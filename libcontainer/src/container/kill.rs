@@ -27,7 +27,7 @@ impl Container {
             return self.signal_all(signal);
         }
         let Some(init) = init else { return Err(Error::wrong_status("container not running")) };
-        match crate::sys::signal::send(init.as_fd(), signal) {
+        match masu_host::sys::signal::send(init.as_fd(), signal) {
             Ok(()) => {}
             Err(Errno::SRCH) => return Err(Error::wrong_status("container not running")),
             Err(e) => return Err(e).doing(|| format!("unable to signal init: signal {signal}")),
@@ -60,7 +60,7 @@ fn number(signal: i32) -> Result<Option<Signal>> {
     if signal == 0 {
         return Ok(None);
     }
-    crate::sys::signal::from_number(signal)
+    masu_host::sys::signal::from_number(signal)
         .map(Some)
         .ok_or_else(|| Error::invalid(format!("unable to signal init: signal {signal}: invalid argument")))
 }

@@ -12,8 +12,8 @@ use rustix::fs::{CWD, Mode, OFlags};
 use super::record::{Record, StateDir, read_record};
 use super::{Container, Status, check_id, status};
 use crate::error::{Doing, Kind, Result};
-use crate::process::gate;
-use crate::procfs::Procfs;
+use crate::launch::gate;
+use masu_host::procfs::Procfs;
 
 /// One container of a list.
 #[derive(Debug)]

@@ -14,14 +14,15 @@ use rustix::process::{WaitId, WaitIdOptions};
 use super::Container;
 use super::record::Record;
 use crate::error::{Doing, Error, Kind, Result};
-use crate::process::IdMaps;
-use crate::process::channel::{Channel, Message};
-use crate::procfs::Procfs;
+use crate::launch::channel::{Channel, Message};
+use crate::namespaces::IdMaps;
 use crate::rootfs::{self, DevicePlan, MountPlan, What};
 use crate::spec::{DeviceRule, LiveChanges};
-use crate::sys::clone::{Side, clone3};
-use crate::sys::exec::exit;
-use crate::sys::namespace::setns;
+use masu_host::procfs::Procfs;
+use masu_host::sys::clone::{Side, clone3};
+use masu_host::sys::exec::exit;
+use masu_host::sys::namespace::setns;
+use masu_host::{beneath, mounts};
 
 /// statx(2), Linux 5.8.
 const STATX_ATTR_MOUNT_ROOT: u64 = 0x2000;
@@ -145,7 +146,7 @@ impl Live {
             done.push(Done::Unmounted(path.clone(), copy));
         }
         for (i, (plan, mount)) in self.plan.add.iter().zip(&self.made).enumerate() {
-            let there = rootfs::open_beneath(root, &plan.target, OFlags::PATH).is_ok();
+            let there = beneath::open(root, &plan.target, OFlags::PATH).is_ok();
             let attached = plan.attach_live(root, mount.as_fd());
             // also after a failure: its mount point may have been made, and more
             done.push(Done::Mounted(i, there));
@@ -172,19 +173,19 @@ impl Live {
                     let _ = unmount(mount.as_fd());
                 }
                 if let Some(plan) = self.plan.add.get(i).filter(|_| !there) {
-                    let (dir, name) = rootfs::parent(root, &plan.target)?;
+                    let (dir, name) = beneath::parent(root, &plan.target)?;
                     let _ = rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR);
                     let empty =
                         |f: &OwnedFd| rustix::fs::fstat(f).is_ok_and(|s| s.st_size == 0 && FileType::from_raw_mode(s.st_mode).is_file());
-                    if rootfs::open_plain(root, &plan.target).is_ok_and(|file| empty(&file)) {
+                    if beneath::open_plain(root, &plan.target).is_ok_and(|file| empty(&file)) {
                         rustix::fs::unlinkat(&dir, name, AtFlags::empty())?;
                     }
                 }
                 Ok(())
             }
             Done::Unmounted(path, copy) => {
-                let target = rootfs::open_plain(root, &path)?;
-                copy.map_or(Ok(()), |copy| Ok(rootfs::move_to(copy.as_fd(), target.as_fd())?))
+                let target = beneath::open_plain(root, &path)?;
+                copy.map_or(Ok(()), |copy| Ok(mounts::move_to(copy.as_fd(), target.as_fd())?))
             }
             Done::NodeMade(node) => node.remove(root).map(drop),
             Done::NodeRemoved(node) => node.add(root).map(drop),
@@ -195,7 +196,7 @@ impl Live {
 /// Detaches the mount at `path`; a copy of it, to put it back. No symbolic link may lead there: the container could have made
 /// it, to have one of its masks taken away.
 fn detach(root: BorrowedFd<'_>, path: &str) -> Result<Option<OwnedFd>> {
-    let target = match rootfs::open_plain(root, path) {
+    let target = match beneath::open_plain(root, path) {
         Err(Errno::LOOP) => return Err(Error::invalid("a symbolic link leads there; name the place itself")),
         result => result?,
     };
@@ -204,7 +205,7 @@ fn detach(root: BorrowedFd<'_>, path: &str) -> Result<Option<OwnedFd>> {
         return Err(Error::invalid("it is not a mount"));
     }
     // an unbindable one has no copy
-    let copy = rootfs::open_tree(target.as_fd(), "", true).ok();
+    let copy = mounts::open_tree(target.as_fd(), "", true).ok();
     unmount(target.as_fd())?;
     Ok(copy)
 }

@@ -10,7 +10,6 @@ mod live;
 mod lock;
 mod pause;
 mod record;
-mod serve;
 mod start;
 mod update;
 mod wait;
@@ -37,9 +36,9 @@ pub use crate::process::Stdio;
 
 use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, Kind, Result};
-use crate::process::gate;
-use crate::procfs::Procfs;
+use crate::launch::gate;
 use crate::spec::{self, State};
+use masu_host::procfs::Procfs;
 use record::StateDir;
 
 /// The longest id: it is the name of a directory.
@@ -222,7 +221,7 @@ impl Container {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::openat(self.proc.as_fd(), format!("{}/root", self.record.pid), flags, Mode::empty()).doing(doing)?;
         // while it lives its number is no other's
-        crate::sys::signal::send(init.as_fd(), 0).doing(doing)?;
+        masu_host::sys::signal::send(init.as_fd(), 0).doing(doing)?;
         Ok(root)
     }
 

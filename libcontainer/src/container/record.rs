@@ -25,8 +25,8 @@ use crate::cgroup::{Paths, Unit};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::hooks::{self, Hook};
 use crate::intel_rdt;
-use crate::procfs::read_regular;
 use crate::spec;
+use masu_host::procfs::read_regular;
 
 const RECORD: &str = "record.json";
 const DEFAULTS: &str = "defaults.json";

@@ -3,8 +3,8 @@
 use super::{Container, Status, lock};
 use crate::error::{Doing, Error, Result};
 use crate::hooks;
-use crate::notify;
-use crate::process::gate;
+use crate::launch::gate;
+use crate::launch::notify;
 
 impl Container {
     /// Lets a created container run its program. Returns once the program has begun, or its execve has failed: then the

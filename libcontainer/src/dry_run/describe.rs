@@ -1,20 +1,21 @@
 //! A plan as words. Each struct is taken apart whole, so that a new field cannot be left out unseen.
 
 use super::{Node, Page};
-use crate::capabilities::{self, Sets};
-use crate::cpu_affinity::{CpuAffinity, Final};
 use crate::extensions::Extensions;
 use crate::hooks::Hooks;
 use crate::intel_rdt::IntelRdt;
-use crate::mask::Mask;
-use crate::memory_policy::MemoryPolicy;
+use crate::namespaces::{IdMaps, UserNamespace};
 use crate::namespaces::{KINDS, Namespaces};
 use crate::plan::Plan;
-use crate::process::{IdMaps, ProcessPlan, Terminal, UserNamespace};
+use crate::process::capabilities::{self, Sets};
+use crate::process::cpu_affinity::{CpuAffinity, Final};
+use crate::process::memory_policy::MemoryPolicy;
+use crate::process::scheduler::Scheduler;
+use crate::process::{ProcessPlan, Terminal};
 use crate::rootfs::{DevicePlan, IdMapped, Link, Map, Masking, MountPlan, Operation, Remount, RootfsPlan, What};
-use crate::scheduler::Scheduler;
 use crate::seccomp::Filter;
-use crate::sys::mount_attr::{self, Change};
+use masu_host::mask::Mask;
+use masu_host::sys::mount_attr::{self, Change};
 
 impl Page {
     /// Prints a plan.

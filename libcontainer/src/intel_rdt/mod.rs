@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 pub use stats::Stats;
 
 use crate::error::{Doing, Error, Kind, Result};
-use crate::procfs::Procfs;
 use crate::spec;
+use masu_host::procfs::Procfs;
 use resctrl::Resctrl;
 
 /// What else is in a group, and so cannot be the name of one.

@@ -6,7 +6,7 @@ use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Doing, Error, Result};
-use crate::procfs::{Procfs, read_regular};
+use masu_host::procfs::{Procfs, read_regular};
 
 /// RDTGROUP_SUPER_MAGIC of linux/magic.h.
 const MAGIC: i64 = 0x0765_5821;
@@ -122,7 +122,7 @@ fn here(inner: &str) -> &str {
 fn mount_point(line: &str) -> Option<String> {
     let (mount, file_system) = line.split_once(" - ")?;
     let point = mount.split(' ').nth(4)?;
-    file_system.starts_with("resctrl ").then(|| crate::procfs::unescape(point))
+    file_system.starts_with("resctrl ").then(|| masu_host::procfs::unescape(point))
 }
 
 #[cfg(test)]

@@ -1,31 +1,20 @@
-//! What happens between clone and execve.
-//!
-//! | process   | is                                | runs              | becomes            |
-//! |-----------|-----------------------------------|-------------------|--------------------|
-//! | runtime   | the command, or whoever links us  | `container/*.rs`  |                    |
-//! | init      | the container's first process     | `init.rs`         | the user's program |
-//! | exec init | a process added to a container    | `exec_init.rs`    | the user's program |
-//! | stage     | only where a user namespace is    | `stage.rs`        |                    |
-//! |           | joined, or others are beside one  |                   |                    |
-//!
-//! Else there is no intermediate process: clone3 makes the namespaces directly, and the plan is handed over by the fork.
-//! A child leaves by execve or `_exit`, never by return.
+//! What a process is given between clone and execve, one file a feature, named as in the specification (config.md, "Process").
 
-pub(crate) mod channel;
+pub mod capabilities;
+pub mod cpu_affinity;
 mod environment;
-pub(crate) mod exec_init;
-pub(crate) mod finish;
-pub(crate) mod gate;
-mod id_maps;
-pub(crate) mod init;
+pub mod io_priority;
+pub(crate) mod keyring;
+pub mod lsm;
+pub mod memory_policy;
+pub mod personality;
 mod plan;
-pub(crate) mod spawn;
-mod stage;
+pub mod rlimits;
+pub mod scheduler;
 mod stdio;
-pub(crate) mod user_namespace;
+pub(crate) mod terminal;
+pub mod user;
 
 pub use environment::Environment;
-pub use id_maps::{IdMap, IdMaps};
 pub use plan::{ProcessPlan, Terminal};
 pub use stdio::Stdio;
-pub use user_namespace::UserNamespace;

@@ -3,15 +3,15 @@
 use std::ffi::CString;
 
 use super::environment::Environment;
-use crate::capabilities::Sets;
-use crate::cpu_affinity::CpuAffinity;
 use crate::error::{Error, Result};
 use crate::findings::{Findings, Item};
-use crate::io_priority;
-use crate::lsm::Labels;
-use crate::memory_policy::MemoryPolicy;
-use crate::rlimits::Rlimits;
-use crate::scheduler::{self, Scheduler};
+use crate::process::capabilities::Sets;
+use crate::process::cpu_affinity::CpuAffinity;
+use crate::process::io_priority;
+use crate::process::lsm::Labels;
+use crate::process::memory_policy::MemoryPolicy;
+use crate::process::rlimits::Rlimits;
+use crate::process::scheduler::{self, Scheduler};
 use crate::seccomp::Filter;
 use crate::spec;
 
@@ -175,7 +175,7 @@ impl ProcessPlan {
 fn check_sets(sets: &Sets, found: &mut Findings) {
     if sets.effective & !sets.permitted != 0 {
         let first = (sets.effective & !sets.permitted).trailing_zeros() as usize;
-        let name = crate::capabilities::name(first);
+        let name = crate::process::capabilities::name(first);
         let text = format!("process.capabilities: {name} is effective but not permitted: unable to apply caps: operation not permitted");
         found.invalid("process.capabilities.effective", text);
     }

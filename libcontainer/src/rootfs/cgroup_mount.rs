@@ -5,8 +5,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
-use super::beneath;
-use super::detached::{bind, filesystem, move_to};
 use super::options::Options;
 use super::target::check_target;
 use crate::cgroup::{Paths, UNIFIED};
@@ -14,8 +12,10 @@ use crate::dry_run::Node;
 use crate::error::{Doing, Error, Result};
 use crate::namespaces::Namespaces;
 use crate::spec;
-use crate::sys::close_range::leave;
-use crate::sys::mount_attr::{ATIME, Change, NODEV, NOEXEC, NOSUID, RDONLY, mount_setattr, names};
+use masu_host::beneath;
+use masu_host::mounts::{bind, filesystem, move_to};
+use masu_host::sys::close_range::leave;
+use masu_host::sys::mount_attr::{ATIME, Change, NODEV, NOEXEC, NOSUID, RDONLY, mount_setattr, names};
 
 /// What to put at the target.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,13 +5,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
-use super::beneath;
-use super::detached::{move_to, open_tree};
 use super::source::Sources;
 use crate::error::{Doing, Error, Result};
 use crate::findings::{Findings, Item};
 use crate::spec;
-use crate::sys::close_range::leave;
+use masu_host::beneath;
+use masu_host::mounts::{move_to, open_tree};
+use masu_host::sys::close_range::leave;
 
 /// A node to make.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,11 +9,11 @@ use rustix::io::Errno;
 
 use super::options::Options;
 use crate::error::{Doing, Error, Kind, Result};
-use crate::process::{IdMap, IdMaps};
-use crate::procfs::Procfs;
+use crate::namespaces::{IdMap, IdMaps};
 use crate::spec;
-use crate::sys::clone::Ended;
-use crate::sys::mount_attr::set_id_map;
+use masu_host::procfs::Procfs;
+use masu_host::sys::clone::Ended;
+use masu_host::sys::mount_attr::set_id_map;
 
 /// How the ids of a mount are mapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

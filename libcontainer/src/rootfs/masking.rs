@@ -5,12 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::beneath;
-use super::detached::{filesystem, make_read_only, move_to, open_tree};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::findings::{Findings, Item};
-use crate::sys::close_range::leave;
-use crate::sys::mount_attr::{Change, NODEV, NOEXEC, NOSUID, RDONLY, mount_setattr};
+use masu_host::beneath;
+use masu_host::mounts::{filesystem, make_read_only, move_to, open_tree};
+use masu_host::sys::close_range::leave;
+use masu_host::sys::mount_attr::{Change, NODEV, NOEXEC, NOSUID, RDONLY, mount_setattr};
 
 /// Paths in the root, absolute and clean, none twice.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -3,10 +3,8 @@
 //! The story is [`RootfsPlan::build`] (everything that needs the host's files, before the pivot), [`RootfsPlan::enter`]
 //! (the pivot) and [`RootfsPlan::lock_down`] (what must come last). All of it acts on descriptors below the root's own.
 
-mod beneath;
 mod cgroup_mount;
 mod copy_up;
-mod detached;
 mod devices;
 mod id_map;
 mod masking;
@@ -23,7 +21,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::mount::MountPropagationFlags;
 
-pub use beneath::open as open_beneath;
 pub use cgroup_mount::CgroupMount;
 pub use devices::DevicePlan;
 pub use id_map::{IdMapped, Map, make as make_id_maps};
@@ -31,21 +28,20 @@ pub use masking::Masking;
 pub use mount::{Link, MountPlan, What};
 pub use remount::Remount;
 
-use beneath::Beside;
-pub(crate) use beneath::{clean, exists, mkdir_all, open_plain, parent};
-pub(crate) use detached::{move_to, open_tree};
+use masu_host::beneath::Beside;
+use masu_host::mounts::{move_to, open_tree};
 pub(crate) use source::{Sources, map_ids, open_source};
 pub(crate) use target::check_target;
 
 use crate::cgroup::Paths;
 use crate::error::{Doing, Error, Result};
 use crate::findings::{Findings, Item};
+use crate::namespaces::IdMaps;
 use crate::namespaces::Namespaces;
-use crate::process::IdMaps;
-use crate::procfs::Procfs;
 use crate::spec::{self, Spec};
-use crate::sys::close_range::leave;
-use crate::sys::mount_attr::{Change, RDONLY, mount_setattr};
+use masu_host::procfs::Procfs;
+use masu_host::sys::close_range::leave;
+use masu_host::sys::mount_attr::{Change, RDONLY, mount_setattr};
 use mount::MountLabel;
 use options::Options;
 
@@ -313,7 +309,7 @@ fn mount_label<'a>(spec: &'a Spec, linux: &'a spec::Linux) -> Result<Option<Moun
             )));
         }
     };
-    let labelled = crate::lsm::check_mount_label(&linux.mount_label)?;
+    let labelled = crate::process::lsm::check_mount_label(&linux.mount_label)?;
     Ok(labelled.then_some(MountLabel { label: &linux.mount_label, option }))
 }
 

@@ -8,16 +8,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::OFlags;
 use rustix::fs::PROC_SUPER_MAGIC;
 
-use super::beneath::Beside;
-use super::detached::{change_flags, filesystem, is_dir, move_to, propagate};
 use super::id_map::IdMapped;
 use super::options::Options;
 use super::source::Sources;
 use super::target;
 use crate::error::{Doing, Error, Result};
 use crate::spec;
-use crate::sys::close_range::leave;
-use crate::sys::mount_attr::{Change, RDONLY, mount_setattr};
+use masu_host::beneath::Beside;
+use masu_host::mounts::{change_flags, filesystem, is_dir, move_to, propagate};
+use masu_host::sys::close_range::leave;
+use masu_host::sys::mount_attr::{Change, RDONLY, mount_setattr};
 
 /// One mount, ready to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,7 +136,7 @@ impl MountPlan {
             What::Bind { link: Link::Copy, .. } => Err(Error::unsupported("copy-symlink is for containers that are being made")),
             What::Bind { .. } => self.make(None, Sources::own(id_maps)),
             What::Filesystem { fs_type, data, .. } => {
-                let there = super::beneath::open(root, &self.target, OFlags::PATH | OFlags::DIRECTORY).ok();
+                let there = masu_host::beneath::open(root, &self.target, OFlags::PATH | OFlags::DIRECTORY).ok();
                 let there = there.filter(|_| fs_type == "tmpfs" && !data.iter().any(|(key, _)| key == "mode"));
                 self.make(there.map(|folder| target::mode(folder.as_fd())).transpose()?, Sources::own(id_maps))
             }
@@ -240,7 +240,7 @@ impl MountPlan {
         }
         match &self.what {
             What::Bind { change, cleared, .. } if !change.is_empty() => change_flags(mount.as_fd(), *change, *cleared)?,
-            What::Filesystem { label: Some(label), .. } => crate::lsm::label_mount(mount.as_fd(), label)?,
+            What::Filesystem { label: Some(label), .. } => crate::process::lsm::label_mount(mount.as_fd(), label)?,
             _ => {}
         }
         if !self.change_all.is_empty() {

@@ -1,7 +1,7 @@
 //! The options of a mount and what each sets or clears (config.md, "Linux mount options"; mount(8), mount_setattr(2)).
 
 use crate::error::{Error, Result};
-use crate::sys::mount_attr::{ATIME, Change, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY, RELATIME, STRICTATIME};
+use masu_host::sys::mount_attr::{ATIME, Change, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY, RELATIME, STRICTATIME};
 
 /// What a word does.
 #[derive(Debug, Clone, Copy)]

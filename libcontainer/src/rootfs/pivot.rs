@@ -8,8 +8,8 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags};
 
 use crate::error::{Doing, Error, Result};
-use crate::procfs::{Procfs, unescape};
-use crate::sys::mount_attr::{Change, mount_setattr};
+use masu_host::procfs::{Procfs, unescape};
+use masu_host::sys::mount_attr::{Change, mount_setattr};
 
 /// Makes `root` (the top of a mount of this namespace) the root, and lets go of the old one. `old_is_slave`: whether
 /// nothing that happens to the old tree can reach the host any more.

@@ -6,14 +6,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::OFlags;
 
 use super::Operation;
-use super::beneath;
-use super::detached::{change_flags, propagate, reconfigure};
 use super::mount::What;
 use super::options::Options;
 use super::target::check_target;
 use crate::error::{Doing, Error, Result};
 use crate::spec;
-use crate::sys::mount_attr::{Change, RDONLY, mount_setattr};
+use masu_host::beneath;
+use masu_host::mounts::{change_flags, propagate, reconfigure};
+use masu_host::sys::mount_attr::{Change, RDONLY, mount_setattr};
 
 /// A change of a mount that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,13 +10,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::detached::{bind, open_tree};
 use super::id_map::{IdMapped, Map};
 use super::pivot::open_root;
 use crate::error::{Doing, Result};
-use crate::process::channel::{Channel, Message};
-use crate::procfs::{Procfs, openat2_retry};
-use crate::sys::close_range::leave;
+use crate::launch::channel::{Channel, Message};
+use masu_host::mounts::{bind, open_tree};
+use masu_host::procfs::{Procfs, openat2_retry};
+use masu_host::sys::close_range::leave;
 
 /// See the module.
 #[derive(Debug, Clone, Copy)]

@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, OFlags, PROC_SUPER_MAGIC};
 use rustix::io::Errno;
 
-use super::beneath::{self, Beside, Place};
 use crate::error::{Doing, Error, Result};
 use crate::spec;
-use crate::sys::close_range::leave;
+use masu_host::beneath::{self, Beside, Place};
+use masu_host::sys::close_range::leave;
 
 /// Below /proc only these may be mounted upon: lxcfs and crypto policies do (runc's list).
 const IN_PROC: [&str; 10] = [

@@ -5,7 +5,7 @@
 //! more, or an unconditional jump, which has 32 bits.
 
 use super::profile::{Condition, Op};
-use crate::sys::seccomp::Instruction;
+use masu_host::sys::seccomp::Instruction;
 
 /// linux/bpf_common.h
 const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS

@@ -34,7 +34,7 @@ use super::assemble::{ARCH, Assembler, EQUAL, GREATER_EQUAL, Layout, NUMBER, Tar
 use super::profile::{Condition, Op, Profile, hides_new_calls, ret};
 use super::syscalls;
 use crate::error::{Error, Result};
-use crate::sys::seccomp::Instruction;
+use masu_host::sys::seccomp::Instruction;
 
 /// The kernel's limit (linux/bpf_common.h, `BPF_MAXINSNS`).
 pub(super) const MAX_INSTRUCTIONS: usize = 4096;

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::findings::{Findings, Item};
 use crate::seccomp::Arch;
 use crate::spec::Seccomp;
-use crate::sys::seccomp::FLAG_NEW_LISTENER;
+use masu_host::sys::seccomp::FLAG_NEW_LISTENER;
 
 /// All of it; by default nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

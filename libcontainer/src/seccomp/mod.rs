@@ -1,7 +1,7 @@
 //! `linux.seccomp`: a profile of system calls made into a filter of the kernel, without libseccomp.
 //!
 //! [`plan`] runs in the parent, once per container: what it makes is kept in bytes beside the container's record, so
-//! exec only reads it. [`crate::sys::seccomp::load`] puts the container's process under it, as its last steps.
+//! exec only reads it. [`masu_host::sys::seccomp::load`] puts the container's process under it, as its last steps.
 //! Sources: config-linux.md "Seccomp", seccomp(2), runc 1.5 for words and choices the specification leaves open.
 
 mod arch;
@@ -22,11 +22,11 @@ use std::fmt::Display;
 use crate::error::{Doing, Error, Result};
 use crate::findings::Findings;
 use crate::spec::Seccomp;
-pub use crate::sys::seccomp::Instruction;
-use crate::sys::seccomp::knows_flags;
 pub use arch::ARCHITECTURES;
 use arch::Arch;
 pub(crate) use extras::{Extras, plan};
+pub use masu_host::sys::seccomp::Instruction;
+use masu_host::sys::seccomp::knows_flags;
 pub use profile::{ACTIONS, OPERATORS};
 
 /// A compiled filter.
@@ -34,7 +34,7 @@ pub use profile::{ACTIONS, OPERATORS};
 pub struct Filter {
     /// At most 4096 instructions.
     pub program: Vec<Instruction>,
-    /// `SECCOMP_FILTER_FLAG_*` for [`crate::sys::seccomp::load`].
+    /// `SECCOMP_FILTER_FLAG_*` for [`masu_host::sys::seccomp::load`].
     pub flags: u32,
     /// Who is to be asked about calls with SCMP_ACT_NOTIFY; there is one exactly when a rule has that action.
     pub listener: Option<Listener>,
@@ -98,7 +98,7 @@ pub fn known_flags() -> Vec<&'static str> {
 
 /// Those that this kernel has, too; one system call each.
 pub fn supported_flags() -> Vec<&'static str> {
-    use crate::sys::seccomp::{FLAG_NEW_LISTENER, FLAG_WAIT_KILLABLE_RECV};
+    use masu_host::sys::seccomp::{FLAG_NEW_LISTENER, FLAG_WAIT_KILLABLE_RECV};
     let supported = |flag: u32| knows_flags(if flag == FLAG_WAIT_KILLABLE_RECV { flag | FLAG_NEW_LISTENER } else { flag });
     profile::FLAGS.iter().filter(|(_, flag)| supported(*flag)).map(|(name, _)| *name).collect()
 }

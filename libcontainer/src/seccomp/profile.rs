@@ -9,7 +9,7 @@ use super::{AT, Listener, invalid, syscalls};
 use crate::error::{Doing, Error, Result};
 use crate::findings::{Findings, Item};
 use crate::spec::{Seccomp, SeccompArg, SyscallRule};
-use crate::sys::seccomp::{FLAG_LOG, FLAG_NEW_LISTENER, FLAG_SPEC_ALLOW, FLAG_WAIT_KILLABLE_RECV};
+use masu_host::sys::seccomp::{FLAG_LOG, FLAG_NEW_LISTENER, FLAG_SPEC_ALLOW, FLAG_WAIT_KILLABLE_RECV};
 
 /// What a filter returns to the kernel (linux/seccomp.h, `SECCOMP_RET_*`).
 pub(super) mod ret {

@@ -5,7 +5,7 @@ use std::ffi::CString;
 use anyhow::Result;
 use libcontainer::container;
 use libcontainer::error::{self, Error};
-use libcontainer::sys::regex::Regex;
+use masu_host::sys::regex::Regex;
 
 use crate::call::Call;
 use crate::log::complain;

@@ -3,8 +3,8 @@
 use anyhow::Result;
 use libcontainer::container::ExecOptions;
 use libcontainer::error::{self, Doing, Error};
+use libcontainer::process::user::{UserSpec, number};
 use libcontainer::spec;
-use libcontainer::user::{UserSpec, number};
 
 use super::create::{path, pid_file, preserve_fds};
 use super::update::document;

@@ -13,7 +13,7 @@ use std::fmt;
 use crate::error::{Error, Result};
 use crate::findings::{Findings, Item};
 use crate::spec::DeviceRule;
-use crate::sys::bpf::Instruction;
+use masu_host::sys::bpf::Instruction;
 
 /// The access that a rule is about, as bits of the kernel's (linux/bpf.h, BPF_DEVCG_ACC_*).
 pub(super) const MKNOD: u8 = 1;

@@ -5,7 +5,7 @@
 
 use super::{ALL, Devices, Exception, Kind};
 use crate::error::{Error, Result};
-use crate::sys::bpf::Instruction;
+use masu_host::sys::bpf::Instruction;
 
 pub(super) const LOAD_WORD: u8 = 0x61;
 pub(super) const MOVE: u8 = 0xb7;

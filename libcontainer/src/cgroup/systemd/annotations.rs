@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::properties::Property;
-use super::value::{Value, split_first};
 use crate::findings::Findings;
+use masu_host::dbus::{Value, split_first};
 
 const PREFIX: &str = "org.systemd.property.";
 /// Lists within lists, at most.

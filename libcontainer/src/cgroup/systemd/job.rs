@@ -2,11 +2,11 @@
 //!
 //! Runs in the runtime. org.freedesktop.systemd1(5), "The Manager Object".
 
-use super::bus::{Bus, Failure};
 use super::properties::Property;
-use super::value::Value;
 use super::{Scope, Unit};
 use crate::error::{Doing, Error, Kind, Result};
+use masu_host::dbus::Value;
+use masu_host::dbus::{Bus, Failure};
 
 const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";

@@ -13,20 +13,14 @@
 //!
 //! A scope needs a process to be made for. Init is cloned outside, moved by systemd, and makes its mounts meanwhile.
 
-mod address;
 mod annotations;
-mod bus;
 mod job;
-mod message;
 mod properties;
 mod scope;
 mod unit;
-mod value;
 
 use std::collections::BTreeMap;
 
-use address::Owner;
-pub(crate) use bus::Bus;
 pub(super) use properties::countable;
 pub(crate) use unit::Unit;
 
@@ -38,9 +32,10 @@ use crate::dry_run::Node;
 use crate::error::{Error, Result};
 use crate::findings::Findings;
 use crate::spec::Resources;
+pub(crate) use masu_host::dbus::Bus;
+use masu_host::dbus::{Owner, Value};
 use properties::Property;
 use unit::Named;
-use value::Value;
 
 /// crun's annotation: the container's processes are in a cgroup of that name below the scope.
 const SUBGROUP: &str = "run.oci.systemd.subgroup";

@@ -5,9 +5,9 @@
 
 use super::super::devices::{self, Devices, MKNOD, READ, WRITE};
 use super::super::resources::{cpu_weight, swap};
-use super::value::Value;
-use crate::mask::Mask;
 use crate::spec::{BlockIo, Cpu, Resources, ThrottleDevice};
+use masu_host::dbus::Value;
+use masu_host::mask::Mask;
 
 /// systemd's "infinity", and its "not set".
 const INFINITY: u64 = u64::MAX;

@@ -4,8 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::address::Owner;
 use crate::error::{Error, Result};
+use masu_host::dbus::Owner;
 
 /// What a unit's name may be as long as, in bytes (systemd.unit(5)).
 const NAME_MAX: usize = 255;

@@ -1,0 +1,121 @@
+//! The gate: the fifo on which a created container's init waits for `start` (fifo(7)).
+//!
+//! It lies in the state directory under runc's name, so that its presence says "created" to whoever looks. Init holds
+//! it open for reading and writing, so `start` finds out by opening it whether init is still there: ENXIO if not.
+
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+
+use crate::error::{Doing, Error, Kind, Result};
+
+/// Its name in the state directory.
+const NAME: &str = "exec.fifo";
+
+/// Init's end.
+#[derive(Debug)]
+pub(crate) struct Gate(OwnedFd);
+
+impl Gate {
+    /// Makes it, in the runtime, for init to inherit: nothing of the state directory is reopened inside the container.
+    pub(crate) fn make(dir: BorrowedFd<'_>) -> Result<Gate> {
+        let doing = || format!("make {NAME}");
+        rustix::fs::mknodat(dir, NAME, FileType::Fifo, Mode::from_raw_mode(0o622), 0).doing(doing)?;
+        let fd = rustix::fs::openat(dir, NAME, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()).doing(doing)?;
+        Ok(Gate(fd))
+    }
+
+    /// The descriptor's number, for the list of those that init keeps.
+    pub(crate) fn number(&self) -> u32 {
+        self.0.as_raw_fd() as u32
+    }
+
+    /// Waits, in init, until somebody opens it. A signal that would end another program ends this one with 128 + its
+    /// number, though it is the first of its pid namespace, which the kernel shields: a created container can be
+    /// stopped.
+    pub(crate) fn wait(&self) -> Result<()> {
+        let doing = || "wait for start";
+        let all = SigSet::all();
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&all), None).map_err(std::io::Error::from).doing(doing)?;
+        let signals = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC).map_err(std::io::Error::from).doing(doing)?;
+        loop {
+            let mut fds = [PollFd::new(&self.0, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
+            match rustix::event::poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(e) => return Err(e).doing(doing),
+            }
+            if fds[0].revents().contains(PollFlags::IN) {
+                rustix::io::read(&self.0, &mut [0u8; 1]).doing(doing)?;
+                return Ok(());
+            }
+            if let Ok(Some(info)) = signals.read_signal() {
+                let number = info.ssi_signo as i32;
+                if ends_a_program(number) {
+                    masu_host::sys::exec::exit(128 + number);
+                }
+            }
+        }
+    }
+}
+
+/// Whether the default action of a signal is to end the process (signal(7)).
+fn ends_a_program(number: i32) -> bool {
+    use Signal::{SIGCHLD, SIGCONT, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH};
+    !matches!(Signal::try_from(number), Ok(SIGCHLD | SIGCONT | SIGURG | SIGWINCH | SIGTSTP | SIGTTIN | SIGTTOU))
+}
+
+/// Gives it to the container's root, as runc does; nothing inside opens it.
+pub(crate) fn give(dir: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    rustix::fs::chownat(dir, NAME, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).doing(|| format!("give {NAME} to the container's root"))
+}
+
+/// Whether the container whose state directory this is still waits: somebody holds the fifo open to read. Its mere
+/// presence would not do, for a `start` that was killed half-way leaves it behind.
+pub(crate) fn is_closed(dir: BorrowedFd<'_>) -> bool {
+    is_held(dir, NAME)
+}
+
+/// The same of the container `id`, by the state root.
+pub(crate) fn is_closed_below(root: BorrowedFd<'_>, id: &str) -> bool {
+    is_held(root, &format!("{id}/{NAME}"))
+}
+
+fn is_held(dir: BorrowedFd<'_>, path: &str) -> bool {
+    rustix::fs::openat(dir, path, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()).is_ok()
+}
+
+/// Opens the gate, in `start`, and waits until init has executed its program, or died: both close init's end.
+pub(crate) fn open(dir: BorrowedFd<'_>) -> Result<()> {
+    let doing = || format!("open {NAME}");
+    let gate = match rustix::fs::openat(dir, NAME, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(Errno::NXIO) => return Err(Error::wrong_status("cannot start a container that has stopped")),
+        Err(Errno::NOENT) => return Err(Error::wrong_status("cannot start an already running container")),
+        Err(e) => return Err(e).doing(doing),
+    };
+    rustix::io::write(&gate, b"0").doing(|| "tell init to start")?;
+    match rustix::fs::unlinkat(dir, NAME, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(e) => return Err(e).doing(doing),
+    }
+    let mut fds = [PollFd::new(&gate, PollFlags::empty())];
+    loop {
+        match rustix::event::poll(&mut fds, None) {
+            Ok(_) if fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) => return Ok(()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(e) => return Err(Error::from(e)).doing(|| "wait until init runs its program"),
+        }
+    }
+}
+
+/// Unblocks all signals, as the program expects them.
+pub(crate) fn unblock_signals() -> Result<()> {
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+        .map_err(|e| Error::new(Kind::Internal, e.desc()))
+        .doing(|| "unblock signals")
+}
