@@ -11,9 +11,9 @@ use std::time::Duration;
 use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use crate::dry_run::Node;
 use crate::error::{Doing, Error, Result};
 use crate::findings::Findings;
+use crate::outline::Outline;
 use crate::spec;
 use masu_host::pidfd::wait_for_end;
 use masu_host::sys::signal::unblock_in;
@@ -129,14 +129,14 @@ impl Hook {
         Ok(Hook { path: hook.path.clone(), args: hook.args.clone(), env: hook.env.clone(), timeout })
     }
 
-    pub(crate) fn describe(&self) -> Node {
+    pub(crate) fn describe(&self) -> Outline {
         let Hook { path, args, env, timeout } = self;
         let env = env.as_ref().map_or(&[][..], Vec::as_slice);
-        Node::Map(vec![
-            ("program", Node::Text(path.clone())),
-            ("arguments", Node::Words(args.clone())),
-            ("environment", Node::Words(env.to_vec())),
-            ("seconds", timeout.map_or(Node::Nothing, Node::Number)),
+        Outline::Map(vec![
+            ("program", Outline::Text(path.clone())),
+            ("arguments", Outline::Words(args.clone())),
+            ("environment", Outline::Words(env.to_vec())),
+            ("seconds", timeout.map_or(Outline::Nothing, Outline::Number)),
         ])
     }
 

@@ -65,6 +65,7 @@ pub mod rootfs;
 pub mod seccomp;
 
 mod launch;
+mod outline;
 
 /// Whether the kernel is played by an emulator that lacks openat2 and seccomp: such a test is skipped, in words that the
 /// test command counts.

@@ -12,9 +12,9 @@ use super::layout::{Layout, Mount};
 use super::resources::{self, Missing, Setting};
 use super::systemd::{self, Instance, Scope, Unit};
 use super::v2;
-use crate::dry_run::Node;
 use crate::error::{Error, Result};
 use crate::findings::Findings;
+use crate::outline::Outline;
 use crate::spec::Resources;
 
 /// The longest file name of Linux; a cgroup's name is one.
@@ -154,16 +154,16 @@ impl CgroupPlan {
     }
 
     /// Directories, values and device rules, in their order.
-    pub(crate) fn describe(&self) -> Node {
+    pub(crate) fn describe(&self) -> Outline {
         let CgroupPlan { places, settings, devices, needs_domain: _, available: _, scope, paths: _ } = self;
-        let text = |text: String| Node::Text(text);
+        let text = |text: String| Outline::Text(text);
         let file = |s: &Setting| text(format!("{} = {}", s.file, s.value));
         let rules = devices.v1_lines().map(|(allow, rule)| text(format!("{} {rule}", if allow { "allow" } else { "deny" })));
-        Node::Map(vec![
-            ("directories", Node::List(places.iter().map(|place| text(place.dir())).collect())),
-            ("values", Node::List(settings.iter().map(file).collect())),
-            ("devices", Node::List(rules.collect())),
-            ("systemd", scope.as_ref().map_or(Node::Map(Vec::new()), Scope::describe)),
+        Outline::Map(vec![
+            ("directories", Outline::List(places.iter().map(|place| text(place.dir())).collect())),
+            ("values", Outline::List(settings.iter().map(file).collect())),
+            ("devices", Outline::List(rules.collect())),
+            ("systemd", scope.as_ref().map_or(Outline::Map(Vec::new()), Scope::describe)),
         ])
     }
 

@@ -6,7 +6,6 @@ use rustix::fs::{Access, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::tree::Tree;
-use crate::container::bundle::check_rootfs;
 use crate::error::{Doing, Error, Result};
 use crate::findings::{Findings, Item};
 use crate::namespaces::{self, KINDS};
@@ -14,6 +13,7 @@ use crate::plan::Plan;
 use crate::process::capabilities;
 use crate::rootfs::options::Options;
 use crate::seccomp;
+use crate::spec::bundle::check_rootfs;
 use crate::spec::{self, Spec};
 use masu_host::procfs::Procfs;
 

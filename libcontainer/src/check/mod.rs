@@ -9,10 +9,10 @@ mod tree;
 use std::path::Path;
 
 use crate::cgroup::Layout;
-use crate::container::bundle;
 use crate::findings::Findings;
 use crate::plan::{Choices, Plan};
 use crate::spec::Spec;
+use crate::spec::bundle;
 
 /// A name that no limit depends on: containers get theirs at create.
 const ID: &str = "check";

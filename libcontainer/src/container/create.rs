@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::bundle::{Bundle, check_rootfs};
 use super::record::{Defaults, Record, StateDir};
 use super::write::write_pid_file;
 use super::{Container, Process, check_id, lock};
@@ -25,10 +24,11 @@ use crate::launch::gate::{self, Gate};
 use crate::launch::init;
 use crate::launch::serve::{Sockets, serve};
 use crate::launch::spawn::{died, spawn};
-use crate::namespaces::user_namespace::{check_user, give_pipes};
+use crate::namespaces::user_namespace::check_user;
 use crate::plan::{Choices, Plan};
 use crate::process::Stdio;
 use crate::rootfs::map_ids;
+use crate::spec::bundle::{Bundle, check_rootfs};
 use crate::spec::{self, Spec};
 use masu_host::procfs::Procfs;
 use masu_host::sys::close_range::set_cloexec_from;
@@ -87,7 +87,7 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Contain
 
     // what is opened on the host: still nothing is made
     let joined = plan.namespaces.open()?;
-    let sockets = Sockets::connect(&plan, options)?;
+    let sockets = Sockets::connect(&plan, options.console_socket.as_deref(), options.pidfd_socket.as_deref())?;
     let bus = plan.cgroup.connect()?;
     let hook_output = if plan.hooks.is_empty() { hooks::Opened::default() } else { plan.extensions.hook_output.open()? };
     let writes_proc = !plan.sysctls.is_empty() || !plan.process.labels.is_empty();
@@ -353,7 +353,7 @@ fn settle_user_namespace(plan: &Plan, options: &CreateOptions, proc: &Procfs, pi
     }
     let user = maps.uids.outside(plan.process.uid);
     if let Some(uid) = user {
-        give_pipes(&options.stdio, uid)?;
+        options.stdio.give_pipes(uid)?;
     }
     Ok(Owners { root: maps.uids.outside(0), user })
 }

@@ -19,7 +19,7 @@ use crate::launch::gate;
 use crate::launch::serve::send_listener;
 use crate::launch::spawn::{Child, died, own_pid_namespace};
 use crate::namespaces::IdMaps;
-use crate::namespaces::user_namespace::{check_user, give_pipes};
+use crate::namespaces::user_namespace::check_user;
 use crate::plan;
 use crate::process::cpu_affinity::Bound;
 use crate::process::memory_policy;
@@ -127,7 +127,7 @@ impl Container {
             let maps = IdMaps::of(&self.proc, self.record.pid)?;
             check_user(&maps, plan.uid, plan.gid, &plan.groups)?;
             if let Some(uid) = maps.uids.outside(plan.uid) {
-                give_pipes(&options.stdio, uid)?;
+                options.stdio.give_pipes(uid)?;
             }
         }
 

@@ -1,6 +1,5 @@
 //! The lifecycle, one file per verb of the runtime spec (runtime.md).
 
-pub(crate) mod bundle;
 mod create;
 mod delete;
 mod exec;

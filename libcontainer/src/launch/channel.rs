@@ -35,7 +35,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType};
 
 use crate::error::{Doing, Error, Kind, Result};
-use crate::rootfs::{IdMapped, Map};
+use crate::rootfs::{Host, IdMapped, Map, open_root};
 use masu_host::fds::send_bytes;
 
 /// The longest text that is sent; errors are cut there.
@@ -270,6 +270,20 @@ impl Channel {
             true => Ok(()),
             false => Err(gone("released")),
         }
+    }
+}
+
+/// Init's side: it asks and waits.
+impl Host for Channel {
+    fn open_source(&self, path: &str, nofollow: bool) -> Result<OwnedFd> {
+        let root = open_root().doing(|| "open /")?;
+        self.send(&Message::SourceDue { path: path.to_owned(), nofollow, root })?;
+        self.expect("source", |m| if let Message::Source(fd) = m { Some(fd) } else { None })
+    }
+
+    fn map_ids(&self, id_map: IdMapped, mount: OwnedFd) -> Result<()> {
+        self.send(&Message::IdMapDue { id_map, mount })?;
+        self.expect("ids mapped", |m| if let Message::IdsMapped = m { Some(()) } else { None })
     }
 }
 

@@ -17,7 +17,7 @@ use crate::plan::Plan;
 use crate::process::Stdio;
 use crate::process::keyring;
 use crate::process::terminal;
-use crate::rootfs::Sources;
+use crate::rootfs::{Host, Sources};
 use masu_host::procfs::Procfs;
 use masu_host::sys::close_range::{allow_leaving, close_all_but};
 use masu_host::sys::exec::exit;
@@ -101,7 +101,7 @@ fn steps(plan: &Plan, inherited: &Inherited<'_>) -> Result<Infallible> {
     }
 
     channel.stage(|| "child process in init(): mounts and devices".into());
-    let sources = Sources::new(channel, plan.user_namespace.is_some(), &inherited.id_maps);
+    let sources = Sources::new(plan.user_namespace.as_ref().map(|_| channel as &dyn Host), &inherited.id_maps);
     let built = plan.rootfs.build(sources, || enter_cgroup(plan, inherited));
     let mut rootfs = built.map_err(|e| e.in_step("mounts"))?;
 

@@ -2,9 +2,8 @@
 //! go to.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::container::CreateOptions;
 use crate::error::{Error, Kind, Result};
 use crate::hooks;
 use crate::launch::channel::{Channel, Message};
@@ -25,13 +24,14 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    pub(crate) fn connect(plan: &Plan, options: &CreateOptions) -> Result<Sockets> {
-        let connect = |path: &Option<PathBuf>| path.as_deref().map(masu_host::fds::connect).transpose();
+    /// `console` and `pidfd` are the caller's paths; the others are the plan's.
+    pub(crate) fn connect(plan: &Plan, console: Option<&Path>, pidfd: Option<&Path>) -> Result<Sockets> {
+        let connect = |path: Option<&Path>| path.map(masu_host::fds::connect).transpose();
         let listener = plan.process.filter.as_ref().and_then(|f| f.listener.as_ref());
         Ok(Sockets {
-            console: connect(&options.console_socket)?,
-            pidfd: connect(&options.pidfd_socket)?,
-            pidfd_receiver: plan.extensions.pidfd_receiver.as_deref().map(|path| masu_host::fds::connect(Path::new(path))).transpose()?,
+            console: connect(console)?,
+            pidfd: connect(pidfd)?,
+            pidfd_receiver: connect(plan.extensions.pidfd_receiver.as_deref().map(Path::new))?,
             listener: listener.map(|l| seccomp::listener::connect(&l.path)).transpose()?,
         })
     }

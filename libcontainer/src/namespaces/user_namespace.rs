@@ -4,9 +4,6 @@
 //! joined, and gives to the container's root what is made for it on the host; init waits for that, becomes that root,
 //! and only then makes the namespaces whose objects shall belong to it.
 
-use std::os::fd::{AsFd, BorrowedFd};
-
-use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Gid, Uid};
 
@@ -14,7 +11,6 @@ use super::id_maps::{IdMap, IdMaps};
 use crate::error::{Doing, Error, Result};
 use crate::findings::Findings;
 use crate::namespaces::Namespaces;
-use crate::process::Stdio;
 use crate::spec;
 use masu_host::procfs::Procfs;
 
@@ -122,28 +118,6 @@ pub(crate) fn become_root(keep_groups: bool) -> Result<()> {
     rustix::thread::set_thread_res_uid(uid, uid, uid).doing(|| "become root in the user namespace: setuid 0")?;
     // with fs.suid_dumpable=1 new ids make a process dumpable, and root in the namespace could trace this one
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).doing(|| "stay non-dumpable")
-}
-
-/// Gives the program's standard streams to `uid` of the host where they are pipes, so that the program can open /dev/stdout
-/// again: inside nobody may, for their owner has no id there.
-pub(crate) fn give_pipes(stdio: &Stdio, uid: u32) -> Result<()> {
-    let own = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
-    for (given, own) in [&stdio.stdin, &stdio.stdout, &stdio.stderr].into_iter().zip(own) {
-        give_pipe(given.as_ref().map_or(own, AsFd::as_fd), uid).doing(|| format!("give stdio to uid {uid}"))?;
-    }
-    Ok(())
-}
-
-fn give_pipe(stdio: BorrowedFd<'_>, uid: u32) -> Result<(), Errno> {
-    let Ok(stat) = rustix::fs::fstat(stdio) else { return Ok(()) };
-    if FileType::from_raw_mode(stat.st_mode) != FileType::Fifo || stat.st_uid == uid {
-        return Ok(());
-    }
-    match rustix::fs::fchown(stdio, Some(Uid::from_raw(uid)), None) {
-        // a pipe that is not ours to give: it works as it is, but for opening it again
-        Err(Errno::PERM | Errno::ROFS | Errno::INVAL) => Ok(()),
-        result => result,
-    }
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 
 use rustix::process::{Resource, Rlimit};
 
-use crate::dry_run::Node;
 use crate::error::{Doing, Error, Result};
 use crate::findings::{Findings, Item};
+use crate::outline::Outline;
 use crate::spec;
 
 const NAMES: [(&str, Resource); 16] = [
@@ -75,10 +75,10 @@ impl Rlimits {
     }
 
     /// Name, soft and hard limit of each.
-    pub(crate) fn describe(&self) -> Vec<Node> {
-        let value = |limit: Option<u64>| limit.map_or_else(|| Node::Text("unlimited".into()), Node::Number);
+    pub(crate) fn describe(&self) -> Vec<Outline> {
+        let value = |limit: Option<u64>| limit.map_or_else(|| Outline::Text("unlimited".into()), Outline::Number);
         let one = |(_, limit, name): &(Resource, Rlimit, &str)| {
-            Node::Map(vec![("limit", Node::Text((*name).to_owned())), ("soft", value(limit.current)), ("hard", value(limit.maximum))])
+            Outline::Map(vec![("limit", Outline::Text((*name).to_owned())), ("soft", value(limit.current)), ("hard", value(limit.maximum))])
         };
         self.0.iter().map(one).collect()
     }

@@ -3,6 +3,10 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::FileType;
+use rustix::io::Errno;
+use rustix::process::Uid;
+
 use crate::error::{Doing, Result};
 
 /// What a program has as descriptors 0, 1 and 2. Absent ones are those of the caller. A program with a terminal has that.
@@ -42,5 +46,27 @@ impl Stdio {
             rustix::stdio::dup2_stderr(fd).doing(doing)?;
         }
         Ok(())
+    }
+
+    /// Gives those that are pipes to `uid` of the host, so that the program can open /dev/stdout again: nobody in the user
+    /// namespace may, because the owner of the pipe has no id there.
+    pub(crate) fn give_pipes(&self, uid: u32) -> Result<()> {
+        let own = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+        for (given, own) in [&self.stdin, &self.stdout, &self.stderr].into_iter().zip(own) {
+            give_pipe(given.as_ref().map_or(own, AsFd::as_fd), uid).doing(|| format!("give stdio to uid {uid}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn give_pipe(stdio: BorrowedFd<'_>, uid: u32) -> Result<(), Errno> {
+    let Ok(stat) = rustix::fs::fstat(stdio) else { return Ok(()) };
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Fifo || stat.st_uid == uid {
+        return Ok(());
+    }
+    match rustix::fs::fchown(stdio, Some(Uid::from_raw(uid)), None) {
+        // a pipe that is not ours to give: it works as it is, but for opening it again
+        Err(Errno::PERM | Errno::ROFS | Errno::INVAL) => Ok(()),
+        result => result,
     }
 }

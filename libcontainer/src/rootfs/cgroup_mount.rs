@@ -8,9 +8,9 @@ use rustix::io::Errno;
 use super::options::Options;
 use super::target::check_target;
 use crate::cgroup::{Paths, UNIFIED};
-use crate::dry_run::Node;
 use crate::error::{Doing, Error, Result};
 use crate::namespaces::Namespaces;
+use crate::outline::Outline;
 use crate::spec;
 use masu_host::beneath;
 use masu_host::mounts::{bind, filesystem, move_to};
@@ -64,14 +64,14 @@ impl CgroupMount {
         self.attributes & RDONLY == 0
     }
 
-    pub(crate) fn describe(&self) -> Node {
+    pub(crate) fn describe(&self) -> Outline {
         let CgroupMount { target, attributes, namespace, v2, v1 } = self;
-        Node::Map(vec![
-            ("target", Node::Text(target.clone())),
-            ("rooted anew", Node::Switch(*namespace)),
-            ("cgroup2", Node::Switch(v2.is_some())),
-            ("v1", Node::Words(v1.iter().map(|h| h.controllers.clone()).collect())),
-            ("attributes", Node::Words(names(*attributes).map(str::to_owned).collect())),
+        Outline::Map(vec![
+            ("target", Outline::Text(target.clone())),
+            ("rooted anew", Outline::Switch(*namespace)),
+            ("cgroup2", Outline::Switch(v2.is_some())),
+            ("v1", Outline::Words(v1.iter().map(|h| h.controllers.clone()).collect())),
+            ("attributes", Outline::Words(names(*attributes).map(str::to_owned).collect())),
         ])
     }
 

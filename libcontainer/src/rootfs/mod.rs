@@ -30,7 +30,8 @@ pub use remount::Remount;
 
 use masu_host::beneath::Beside;
 use masu_host::mounts::{move_to, open_tree};
-pub(crate) use source::{Sources, map_ids, open_source};
+pub(crate) use pivot::open_root;
+pub(crate) use source::{Host, Sources, map_ids, open_source};
 pub(crate) use target::check_target;
 
 use crate::cgroup::Paths;

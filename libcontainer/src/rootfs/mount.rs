@@ -134,11 +134,11 @@ impl MountPlan {
     pub(crate) fn make_live(&self, root: BorrowedFd<'_>, id_maps: &[OwnedFd]) -> Result<OwnedFd> {
         let make = || match &self.what {
             What::Bind { link: Link::Copy, .. } => Err(Error::unsupported("copy-symlink is for containers that are being made")),
-            What::Bind { .. } => self.make(None, Sources::own(id_maps)),
+            What::Bind { .. } => self.make(None, Sources::new(None, id_maps)),
             What::Filesystem { fs_type, data, .. } => {
                 let there = masu_host::beneath::open(root, &self.target, OFlags::PATH | OFlags::DIRECTORY).ok();
                 let there = there.filter(|_| fs_type == "tmpfs" && !data.iter().any(|(key, _)| key == "mode"));
-                self.make(there.map(|folder| target::mode(folder.as_fd())).transpose()?, Sources::own(id_maps))
+                self.make(there.map(|folder| target::mode(folder.as_fd())).transpose()?, Sources::new(None, id_maps))
             }
         };
         make().doing(|| self.doing())

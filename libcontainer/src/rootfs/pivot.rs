@@ -91,6 +91,6 @@ fn full_kernel_mounts(mountinfo: &str, rootfs: &str) -> Vec<String> {
 }
 
 /// The root directory of the caller.
-pub(super) fn open_root() -> Result<std::os::fd::OwnedFd, Errno> {
+pub(crate) fn open_root() -> Result<std::os::fd::OwnedFd, Errno> {
     rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }

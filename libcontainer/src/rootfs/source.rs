@@ -11,45 +11,48 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::id_map::{IdMapped, Map};
-use super::pivot::open_root;
 use crate::error::{Doing, Result};
-use crate::launch::channel::{Channel, Message};
 use masu_host::mounts::{bind, open_tree};
 use masu_host::procfs::{Procfs, openat2_retry};
 use masu_host::sys::close_range::leave;
 
+/// What the runtime does for init where the rights of the container's root do not suffice.
+pub(crate) trait Host {
+    /// What is at `path` of the host, as seen from the caller's root directory, as an O_PATH descriptor; with `nofollow` a
+    /// symbolic link itself.
+    fn open_source(&self, path: &str, nofollow: bool) -> Result<OwnedFd>;
+    /// Maps the ids of the detached mount `mount`.
+    fn map_ids(&self, id_map: IdMapped, mount: OwnedFd) -> Result<()>;
+}
+
 /// See the module.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(crate) struct Sources<'a> {
-    /// To the runtime, in a user namespace.
-    runtime: Option<&'a Channel>,
+    /// Only in a user namespace.
+    host: Option<&'a dyn Host>,
     /// The user namespaces of the plan's maps of ids; in a user namespace the runtime has them.
     id_maps: &'a [OwnedFd],
 }
 
 impl<'a> Sources<'a> {
-    pub(crate) fn new(channel: &'a Channel, in_user_namespace: bool, id_maps: &'a [OwnedFd]) -> Sources<'a> {
-        Sources { runtime: in_user_namespace.then_some(channel), id_maps }
-    }
-
-    /// For who may do what the host's root may.
-    pub(super) fn own(id_maps: &'a [OwnedFd]) -> Sources<'a> {
-        Sources { runtime: None, id_maps }
+    /// `host` is for a container in a user namespace; without one the caller has the rights of the host's root.
+    pub(crate) fn new(host: Option<&'a dyn Host>, id_maps: &'a [OwnedFd]) -> Sources<'a> {
+        Sources { host, id_maps }
     }
 
     /// Maps the ids of a detached mount. Only who owns its file system may, which in a user namespace is the runtime.
     pub(super) fn map_ids(self, id_map: IdMapped, mount: BorrowedFd<'_>) -> Result<()> {
-        let Some(runtime) = self.runtime else { return id_map.apply(mount, self.id_maps) };
-        let mount = rustix::io::fcntl_dupfd_cloexec(mount, 3)?;
-        runtime.send(&Message::IdMapDue { id_map, mount })?;
-        runtime.expect("ids mapped", |m| if let Message::IdsMapped = m { Some(()) } else { None })
+        match self.host {
+            Some(host) => host.map_ids(id_map, rustix::io::fcntl_dupfd_cloexec(mount, 3)?),
+            None => id_map.apply(mount, self.id_maps),
+        }
     }
 
     /// A detached copy of the host's tree at `path`; with `nofollow` of a symbolic link itself.
     pub(super) fn tree(self, path: &str, recursive: bool, nofollow: bool) -> Result<OwnedFd> {
-        match (bind(path, recursive, nofollow), self.runtime) {
-            (Err(e), Some(runtime)) if e.errno() == Some(Errno::ACCESS) => {
-                open_tree(ask(runtime, path, nofollow)?.as_fd(), "", recursive).doing(|| format!("open {path}"))
+        match (bind(path, recursive, nofollow), self.host) {
+            (Err(e), Some(host)) if e.errno() == Some(Errno::ACCESS) => {
+                open_tree(host.open_source(path, nofollow)?.as_fd(), "", recursive).doing(|| format!("open {path}"))
             }
             (tree, _) => tree,
         }
@@ -70,17 +73,11 @@ impl<'a> Sources<'a> {
     /// What is at `path` itself, as an O_PATH descriptor; the last part of the path is not followed.
     pub(super) fn open(self, path: &str) -> Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match (rustix::fs::openat(CWD, path, flags, Mode::empty()), self.runtime) {
-            (Err(Errno::ACCESS), Some(runtime)) => ask(runtime, path, true),
+        match (rustix::fs::openat(CWD, path, flags, Mode::empty()), self.host) {
+            (Err(Errno::ACCESS), Some(host)) => host.open_source(path, true),
             (fd, _) => fd.doing(|| format!("open {path}")),
         }
     }
-}
-
-fn ask(runtime: &Channel, path: &str, nofollow: bool) -> Result<OwnedFd> {
-    let root = open_root().doing(|| "open /")?;
-    runtime.send(&Message::SourceDue { path: path.to_owned(), nofollow, root })?;
-    runtime.expect("source", |m| if let Message::Source(fd) = m { Some(fd) } else { None })
 }
 
 /// The runtime's part: opens `path` below `root`, init's root directory; with `nofollow` a symbolic link itself.

@@ -3,6 +3,7 @@
 //! These types say what the user wrote and nothing more: no defaults but "absent", no checks. [`Plan`](crate::plan::Plan) turns them
 //! into what the kernel will be told. Unknown properties are ignored, `null` is absent (see `json.rs`).
 
+pub(crate) mod bundle;
 mod hooks;
 mod json;
 mod linux;

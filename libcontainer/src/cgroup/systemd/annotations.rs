@@ -65,15 +65,15 @@ fn in_microseconds(name: &str, value: Value) -> Result<(String, Value), String> 
 
 /// A value as it is written, before it is known which type its numbers are of.
 #[derive(Debug)]
-enum Node {
+enum Literal {
     Bool(bool),
     Number(String),
     Text(String),
     Bytes(Vec<u8>),
-    List(Vec<Node>),
-    Variant(Box<Node>),
+    List(Vec<Literal>),
+    Variant(Box<Literal>),
     /// With its type before it: `uint64 5`, `@as []`.
-    Typed(String, Box<Node>),
+    Typed(String, Box<Literal>),
 }
 
 fn parse(text: &str) -> Result<Value, String> {
@@ -87,18 +87,18 @@ fn parse(text: &str) -> Result<Value, String> {
     node.value(&signature)
 }
 
-impl Node {
+impl Literal {
     /// Its type as far as it tells it, else that which GVariant takes.
     fn infer(&self) -> Option<String> {
         Some(match self {
-            Node::Bool(_) => "b".into(),
-            Node::Number(text) if is_real(text) => "d".into(),
-            Node::Number(_) => "i".into(),
-            Node::Text(_) => "s".into(),
-            Node::Bytes(_) => "ay".into(),
-            Node::Variant(_) => "v".into(),
-            Node::Typed(signature, _) => signature.clone(),
-            Node::List(items) => {
+            Literal::Bool(_) => "b".into(),
+            Literal::Number(text) if is_real(text) => "d".into(),
+            Literal::Number(_) => "i".into(),
+            Literal::Text(_) => "s".into(),
+            Literal::Bytes(_) => "ay".into(),
+            Literal::Variant(_) => "v".into(),
+            Literal::Typed(signature, _) => signature.clone(),
+            Literal::List(items) => {
                 // one that is given its type says it for all
                 let item = items.iter().find(|item| item.is_typed()).or(items.iter().find(|item| item.infer().as_deref() == Some("d")));
                 format!("a{}", item.or(items.iter().find(|item| item.infer().is_some()))?.infer()?)
@@ -108,8 +108,8 @@ impl Node {
 
     fn is_typed(&self) -> bool {
         match self {
-            Node::Typed(..) => true,
-            Node::List(items) => items.iter().any(Node::is_typed),
+            Literal::Typed(..) => true,
+            Literal::List(items) => items.iter().any(Literal::is_typed),
             _ => false,
         }
     }
@@ -118,23 +118,23 @@ impl Node {
     fn value(self, signature: &str) -> Result<Value, String> {
         let wrong = |what: &str| Err(format!("can't parse {what} as type {signature:?}"));
         match (self, signature) {
-            (Node::Typed(own, node), signature) if own == signature => node.value(signature),
-            (Node::Typed(own, _), _) => wrong(&format!("a value of type {own:?}")),
-            (Node::Bool(value), "b") => Ok(Value::Bool(value)),
-            (Node::Bool(value), _) => wrong(&value.to_string()),
-            (Node::Number(text), signature) => number(&text, signature).ok_or(()).or_else(|()| wrong(&text)),
-            (Node::Text(text), "s") => Ok(Value::Text(text)),
-            (Node::Text(text), "o") => Ok(Value::Path(text)),
-            (Node::Text(text), "g") => Ok(Value::Signature(text)),
-            (Node::Text(text), _) => wrong(&format!("{text:?}")),
-            (Node::Bytes(bytes), "ay") => Ok(Value::bytes(&bytes)),
-            (Node::Bytes(_), _) => wrong("a byte string"),
-            (Node::Variant(node), "v") => {
+            (Literal::Typed(own, node), signature) if own == signature => node.value(signature),
+            (Literal::Typed(own, _), _) => wrong(&format!("a value of type {own:?}")),
+            (Literal::Bool(value), "b") => Ok(Value::Bool(value)),
+            (Literal::Bool(value), _) => wrong(&value.to_string()),
+            (Literal::Number(text), signature) => number(&text, signature).ok_or(()).or_else(|()| wrong(&text)),
+            (Literal::Text(text), "s") => Ok(Value::Text(text)),
+            (Literal::Text(text), "o") => Ok(Value::Path(text)),
+            (Literal::Text(text), "g") => Ok(Value::Signature(text)),
+            (Literal::Text(text), _) => wrong(&format!("{text:?}")),
+            (Literal::Bytes(bytes), "ay") => Ok(Value::bytes(&bytes)),
+            (Literal::Bytes(_), _) => wrong("a byte string"),
+            (Literal::Variant(node), "v") => {
                 let inner = node.infer().ok_or("its type cannot be told")?;
                 node.value(&inner).map(|value| Value::Variant(Box::new(value)))
             }
-            (Node::Variant(_), _) => wrong("a variant"),
-            (Node::List(items), signature) => match signature.strip_prefix('a') {
+            (Literal::Variant(_), _) => wrong("a variant"),
+            (Literal::List(items), signature) => match signature.strip_prefix('a') {
                 Some(element) => {
                     let items: Result<Vec<Value>, String> = items.into_iter().map(|item| item.value(element)).collect();
                     Ok(Value::array(element, items?))
@@ -188,7 +188,7 @@ impl Parser<'_> {
         self.rest.strip_prefix(start).inspect(|rest| self.rest = rest).is_some()
     }
 
-    fn node(&mut self, depth: usize) -> Result<Node, String> {
+    fn node(&mut self, depth: usize) -> Result<Literal, String> {
         if depth > MAX_DEPTH {
             return Err("too many lists within lists".into());
         }
@@ -197,14 +197,14 @@ impl Parser<'_> {
         }
         if self.skip("<") {
             let inner = self.node(depth + 1)?;
-            return if self.skip(">") { Ok(Node::Variant(Box::new(inner))) } else { Err("a variant has no end".into()) };
+            return if self.skip(">") { Ok(Literal::Variant(Box::new(inner))) } else { Err("a variant has no end".into()) };
         }
         if self.rest.starts_with("b'") || self.rest.starts_with("b\"") {
             self.rest = self.rest.get(1..).unwrap_or_default();
-            return self.quoted().map(|text| Node::Bytes([text.as_bytes(), b"\0"].concat()));
+            return self.quoted().map(|text| Literal::Bytes([text.as_bytes(), b"\0"].concat()));
         }
         if self.rest.starts_with(['\'', '"']) {
-            return self.quoted().map(Node::Text);
+            return self.quoted().map(Literal::Text);
         }
         let end = self.rest.find(|c: char| c.is_whitespace() || "[]<>,'\"".contains(c)).unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(end);
@@ -212,8 +212,8 @@ impl Parser<'_> {
         let signature = match word {
             "" if rest.is_empty() => return Err("unexpected end".into()),
             "" => return Err(format!("unexpected {}", start(rest))),
-            "true" => return Ok(Node::Bool(true)),
-            "false" => return Ok(Node::Bool(false)),
+            "true" => return Ok(Literal::Bool(true)),
+            "false" => return Ok(Literal::Bool(false)),
             "boolean" => "b",
             "byte" => "y",
             "int16" => "n",
@@ -226,27 +226,27 @@ impl Parser<'_> {
             "string" => "s",
             "objectpath" => "o",
             "signature" => "g",
-            word if word.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) => return Ok(Node::Number(word.to_owned())),
+            word if word.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) => return Ok(Literal::Number(word.to_owned())),
             word => word
                 .strip_prefix('@')
                 .filter(|s| matches!(split_first(s), Ok((_, ""))))
                 .ok_or_else(|| format!("unexpected {}", start(word)))?,
         };
         match self.node(depth + 1)? {
-            Node::Typed(..) => Err("unexpected type annotation".into()),
-            node => Ok(Node::Typed(signature.to_owned(), Box::new(node))),
+            Literal::Typed(..) => Err("unexpected type annotation".into()),
+            node => Ok(Literal::Typed(signature.to_owned(), Box::new(node))),
         }
     }
 
-    fn list(&mut self, depth: usize) -> Result<Node, String> {
+    fn list(&mut self, depth: usize) -> Result<Literal, String> {
         let mut items = Vec::new();
         if self.skip("]") {
-            return Ok(Node::List(items));
+            return Ok(Literal::List(items));
         }
         loop {
             items.push(self.node(depth + 1)?);
             if self.skip("]") {
-                return Ok(Node::List(items));
+                return Ok(Literal::List(items));
             }
             if !self.skip(",") {
                 return Err(format!("unexpected {} in a list", start(self.rest)));

@@ -28,9 +28,9 @@ use rustix::fs::Access;
 use rustix::io::Errno;
 
 use super::devices::Devices;
-use crate::dry_run::Node;
 use crate::error::{Error, Result};
 use crate::findings::Findings;
+use crate::outline::Outline;
 use crate::spec::Resources;
 pub(crate) use masu_host::dbus::Bus;
 use masu_host::dbus::{Owner, Value};
@@ -123,10 +123,10 @@ impl Scope {
     }
 
     /// The unit and its properties, in the order in which systemd gets them.
-    pub(super) fn describe(&self) -> Node {
+    pub(super) fn describe(&self) -> Outline {
         let Scope { unit, dir: _, subgroup: _, properties } = self;
-        let text = |p: &Property| Node::Text(format!("{} = {}", p.name, p.value));
-        Node::Map(vec![("unit", Node::Text(unit.name.clone())), ("properties", Node::List(properties.iter().map(text).collect()))])
+        let text = |p: &Property| Outline::Text(format!("{} = {}", p.name, p.value));
+        Outline::Map(vec![("unit", Outline::Text(unit.name.clone())), ("properties", Outline::List(properties.iter().map(text).collect()))])
     }
 }
 

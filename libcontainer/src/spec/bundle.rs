@@ -6,8 +6,8 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::{MAX_CONFIG, Spec};
 use crate::error::{Doing, Error, Result};
-use crate::spec::{MAX_CONFIG, Spec};
 use masu_host::procfs::{openat2_retry, read_regular};
 
 /// The name of its config.
@@ -15,15 +15,15 @@ const CONFIG: &str = "config.json";
 
 /// A bundle that was read.
 #[derive(Debug)]
-pub(super) struct Bundle {
+pub(crate) struct Bundle {
     /// Absolute, free of symbolic links.
-    pub(super) dir: String,
-    pub(super) spec: Spec,
+    pub(crate) dir: String,
+    pub(crate) spec: Spec,
 }
 
 impl Bundle {
     /// Reads it; `config` is another name for its config.json.
-    pub(super) fn open(dir: &Path, config: Option<&Path>) -> Result<Bundle> {
+    pub(crate) fn open(dir: &Path, config: Option<&Path>) -> Result<Bundle> {
         let name = config.unwrap_or(Path::new(CONFIG));
         let (dir, bytes) = read(dir, config)?;
         Ok(Bundle { dir, spec: Spec::from_slice(&bytes).doing(|| name.display())? })
