@@ -12,11 +12,12 @@ use masu_host::sys::signal;
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions};
 use rustix::stdio;
 
+use crate::poll::{Source, Wanted, wait};
 use crate::relay::{HostTerminal, Relay};
 
 /// The signals that are for the container, held back and readable.
@@ -54,19 +55,6 @@ pub(crate) fn adopt_orphans() -> Result<()> {
     // any number but 0 turns it on
     rustix::process::set_child_subreaper(Some(rustix::process::Pid::INIT)).doing(|| "become a subreaper")
 }
-
-/// Who has something for us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Source {
-    Signals,
-    Process,
-    Master,
-    Stdin,
-    Stdout,
-}
-
-/// What is waited for.
-pub(crate) type Wanted<'a> = Vec<(Source, BorrowedFd<'a>, PollFlags)>;
 
 /// The process that we stand in for.
 #[derive(Debug)]
@@ -136,19 +124,6 @@ impl Foreground<'_> {
             }
         }
     }
-}
-
-/// Waits until one of them is ready, and says which are.
-pub(crate) fn wait(wanted: &Wanted<'_>) -> Result<Vec<Source>> {
-    let mut fds: Vec<_> = wanted.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
-    loop {
-        match poll(&mut fds, None) {
-            Ok(_) => break,
-            Err(Errno::INTR) => {}
-            Err(e) => return Err(e).doing(|| "wait for the process"),
-        }
-    }
-    Ok(wanted.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty()).map(|((source, ..), _)| *source).collect())
 }
 
 /// The process may be gone already; its end is seen soon.

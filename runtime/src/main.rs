@@ -14,6 +14,7 @@ mod call;
 mod commands;
 mod foreground;
 mod log;
+mod poll;
 mod relay;
 mod version;
 

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::stdio;
 use rustix::termios::{OptionalActions, OutputModes, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 
-use crate::foreground::{Source, Wanted};
+use crate::poll::{Source, Wanted};
 
 /// Both directions; see the module's text.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use rustix::pty::OpenptFlags;
 use rustix::termios::{LocalModes, Winsize};
 
 use super::*;
-use crate::foreground::wait;
+use crate::poll::wait;
 
 /// A terminal: the master and the other end.
 fn terminal() -> (OwnedFd, OwnedFd) {

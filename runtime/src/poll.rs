@@ -1,0 +1,33 @@
+//! What a process in the foreground waits for, all at once (poll(2)).
+
+use std::os::fd::BorrowedFd;
+
+use libcontainer::error::{Doing, Result};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+/// Where an event comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    Signals,
+    Process,
+    Master,
+    Stdin,
+    Stdout,
+}
+
+/// What is waited for.
+pub(crate) type Wanted<'a> = Vec<(Source, BorrowedFd<'a>, PollFlags)>;
+
+/// Waits until one of them is ready, and says which are.
+pub(crate) fn wait(wanted: &Wanted<'_>) -> Result<Vec<Source>> {
+    let mut fds: Vec<_> = wanted.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
+    loop {
+        match poll(&mut fds, None) {
+            Ok(_) => break,
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e).doing(|| "wait for the process"),
+        }
+    }
+    Ok(wanted.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty()).map(|((source, ..), _)| *source).collect())
+}
