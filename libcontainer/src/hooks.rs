@@ -11,12 +11,12 @@ use std::time::Duration;
 use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Doing, Error, Kind, Result};
 use crate::findings::Findings;
 use crate::outline::Outline;
 use crate::spec;
 use masu_host::pidfd::wait_for_end;
-use masu_host::sys::signal::unblock_in;
+use masu_host::sys::signal::{end_with_us, unblock_in};
 
 /// How much of what a hook printed goes into an error's text, in bytes of each stream.
 const MAX_OUTPUT: usize = 1024;
@@ -140,7 +140,15 @@ impl Hook {
         ])
     }
 
-    fn run(&self, state: &[u8], cwd: Option<&str>, default_env: Option<&[(String, String)]>, output: &Opened) -> Result<()> {
+    /// With `ends_with_us` a runtime that is killed takes the hook along.
+    fn run(
+        &self,
+        state: &[u8],
+        cwd: Option<&str>,
+        default_env: Option<&[(String, String)]>,
+        output: &Opened,
+        ends_with_us: bool,
+    ) -> Result<()> {
         // files in memory instead of pipes: a hook that reads nothing, or prints much, holds nobody up
         let stdin = memory("hook-stdin")?;
         let mut input = File::from(stdin);
@@ -166,6 +174,9 @@ impl Hook {
         let (stdout, stderr) = (output.stdout.as_ref().unwrap_or(&out), output.stderr.as_ref().unwrap_or(&err));
         command.stdin(input).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?).process_group(0);
         unblock_in(&mut command);
+        if ends_with_us {
+            end_with_us(&mut command);
+        }
         let mut child = command.spawn().map_err(Error::from).doing(|| format!("fork/exec {}", self.path))?;
         let status = match self.timeout {
             None => child.wait()?,
@@ -176,7 +187,7 @@ impl Hook {
                     // its children too: it leads a process group
                     rustix::process::kill_process_group(pid, Signal::KILL)?;
                     child.wait()?;
-                    return Err(Error::invalid(format!("hook ran past specified timeout of {seconds}.0s")));
+                    return Err(Error::new(Kind::Hook, format!("hook ran past specified timeout of {seconds}.0s")));
                 }
                 child.wait()?
             }
@@ -184,7 +195,7 @@ impl Hook {
         if status.success() {
             return Ok(());
         }
-        Err(Error::invalid(format!("{}, stdout: {}, stderr: {}", words(status), head(&mut out), head(&mut err))))
+        Err(Error::new(Kind::Hook, format!("{}, stdout: {}, stderr: {}", words(status), head(&mut out), head(&mut err))))
     }
 }
 
@@ -197,10 +208,21 @@ pub(crate) fn run(
     default_env: Option<&[(String, String)]>,
     output: &Opened,
 ) -> Result<()> {
+    // a `delete --force` that ends a create must not leave its hook
+    let ends_with_us = matches!(kind, "prestart" | "createRuntime");
     for (i, hook) in hooks.iter().enumerate() {
-        hook.run(state, cwd, default_env, output).doing(|| format!("error running {kind} hook #{i}"))?;
+        hook.run(state, cwd, default_env, output, ends_with_us).doing(|| format!("error running {kind} hook #{i}"))?;
     }
     Ok(())
+}
+
+/// Runs the hooks of one kind in order, each whatever the others do; a failure is a warning (runtime.md, "Lifecycle", 13).
+pub(crate) fn run_each(kind: &str, hooks: &[Hook], state: &[u8], cwd: &str, output: &Opened) {
+    for (i, hook) in hooks.iter().enumerate() {
+        if let Err(e) = hook.run(state, Some(cwd), None, output, false).doing(|| format!("error running {kind} hook #{i}")) {
+            log::warn!("{e}");
+        }
+    }
 }
 
 fn memory(name: &str) -> Result<OwnedFd> {

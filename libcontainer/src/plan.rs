@@ -148,9 +148,9 @@ impl Plan {
         plan
     }
 
-    /// Whether hooks or an agent read the state while the container is made.
+    /// Whether hooks or an agent read the state while the container is made, or when making it fails.
     pub(crate) fn tells_state(&self) -> bool {
-        self.hooks.meet() || self.process.filter.as_ref().is_some_and(|filter| filter.listener.is_some())
+        self.hooks.meet() || !self.hooks.poststop.is_empty() || self.process.filter.as_ref().is_some_and(|filter| filter.listener.is_some())
     }
 
     /// The state as hooks and agents read it.

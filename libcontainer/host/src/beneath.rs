@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::error::{Error, Result};
+use crate::error::{Doing, Error, Result};
 use crate::procfs::openat2_retry;
 use crate::sys::close_range::leave;
 
@@ -224,6 +224,32 @@ fn make_one(dir: BorrowedFd<'_>, name: &str, kind: FileType) -> Result<(), Errno
 
 fn parts(path: &str) -> impl Iterator<Item = String> {
     path.split('/').filter(|p| !p.is_empty() && *p != ".").map(str::to_owned)
+}
+
+/// Removes all that is in the directory `dir`, which other processes may change meanwhile. It keeps one descriptor for each level.
+///
+/// # Errors
+/// Something cannot be removed, or is mounted there.
+pub fn remove_all_in(dir: BorrowedFd<'_>) -> Result<()> {
+    let readable = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let names: Vec<_> =
+        rustix::fs::Dir::read_from(dir)?.map(|entry| entry.map(|entry| entry.file_name().to_owned())).collect::<Result<_, _>>()?;
+    for name in names.into_iter().filter(|name| name.as_c_str() != c"." && name.as_c_str() != c"..") {
+        match rustix::fs::unlinkat(dir, &name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            // a directory is EISDIR on Linux, and EPERM by POSIX
+            Err(Errno::ISDIR | Errno::PERM) => {
+                let inner = rustix::fs::openat(dir, &name, readable, Mode::empty())?;
+                remove_all_in(inner.as_fd())?;
+                match rustix::fs::unlinkat(dir, &name, AtFlags::REMOVEDIR) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(e) => return Err(e).doing(|| format!("remove {}", name.to_string_lossy())),
+                }
+            }
+            Err(e) => return Err(e).doing(|| format!("remove {}", name.to_string_lossy())),
+        }
+    }
+    Ok(())
 }
 
 /// The lexical form of a path inside the root: absolute, without `.`, `..` and doubled slashes; `..` stops at the root.

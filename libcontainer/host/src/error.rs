@@ -27,6 +27,14 @@ pub enum Kind {
     InvalidSpec,
     /// The request is valid, but this build or this kernel cannot do it.
     Unsupported,
+    /// Another command is at work on the container, or what is to be removed is in use: it can be tried again.
+    Busy,
+    /// Something that was waited for did not come in time.
+    Timeout,
+    /// A hook of the config failed.
+    Hook,
+    /// A check of the host or of the root file system failed: going on could harm the host.
+    Unsafe,
     /// The kernel refused; see [`Error::errno`].
     Os,
     /// A peer broke the protocol, or a file of ours is damaged.
@@ -42,6 +50,10 @@ impl Kind {
             Kind::WrongStatus => "wrong-status",
             Kind::InvalidSpec => "invalid-spec",
             Kind::Unsupported => "unsupported",
+            Kind::Busy => "busy",
+            Kind::Timeout => "timeout",
+            Kind::Hook => "hook",
+            Kind::Unsafe => "unsafe",
             Kind::Os => "os",
             Kind::Internal => "internal",
         }
@@ -55,6 +67,10 @@ impl Kind {
             "wrong-status" => Kind::WrongStatus,
             "invalid-spec" => Kind::InvalidSpec,
             "unsupported" => Kind::Unsupported,
+            "busy" => Kind::Busy,
+            "timeout" => Kind::Timeout,
+            "hook" => Kind::Hook,
+            "unsafe" => Kind::Unsafe,
             "os" => Kind::Os,
             _ => Kind::Internal,
         }
@@ -68,7 +84,8 @@ pub struct Error(Box<Inner>);
 #[derive(Debug)]
 struct Inner {
     kind: Kind,
-    errno: Option<i32>,
+    /// `None` where no call of the kernel failed.
+    source: Option<Errno>,
     text: String,
     step: Option<&'static str>,
 }
@@ -76,7 +93,7 @@ struct Inner {
 impl Error {
     /// A failure that starts here.
     pub fn new(kind: Kind, text: impl Into<String>) -> Error {
-        Error(Box::new(Inner { kind, errno: None, text: text.into(), step: None }))
+        Error(Box::new(Inner { kind, source: None, text: text.into(), step: None }))
     }
 
     /// The config, a flag or a document is wrong. `text` names the JSON path or the flag.
@@ -96,7 +113,7 @@ impl Error {
 
     /// Rebuilds an error that another process of ours reported.
     pub fn reported(kind: Kind, errno: Option<i32>, text: impl Into<String>) -> Error {
-        Error(Box::new(Inner { kind, errno, text: text.into(), step: None }))
+        Error(Box::new(Inner { kind, source: errno.map(Errno::from_raw_os_error), text: text.into(), step: None }))
     }
 
     /// The class of the failure.
@@ -106,7 +123,7 @@ impl Error {
 
     /// The kernel's error number, where the kernel refused.
     pub fn errno(&self) -> Option<Errno> {
-        self.0.errno.map(Errno::from_raw_os_error)
+        self.0.source
     }
 
     /// The step of the lifecycle in which it happened, for logs, e.g. `mounts`.
@@ -138,7 +155,12 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    /// The kernel's answer, an [`Errno`], where the kernel refused.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_ref().map(|errno| errno as _)
+    }
+}
 
 /// The kernel's words for an error number, as Go programs print them: lower case, no number. Callers of runc match
 /// on several of them ("permission denied", "no such file or directory", "is a directory", "not a directory").
@@ -163,8 +185,7 @@ pub fn errno_text(errno: i32) -> String {
 
 impl From<Errno> for Error {
     fn from(errno: Errno) -> Error {
-        let n = errno.raw_os_error();
-        Error(Box::new(Inner { kind: Kind::Os, errno: Some(n), text: errno_text(n), step: None }))
+        Error(Box::new(Inner { kind: Kind::Os, source: Some(errno), text: errno_text(errno.raw_os_error()), step: None }))
     }
 }
 
@@ -199,6 +220,29 @@ mod tests {
         let e = e.doing(|| "create container web").unwrap_err();
         assert_eq!(e.to_string(), "create container web: mount proc on /proc: operation not permitted");
         assert_eq!((e.kind(), e.errno()), (Kind::Os, Some(Errno::PERM)));
+        let source = std::error::Error::source(&e).and_then(|source| source.downcast_ref::<Errno>());
+        assert_eq!(source, Some(&Errno::PERM));
+        assert!(std::error::Error::source(&Error::invalid("x")).is_none());
+    }
+
+    #[test]
+    fn kinds_keep_their_names() {
+        let all = [
+            Kind::NotFound,
+            Kind::Exists,
+            Kind::WrongStatus,
+            Kind::InvalidSpec,
+            Kind::Unsupported,
+            Kind::Busy,
+            Kind::Timeout,
+            Kind::Hook,
+            Kind::Unsafe,
+            Kind::Os,
+            Kind::Internal,
+        ];
+        for kind in all {
+            assert_eq!(Kind::from_name(kind.name()), kind);
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! | [`mask`] | sets of CPUs and memory nodes |
 //! | [`time`] | the time of day as text |
 //! | [`sealed_exe`] | the program executes itself from a file that a container cannot write |
+//! | [`write`] | files that are there whole or not at all |
 //! | [`error`] | the one error type, which every floor above adds its words to |
 
 pub mod beneath;
@@ -27,6 +28,7 @@ pub mod procfs;
 pub mod sealed_exe;
 pub mod sys;
 pub mod time;
+pub mod write;
 
 /// Whether the kernel is played by an emulator that lacks openat2 and seccomp: such a test is skipped, in words that the
 /// test command counts.

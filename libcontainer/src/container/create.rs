@@ -8,31 +8,25 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::io::Errno;
+use masu_host::procfs::Procfs;
+use masu_host::sys::close_range::set_cloexec_from;
 
-use super::record::{Defaults, Record, StateDir};
-use super::write::write_pid_file;
-use super::{Container, Process, check_id, lock};
-use crate::cgroup::{Cgroup, Instance, Layout};
+use super::made::Made;
+use super::{Container, Process, check_id};
+use crate::cgroup::{Instance, Layout};
 use crate::dry_run::Page;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::findings::Findings;
 use crate::hooks;
-use crate::intel_rdt::Group;
 use crate::launch::channel::{Channel, Message};
-use crate::launch::gate::{self, Gate};
-use crate::launch::init;
-use crate::launch::serve::{Sockets, serve};
-use crate::launch::spawn::{died, spawn};
+use crate::launch::{Answers, Caller, Launch, Until, gate, init, unexpected};
+use crate::namespaces::Opened;
 use crate::namespaces::user_namespace::check_user;
 use crate::plan::{Choices, Plan};
 use crate::process::Stdio;
-use crate::rootfs::map_ids;
+use crate::rootfs::{map_ids, open_source};
 use crate::spec::bundle::{Bundle, check_rootfs};
-use crate::spec::{self, Spec};
-use masu_host::procfs::Procfs;
-use masu_host::sys::close_range::set_cloexec_from;
-use masu_host::{fds, time};
+use crate::spec::{Spec, State};
 
 /// What the caller asks for besides the bundle; see the flags of `masu create`.
 #[derive(Debug, Default)]
@@ -73,174 +67,220 @@ pub struct CreateOptions {
     pub seccomp_receiver: Option<String>,
 }
 
+impl CreateOptions {
+    fn caller(&self) -> Caller<'_> {
+        Caller {
+            stdio: &self.stdio,
+            console_socket: self.console_socket.as_deref(),
+            pidfd_socket: self.pidfd_socket.as_deref(),
+            pid_file: self.pid_file.as_deref(),
+            detach: self.detach,
+            keeps_terminal: self.keeps_terminal,
+            preserved_fds: self.listen_fds.saturating_add(self.preserve_fds),
+        }
+    }
+}
+
 /// Creates container `id`: everything of it is made, and its first process waits for [`Container::start`]. The process
 /// must have one thread.
 pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Container, Process)> {
     check_id(id)?;
-    let open_files = check_preserved(options.listen_fds + options.preserve_fds)?;
-    // what the caller left open is neither the hooks' nor the container's
-    set_cloexec_from(3 + options.listen_fds + options.preserve_fds).doing(|| "mark descriptors close-on-exec")?;
-    let (mut plan, bundle) = plan(root, id, options)?;
+    // prepare: nothing is made
+    let caller = options.caller();
+    let open_files = caller.keep_preserved()?;
+    set_cloexec_from(3 + caller.preserved_fds).doing(|| "mark descriptors close-on-exec")?;
+    let (mut plan, spec) = plan(root, id, options)?;
     if let Some(filter) = &plan.process.filter {
         log::debug!("seccomp filter flags: {}", filter.flags);
     }
-
-    // what is opened on the host: still nothing is made
-    let joined = plan.namespaces.open()?;
-    let sockets = Sockets::connect(&plan, options.console_socket.as_deref(), options.pidfd_socket.as_deref())?;
+    let mut host = Host::open(&plan)?;
+    let sockets = caller.connect(&plan.process, plan.extensions.pidfd_receiver.as_deref().map(Path::new))?;
     let bus = plan.cgroup.connect()?;
-    let hook_output = if plan.hooks.is_empty() { hooks::Opened::default() } else { plan.extensions.hook_output.open()? };
-    let writes_proc = !plan.sysctls.is_empty() || !plan.process.labels.is_empty();
-    let proc = if writes_proc { Procfs::detached()? } else { Procfs::open()? };
-    let init_needs_proc = writes_proc || plan.namespaces.is_fresh(libc::CLONE_NEWTIME);
-    let ignored = proc.ignored_signals()?;
-    // who has no rights over the host's file systems lets us map their ids
-    let id_maps = plan.rootfs.make_id_maps(&proc)?;
-    let (our_maps, id_maps) = if plan.user_namespace.is_some() { (id_maps, Vec::new()) } else { (Vec::new(), id_maps) };
 
-    // the first side effect is the claim of the id, the second its undo on disk
-    let dir = Claim::new(root, id)?;
-    let lock = lock::exclusive(dir.dir()?.fd())?;
-    let mut record = intent(&plan, &proc, options)?;
-    dir.dir()?.write_intent(&mut record)?;
-    keep_defaults(dir.dir()?, &plan, bundle.spec)?;
-    if record.annotated {
-        dir.dir()?.write_annotations(&plan.annotations)?;
-        if !plan.tells_state() {
-            // nobody is told: init need not inherit what may be a megabyte
-            plan.annotations.clear();
-        }
-    }
-    if options.notify_socket.is_some() {
-        crate::launch::notify::make(&root.join(id))?;
-    }
-    let cgroup = match bus {
-        Some(bus) => Cgroup::await_scope(&plan.cgroup, bus),
-        None => Cgroup::create(&plan.cgroup),
-    };
-    let mut cgroup = cgroup.doing(|| "unable to start container process: unable to apply cgroup configuration")?;
-    let group = record.intel_rdt.clone();
-    let class = match (&plan.intel_rdt, &group) {
-        (Some(rdt), Some(group)) => Some(group.make(rdt).doing(|| "unable to apply Intel RDT configuration")?),
-        _ => None,
-    };
+    // claim: the first side effect is the directory of that id, the second the undo of all others on disk
+    let mut made = Made::make(root, id, &mut plan, spec, options, &host.proc, bus)?;
 
+    // spawn
     let (ours, theirs) = Channel::pair()?;
-    let gate = Gate::make(dir.dir()?.fd())?;
-    let into = cgroup.clone_target();
-    // born in its v2 cgroup; a v1 hierarchy can only be joined, and systemd makes a scope around a process
-    let born_inside = into.is_some();
-    let joins_cgroups = !plan.cgroup.paths().v1.is_empty() || plan.cgroup.unit().is_some();
     let inherited = init::Inherited {
         channel: theirs,
-        stdio: &options.stdio,
-        gate,
-        namespaces: joined,
-        proc: if init_needs_proc { Some(proc.try_clone()?) } else { None },
-        id_maps,
-        ignored,
+        stdio: caller.stdio,
+        gate: made.gate()?,
+        namespaces: std::mem::take(&mut host.joined),
+        proc: if host.init_needs_proc { Some(host.proc.try_clone()?) } else { None },
+        id_maps: if plan.user_namespace.is_some() { Vec::new() } else { std::mem::take(&mut host.id_maps) },
+        ignored: host.proc.ignored_signals()?,
         open_files,
-        joins_cgroups,
-        hook_output: &hook_output,
+        joins_cgroups: joins_cgroups(&plan),
+        hook_output: &host.hook_output,
     };
-    let mut child = spawn(&plan, &inherited, into).doing(|| "unable to start container process")?;
-    log::debug!("init of container {id} is process {}", child.pid);
-    let joined_net = plan.net_devices.namespace_of(&inherited.namespaces)?;
+    let launch = Launch::of_init(&plan, ours, sockets, &inherited, made.cgroup.clone_target());
+    let mut launch = launch.doing(|| "unable to start container process")?;
+    log::debug!("init of container {id} is process {}", launch.pid());
+    let joined_net = plan.net_devices.namespace_of(&inherited.namespaces);
     // our copies of init's ends: else its death would not be the end of the stream
     drop(inherited);
 
-    let (mut devices, mut owner) = (None, Owners::default());
-    let made = (|| -> Result<Option<OwnedFd>> {
-        if let Some(score) = plan.process.oom_score_adj {
-            proc.write(&format!("{}/oom_score_adj", child.pid), score.to_string().as_bytes())
-                .doing(|| format!("failed to update /proc/self/oom_score_adj to {score}"))?;
+    // converse, commit
+    let mut answers = InitAnswers { plan: &plan, host: &host, hooks_ran: false };
+    let mut is_ready = false;
+    let done = joined_net
+        .and_then(|net| settle(&plan, &caller, &host, &mut made, &launch, net))
+        .and_then(|root| {
+            launch.converse(&plan.process, Until::Ready, &mut answers)?;
+            is_ready = true;
+            delegate(&plan, &made, &launch, root)
+        })
+        .and_then(|()| commit(&caller, &host, &mut made, &launch));
+    match done {
+        Ok(()) => {
+            let (pid, pidfd, terminal) = launch.keep()?;
+            let (dir, record) = made.keep()?;
+            Ok((Container { dir, record, proc: Arc::new(host.proc) }, Process { pid, pidfd, terminal }))
         }
-        if plan.user_namespace.is_some() {
-            owner = settle_user_namespace(&plan, options, &proc, child.pid, dir.dir()?.fd())?;
-            ours.send(&Message::Mapped)?;
-        }
-        if !plan.net_devices.is_empty() {
-            // while init makes its mounts; it waits for us before hooks or the program look
-            let namespace = joined_net.map_or_else(|| net_namespace(&plan, &ours, &proc, child.pid), Ok)?;
-            let own = proc.namespace(rustix::process::getpid().as_raw_nonzero().get(), "net")?;
-            devices = Some(plan.net_devices.move_into(&namespace, own)?);
-        }
-        if joins_cgroups {
-            // while init makes its mounts: the kernel lets each of these wait for a grace period
-            let entered = cgroup.start(&plan.cgroup, child.pid).and_then(|()| cgroup.join(child.pid, born_inside));
-            entered.doing(|| "unable to apply cgroup configuration")?;
-        }
-        if let Some(uid) = owner.user.filter(|_| plan.delegates_cgroup) {
-            cgroup.give(uid)?;
-        }
-        if joins_cgroups {
-            ours.send(&Message::Released)?;
-        }
-        if let Some(group) = &group {
-            group.join(child.pid).doing(|| "unable to apply Intel RDT configuration")?;
-        }
-        let map_ids = |id_map, mount: &OwnedFd| map_ids(id_map, mount.as_fd(), &our_maps, &proc, child.pid);
-        let terminal = serve(&plan, &ours, child.pid, &sockets, &hook_output, map_ids)?;
-        if let Some(inner) = &plan.extensions.delegate_cgroup {
-            cgroup.give_below(inner, child.pid, owner.root)?;
-        }
-        record.start_time = proc.process(child.pid)?.ok_or_else(died)?.start_time;
-        record.pid = child.pid;
-        Ok(terminal)
-    })();
-    let terminal = match made {
-        Ok(terminal) => terminal,
         Err(error) => {
-            // a step of ours may fail only because init died: then its own words are the reason
-            // (systemd, too, moves nothing that is dead or about to be, and says that all is done)
-            let is_dead = error.errno() == Some(Errno::PIPE) || error.errno() == Some(Errno::SRCH) || child.has_ended();
-            let error = ours.failure(is_dead).unwrap_or(error);
-            let error = child.explain(error);
-            child.kill();
-            if plan.hooks.meet()
-                && !plan.hooks.poststop.is_empty()
-                && let Err(e) =
-                    hooks::run("poststop", &plan.hooks.poststop, &plan.state_json(0, "stopped")?, Some(&plan.bundle), None, &hook_output)
-            {
-                log::warn!("{e}");
-            }
-            return Err(error).doing(|| "unable to start container process: error during container init");
+            let error = launch.explain(error);
+            made.undo(&plan, is_ready || answers.hooks_ran, &host.hook_output);
+            Err(if is_ready { error } else { error.context("unable to start container process: error during container init") })
         }
-    };
+    }
+}
 
-    // init is ready; whoever finds the record can find and end it
-    dir.dir()?.write_record(&mut record)?;
-    for socket in sockets.pidfd.iter().chain(&sockets.pidfd_receiver) {
-        fds::send_fd(socket, "pidfd", child.pidfd()?).doing(|| "send the pidfd over the pidfd socket")?;
-    }
-    if let Some(path) = &options.pid_file {
-        write_pid_file(path, child.pid)?;
-    }
-    ours.send(&Message::Recorded).doing(|| "unable to start container process: release init")?;
+/// What the host provides for a container, opened before anything is made.
+#[derive(Debug)]
+struct Host {
+    joined: Vec<Opened>,
+    hook_output: hooks::Opened,
+    proc: Procfs,
+    init_needs_proc: bool,
+    /// The namespaces that id-mapped mounts take their maps from. In a user namespace only we may use them, else init does.
+    id_maps: Vec<OwnedFd>,
+}
 
-    cgroup.keep();
-    if let Some(class) = class {
-        class.keep();
+impl Host {
+    fn open(plan: &Plan) -> Result<Host> {
+        let joined = plan.namespaces.open()?;
+        let hook_output = if plan.hooks.is_empty() { hooks::Opened::default() } else { plan.extensions.hook_output.open()? };
+        let writes_proc = !plan.sysctls.is_empty() || !plan.process.labels.is_empty();
+        let proc = if writes_proc { Procfs::detached()? } else { Procfs::open()? };
+        let init_needs_proc = writes_proc || plan.namespaces.is_fresh(libc::CLONE_NEWTIME);
+        let id_maps = plan.rootfs.make_id_maps(&proc)?;
+        Ok(Host { joined, hook_output, proc, init_needs_proc, id_maps })
     }
-    if let Some(devices) = devices {
-        devices.keep();
+}
+
+/// Whether init waits until it is in its cgroups: a v1 hierarchy can only be joined, and systemd makes a scope around a process.
+fn joins_cgroups(plan: &Plan) -> bool {
+    !plan.cgroup.paths().v1.is_empty() || plan.cgroup.unit().is_some()
+}
+
+/// What only the host may do for init, while init makes its mounts: ids, network devices, cgroups. The id that the container's
+/// root has on the host, in a user namespace. `joined_net` is the network namespace if it is joined.
+fn settle(
+    plan: &Plan,
+    caller: &Caller<'_>,
+    host: &Host,
+    made: &mut Made,
+    launch: &Launch,
+    joined_net: Option<OwnedFd>,
+) -> Result<Option<u32>> {
+    let (proc, pid) = (&host.proc, launch.pid());
+    if let Some(score) = plan.process.oom_score_adj {
+        proc.write(&format!("{pid}/oom_score_adj"), score.to_string().as_bytes())
+            .doing(|| format!("failed to update /proc/self/oom_score_adj to {score}"))?;
     }
-    let (pid, pidfd) = child.keep()?;
-    drop(lock);
-    let container = Container { root: root.to_owned(), dir: dir.keep()?, record, proc: Arc::new(proc) };
-    Ok((container, Process { pid, pidfd, terminal }))
+    let mut owner = Owners::default();
+    if plan.user_namespace.is_some() {
+        owner = settle_user_namespace(plan, caller.stdio, proc, pid, made.dir.get()?.fd())?;
+        launch.send(&Message::Mapped)?;
+    }
+    if !plan.net_devices.is_empty() {
+        // it waits for us before hooks or the program look
+        let namespace = joined_net.map_or_else(|| net_namespace(plan, launch, proc), Ok)?;
+        let own = proc.namespace(rustix::process::getpid().as_raw_nonzero().get(), "net")?;
+        made.devices = Some(plan.net_devices.move_into(&namespace, own)?);
+    }
+    let born_inside = made.cgroup.clone_target().is_some();
+    if joins_cgroups(plan) {
+        // the kernel lets each of these wait for a grace period
+        let entered = made.cgroup.start(&plan.cgroup, pid).and_then(|()| made.cgroup.join(pid, born_inside));
+        entered.doing(|| "unable to apply cgroup configuration")?;
+    }
+    if let Some(uid) = owner.user.filter(|_| plan.delegates_cgroup) {
+        made.cgroup.give(uid)?;
+    }
+    if joins_cgroups(plan) {
+        launch.send(&Message::Released)?;
+    }
+    if let Some(group) = &made.record.intel_rdt {
+        group.join(pid).doing(|| "unable to apply Intel RDT configuration")?;
+    }
+    Ok(owner.root)
+}
+
+/// Hands a cgroup below the container's own over to its root, once init has seen its own.
+fn delegate(plan: &Plan, made: &Made, launch: &Launch, root: Option<u32>) -> Result<()> {
+    match &plan.extensions.delegate_cgroup {
+        Some(inner) => made.cgroup.give_below(inner, launch.pid(), root),
+        None => Ok(()),
+    }
+}
+
+/// Makes the container known: the record, the caller's pid file and sockets. Then init goes on to its gate.
+fn commit(caller: &Caller<'_>, host: &Host, made: &mut Made, launch: &Launch) -> Result<()> {
+    made.record.start_time = host.proc.process(launch.pid())?.ok_or_else(Launch::died)?.start_time;
+    made.record.pid = launch.pid();
+    made.dir.get()?.complete(&made.record)?;
+    launch.announce(caller.pid_file)?;
+    launch.send(&Message::Recorded).doing(|| "unable to start container process: release init")
+}
+
+/// What init asks for.
+struct InitAnswers<'a> {
+    plan: &'a Plan,
+    host: &'a Host,
+    hooks_ran: bool,
+}
+
+impl Answers for InitAnswers<'_> {
+    fn state(&self, pid: i32) -> Result<State> {
+        Ok(self.plan.state(pid, "creating"))
+    }
+
+    fn answer(&mut self, message: Message, channel: &Channel, pid: i32) -> Result<()> {
+        let InitAnswers { plan, host, .. } = self;
+        match message {
+            Message::HooksDue => {
+                self.hooks_ran = true;
+                // prestart is from the days when it ran in start, of a container that was created (as with crun)
+                for (kind, list, status) in
+                    [("prestart", &plan.hooks.prestart, "created"), ("createRuntime", &plan.hooks.create_runtime, "creating")]
+                {
+                    let state = plan.state_json(pid, status)?;
+                    hooks::run(kind, list, &state, Some(&plan.bundle), None, &host.hook_output).map_err(|e| e.in_step("hooks"))?;
+                }
+                channel.send(&Message::HooksDone { pid })
+            }
+            Message::SourceDue { path, nofollow, root } => channel.send(&Message::Source(open_source(root.as_fd(), &path, nofollow)?)),
+            Message::IdMapDue { id_map, mount } => {
+                map_ids(id_map, mount.as_fd(), &host.id_maps, &host.proc, pid)?;
+                channel.send(&Message::IdsMapped)
+            }
+            _ => Err(unexpected()),
+        }
+    }
 }
 
 /// The plan of what [`create`] would make, printed: with the same checks, but nothing is opened that others would notice, and
 /// nothing is made.
 pub fn dry_run(root: &Path, id: &str, options: &CreateOptions) -> Result<Page> {
     check_id(id)?;
-    check_preserved(options.listen_fds + options.preserve_fds)?;
+    options.caller().keep_preserved()?;
     plan(root, id, options).map(|(plan, _)| Page::of(&plan))
 }
 
 /// Everything that the config can get wrong.
-fn plan(root: &Path, id: &str, options: &CreateOptions) -> Result<(Plan, Bundle)> {
+fn plan(root: &Path, id: &str, options: &CreateOptions) -> Result<(Plan, Spec)> {
     let mut bundle = Bundle::open(&options.bundle, options.config.as_deref())?;
     let layout = if options.no_cgroup { Layout::none() } else { Layout::detect()?.with_controllers() };
     let mut found = Findings::new();
@@ -257,85 +297,12 @@ fn plan(root: &Path, id: &str, options: &CreateOptions) -> Result<(Plan, Bundle)
     };
     let plan = Plan::for_create(id, &bundle.dir, &mut bundle.spec, &layout, &choices, &mut found);
     let mut plan = found.unless_wrong(plan)?;
-    check_terminal(&plan, options)?;
-    if let Some(terminal) = &mut plan.process.terminal {
-        terminal.relayed = options.console_socket.is_none() && !options.keeps_terminal;
-    }
+    options.caller().settle_terminal(&mut plan.process)?;
     check_rootfs(&plan.rootfs.path)?;
-    Ok((plan, bundle))
+    Ok((plan, bundle.spec))
 }
 
-/// Each preserved descriptor must be there: the program counts on their numbers. Returns how many files may be open.
-pub(super) fn check_preserved(n: u32) -> Result<u64> {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-    if u64::from(n) > limit {
-        return Err(Error::invalid(format!("{n} descriptors cannot be preserved: the limit of open files is {limit}")));
-    }
-    for fd in 3..3 + n {
-        rustix::fs::access(format!("/proc/self/fd/{fd}"), rustix::fs::Access::EXISTS)
-            .doing(|| format!("unable to stat preserved-fd {} (of {n}): descriptor {fd}", fd - 3))?;
-    }
-    Ok(limit)
-}
-
-/// A terminal that nobody holds would hang up at once, and one that nobody asked for is a mistake of the caller's.
-fn check_terminal(plan: &Plan, options: &CreateOptions) -> Result<()> {
-    let terminal = plan.process.terminal.is_some();
-    match &options.console_socket {
-        None if terminal && options.detach && !options.keeps_terminal => {
-            Err(Error::invalid("cannot allocate tty if runc will detach without setting console socket"))
-        }
-        Some(_) if !terminal || !options.detach => Err(Error::invalid("cannot use console socket if runc will not detach or allocate tty")),
-        _ => Ok(()),
-    }
-}
-
-/// What will exist on the host, and who makes it.
-fn intent(plan: &Plan, proc: &Procfs, options: &CreateOptions) -> Result<Record> {
-    let me = rustix::process::getpid().as_raw_nonzero().get();
-    Ok(Record {
-        id: plan.id.clone(),
-        bundle: plan.bundle.clone(),
-        rootfs: plan.rootfs.path.clone(),
-        created: time::now(),
-        owner: rustix::process::geteuid().as_raw(),
-        annotated: !plan.annotations.is_empty(),
-        boot_id: proc.boot_id()?.to_owned(),
-        maker: me,
-        maker_start_time: proc.process(me)?.map_or(0, |p| p.start_time),
-        cgroup: plan.cgroup.paths().clone(),
-        unit: plan.cgroup.unit().cloned(),
-        intel_rdt: plan.intel_rdt.as_ref().map(|rdt| Group::intend(rdt, &plan.id, proc)).transpose()?,
-        namespaces: plan.namespaces.all(),
-        fresh_namespaces: plan.namespaces.fresh,
-        keyring: plan.keyring.is_some(),
-        poststart: plan.hooks.poststart.clone(),
-        poststop: plan.hooks.poststop.clone(),
-        hook_output: plan.extensions.hook_output.clone(),
-        no_program: plan.process.args.is_empty(),
-        notify_socket: options.notify_socket.as_ref().map(|p| p.to_string_lossy().into_owned()),
-        ..Record::default()
-    })
-}
-
-/// What exec and update will want of the config as it is now.
-fn keep_defaults(dir: &StateDir, plan: &Plan, spec: Spec) -> Result<()> {
-    if let Some(filter) = &plan.process.filter {
-        dir.write_filter(&filter.to_bytes())?;
-    }
-    let process = spec.process.unwrap_or_default();
-    let linux = spec.linux.unwrap_or_default();
-    dir.write_first_defaults(&Defaults {
-        process: spec::Process { args: Vec::new(), ..process },
-        resources: linux.resources.unwrap_or_default(),
-        devices: None,
-        personality: plan.process.personality,
-        keep_groups: plan.extensions.keep_groups,
-        memory_policy: linux.memory_policy,
-    })
-}
-
-/// Who the users of the container are on the host, in a user namespace.
+/// The users of the container on the host, in a user namespace.
 #[derive(Debug, Default)]
 struct Owners {
     root: Option<u32>,
@@ -344,7 +311,7 @@ struct Owners {
 }
 
 /// The maps of init's user namespace, and what the container's root or its user shall own on the host, but for the cgroup.
-fn settle_user_namespace(plan: &Plan, options: &CreateOptions, proc: &Procfs, pid: i32, dir: BorrowedFd<'_>) -> Result<Owners> {
+fn settle_user_namespace(plan: &Plan, stdio: &Stdio, proc: &Procfs, pid: i32, dir: BorrowedFd<'_>) -> Result<Owners> {
     let Some(namespace) = &plan.user_namespace else { return Ok(Owners::default()) };
     let maps = namespace.settle(proc, pid)?;
     check_user(&maps, plan.process.uid, plan.process.gid, &plan.process.groups)?;
@@ -353,53 +320,19 @@ fn settle_user_namespace(plan: &Plan, options: &CreateOptions, proc: &Procfs, pi
     }
     let user = maps.uids.outside(plan.process.uid);
     if let Some(uid) = user {
-        options.stdio.give_pipes(uid)?;
+        stdio.give_pipes(uid)?;
     }
     Ok(Owners { root: maps.uids.outside(0), user })
 }
 
 /// The network namespace that is made with init, or in a user namespace by init.
-fn net_namespace(plan: &Plan, channel: &Channel, proc: &Procfs, pid: i32) -> Result<OwnedFd> {
+fn net_namespace(plan: &Plan, launch: &Launch, proc: &Procfs) -> Result<OwnedFd> {
     if plan.namespaces.late_flags() & libc::CLONE_NEWNET != 0 {
-        match channel.receive()?.ok_or_else(died)? {
+        match launch.receive()? {
             Message::Unshared => {}
             Message::Failed(error) => return Err(error),
             _ => return Err(Error::new(Kind::Internal, "init did not say that it has its network")),
         }
     }
-    proc.namespace(pid, "net")
-}
-
-/// A state directory that is removed unless it is kept.
-struct Claim<'a> {
-    root: &'a Path,
-    id: &'a str,
-    dir: Option<StateDir>,
-}
-
-impl<'a> Claim<'a> {
-    fn new(root: &'a Path, id: &'a str) -> Result<Claim<'a>> {
-        Ok(Claim { root, id, dir: Some(StateDir::claim(root, id)?) })
-    }
-
-    fn dir(&self) -> Result<&StateDir> {
-        self.dir.as_ref().ok_or_else(taken)
-    }
-
-    fn keep(mut self) -> Result<StateDir> {
-        self.dir.take().ok_or_else(taken)
-    }
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        if let Some(dir) = &self.dir {
-            // what cannot be removed now is found again by its intent
-            let _ = dir.remove(self.root, self.id, false);
-        }
-    }
-}
-
-fn taken() -> Error {
-    Error::new(Kind::Internal, "a guard was used after it was given away")
+    proc.namespace(launch.pid(), "net")
 }

@@ -1,93 +1,132 @@
 //! delete: what create made is taken back, the record last.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Signal, WaitId, WaitIdOptions};
-
-use super::record::StateDir;
-use super::{Container, Status, check_id, lock};
-use crate::error::{Doing, Error, Kind, Result};
-use crate::hooks;
 use masu_host::pidfd::wait_for_end;
 use masu_host::procfs::Procfs;
+use rustix::process::{Signal, WaitId, WaitIdOptions};
 
-/// How long a killed init, and then its cgroup, may take to go.
+use super::record::Record;
+use super::state_dir::StateDir;
+use super::{Container, Status, check_id, process_of};
+use crate::error::{Doing, Error, Kind, Result};
+use crate::hooks;
+use crate::launch::gate;
+
+/// How long a killed process, and then the cgroup, may take to go.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Deletes a container that is stopped, or created (its init is killed then), or with `force` in any status. With `force` a
-/// missing container is no error, and what a killed create left behind is cleared as well.
+/// missing container is no error, a runtime that makes the container is killed, and what a killed create left behind is cleared
+/// as well.
+///
+/// # Errors
+/// [`Kind::NotFound`] without `force`; [`Kind::WrongStatus`] of one that runs; [`Kind::Busy`] while another command is at work on it.
+/// A record that cannot be read is an error, and nothing is removed: what is on the host would be forgotten.
 pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
     check_id(id)?;
-    let dir = match StateDir::open(root, id) {
-        Err(e) if force && e.kind() == Kind::NotFound => return Ok(()),
-        result => result?,
-    };
-    let record = match dir.record() {
-        Ok(record) => record,
-        Err(e) if !force => return Err(e),
-        Err(_) => {
-            // whoever makes it right now holds the lock until the intent is written
-            let lock = lock::exclusive(dir.fd())?;
-            match dir.record() {
-                Ok(record) => {
-                    drop(lock);
-                    record
-                }
-                // nothing was made on the host before the record: there is only the directory
-                Err(_) => return dir.remove(root, id, true),
-            }
-        }
-    };
-    Container { root: root.to_owned(), dir, record, proc: Arc::new(Procfs::open()?) }.delete(force)
+    let found = StateDir::open(root, id).and_then(|dir| {
+        let record = match dir.record() {
+            Err(e) if force && e.kind() == Kind::NotFound => match clear(&dir)? {
+                Some(record) => record,
+                None => return Ok(None),
+            },
+            result => result?,
+        };
+        Ok(Some(Container { dir, record, proc: Arc::new(Procfs::open()?) }))
+    });
+    match found {
+        Ok(Some(container)) => container.delete(force),
+        Ok(None) => Ok(()),
+        Err(e) => unless_gone(e, force),
+    }
+}
+
+/// Clears a directory without a record: whatever is made on the host is made after the record, so there is nothing else. A create
+/// that is just there finds its directory removed; one that was quicker has a record by now.
+fn clear(dir: &StateDir) -> Result<Option<Record>> {
+    let lock = dir.lock()?;
+    match lock.record() {
+        Err(e) if e.kind() == Kind::NotFound => lock.remove(true).map(|()| None),
+        result => result.map(Some),
+    }
+}
+
+/// With force it is no error that another verb has removed the container.
+fn unless_gone(error: Error, force: bool) -> Result<()> {
+    if force && error.kind() == Kind::NotFound { Ok(()) } else { Err(error) }
 }
 
 impl Container {
     /// [`delete`], of a container that is open already.
     pub fn delete(mut self, force: bool) -> Result<()> {
-        let lock = lock::exclusive(self.dir.fd())?;
-        if lock.waited
-            && let Err(e) = self.dir.record()
-            && e.kind() == Kind::NotFound
-            && self.record.pid != 0
-        {
-            // another delete came first, and removed all that this one would look for again
-            return if force { Ok(()) } else { Err(e) };
+        match self.remove(force) {
+            Ok(()) => Ok(()),
+            Err(e) => unless_gone(e, force),
         }
-        if self.record.pid == 0 {
-            // it was being created when it was opened; it may be whole by now
-            match self.dir.record() {
-                Ok(record) => self.record = record,
-                Err(e) if !force => return Err(e),
-                Err(_) => {}
+    }
+
+    fn remove(&mut self, force: bool) -> Result<()> {
+        if force && self.record.pid == 0 {
+            self.end_maker()?;
+        }
+        let lock = match self.dir.try_lock()? {
+            Some(lock) => lock,
+            None => {
+                if force {
+                    self.end_unlocked()?;
+                }
+                self.dir.lock()?
             }
+        };
+        if lock.waited || self.record.pid == 0 {
+            // it was being created, or changed, when it was opened
+            self.record = lock.record()?;
         }
         let init = self.init()?;
         let status = if self.record.pid == 0 { self.status()? } else { self.status_of(init.is_some())? };
         match status {
             Status::Stopped | Status::Created => {}
+            Status::Paused if gate::is_closed(lock.fd()) => {}
             _ if force => {}
             _ => return Err(Error::wrong_status(format!("cannot delete container {} that is not stopped: {status}", self.record.id))),
         }
         self.end(init)?;
-        if !self.record.poststop.is_empty() {
-            let state = self.state_json(Status::Stopped)?;
+        let poststop = if self.record.poststop.is_empty() { None } else { Some(self.state_json(Status::Stopped)?) };
+        lock.remove(self.record.annotated)?;
+        drop(lock);
+        if let Some(state) = poststop {
             let output = self.record.hook_output.open().unwrap_or_else(|e| {
                 log::warn!("{e}");
                 hooks::Opened::default()
             });
-            // each runs, whatever the others do (runtime.md, "Lifecycle", 13)
-            for hook in &self.record.poststop {
-                if let Err(e) = hooks::run("poststop", std::slice::from_ref(hook), &state, Some(&self.record.bundle), None, &output) {
-                    log::warn!("{e}");
-                }
-            }
+            hooks::run_each("poststop", &self.record.poststop, &state, &self.record.bundle, &output);
         }
-        self.dir.remove(&self.root, &self.record.id, self.record.annotated)?;
-        drop(lock);
         Ok(())
+    }
+
+    /// Kills the runtime that makes the container, if it still does. It keeps no lock, but may wait for a hook for ever.
+    fn end_maker(&self) -> Result<()> {
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        let maker = process_of(&self.record, self.record.maker, self.record.maker_start_time, &self.proc)?;
+        let Some(maker) = maker.filter(|_| self.record.maker != own) else { return Ok(()) };
+        let _ = rustix::process::pidfd_send_signal(&maker, Signal::KILL);
+        match wait_for_end(&maker, PATIENCE)? {
+            true => Ok(()),
+            false => Err(still_runs("the runtime that creates the container")),
+        }
+    }
+
+    /// Ends init and what is in the cgroup, while another command has the lock: a command that is stopped or hangs must not keep
+    /// the container alive.
+    fn end_unlocked(&self) -> Result<()> {
+        if let Some(init) = self.init()? {
+            let _ = rustix::process::pidfd_send_signal(&init, Signal::KILL);
+        }
+        self.kill_all()
     }
 
     /// Kills what runs, and removes the cgroup.
@@ -98,13 +137,10 @@ impl Container {
             let _ = rustix::process::pidfd_send_signal(&init, Signal::KILL);
             cgroup.kill()?;
             if !wait_for_end(&init, PATIENCE)? {
-                return Err(Error::new(
-                    Kind::Internal,
-                    format!("container init still running after {} seconds; try again", PATIENCE.as_secs()),
-                ));
+                return Err(still_runs("container init"));
             }
             // ours to reap, if this process made it
-            let _ = rustix::process::waitid(WaitId::PidFd(std::os::fd::AsFd::as_fd(&init)), WaitIdOptions::EXITED);
+            let _ = rustix::process::waitid(WaitId::PidFd(init.as_fd()), WaitIdOptions::EXITED);
         } else if self.record.pid == 0 || self.record.fresh_namespaces & libc::CLONE_NEWPID == 0 {
             // a create that was killed, or a shared pid namespace, leaves processes without an init; in one of its own
             // the kernel has ended them all
@@ -116,4 +152,8 @@ impl Container {
             None => Ok(()),
         }
     }
+}
+
+fn still_runs(what: &str) -> Error {
+    Error::new(Kind::Timeout, format!("{what} still running after {} seconds; try again", PATIENCE.as_secs()))
 }

@@ -1,38 +1,28 @@
 //! THE STORY of exec, on the runtime's side: a process is added to a container.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
+use masu_host::procfs::Procfs;
+use masu_host::sys::close_range::set_cloexec_from;
+use masu_host::sys::namespace::setns;
 use rustix::io::Errno;
-use rustix::process::DumpableBehavior;
 
-use super::create::check_preserved;
 use super::record::Defaults;
-use super::write::write_pid_file;
 use super::{Container, Process, Status};
 use crate::cgroup::{Cgroup, Layout};
-use crate::error::{Doing, Error, Kind, Result};
+use crate::error::{Doing, Error, Result};
 use crate::findings::Findings;
 use crate::launch::channel::{Channel, Message};
-use crate::launch::exec_init;
-use crate::launch::gate;
-use crate::launch::serve::send_listener;
-use crate::launch::spawn::{Child, died, own_pid_namespace};
+use crate::launch::{Answers, Caller, Launch, Until, exec_init, unexpected};
 use crate::namespaces::IdMaps;
 use crate::namespaces::user_namespace::check_user;
 use crate::plan;
 use crate::process::cpu_affinity::Bound;
-use crate::process::memory_policy;
-use crate::process::terminal;
 use crate::process::user::UserSpec;
-use crate::process::{ProcessPlan, Stdio};
-use crate::seccomp::{self, Filter};
-use crate::spec;
-use masu_host::fds;
-use masu_host::procfs::Procfs;
-use masu_host::sys::clone::{Side, clone3};
-use masu_host::sys::close_range::set_cloexec_from;
-use masu_host::sys::namespace::setns;
+use crate::process::{ProcessPlan, Stdio, memory_policy};
+use crate::seccomp::Filter;
+use crate::spec::{self, State};
 
 /// What to run, and how; see the flags of `masu exec`.
 #[derive(Debug, Default)]
@@ -81,24 +71,92 @@ pub struct ExecOptions {
     pub keeps_terminal: bool,
 }
 
+impl ExecOptions {
+    fn caller(&self) -> Caller<'_> {
+        Caller {
+            stdio: &self.stdio,
+            console_socket: self.console_socket.as_deref(),
+            pidfd_socket: self.pidfd_socket.as_deref(),
+            pid_file: self.pid_file.as_deref(),
+            detach: self.detach,
+            keeps_terminal: self.keeps_terminal,
+            preserved_fds: self.preserve_fds,
+        }
+    }
+}
+
 impl Container {
     /// Runs a process in a created or running container. Returns once its execve has succeeded. The calling process must
     /// have one thread.
     pub fn exec(&self, options: &ExecOptions) -> Result<Process> {
-        check_preserved(options.preserve_fds)?;
-        set_cloexec_from(3 + options.preserve_fds).doing(|| "mark descriptors close-on-exec")?;
+        // prepare: nothing is made
+        let caller = options.caller();
+        caller.keep_preserved()?;
+        set_cloexec_from(3 + caller.preserved_fds).doing(|| "mark descriptors close-on-exec")?;
         let Some(init) = self.init()? else { return Err(Error::wrong_status(format!("cannot exec in a {} container", self.status()?))) };
         // opened once: for the question whether it is frozen, and for the process to go into
         let own = self.cgroup()?;
-        if !options.ignore_paused && !gate::is_closed(self.dir.fd()) && own.is_frozen()? {
+        if !options.ignore_paused && own.is_frozen()? {
             return Err(Error::wrong_status("cannot exec in a paused container (use --ignore-paused to override)"));
         }
+        let plan = self.plan_exec(options, &caller, &init)?;
+        let sockets = caller.connect(&plan, None)?;
+        let proc = if plan.labels.is_empty() { None } else { Some(Procfs::detached()?) };
+        let cgroup = self.target(own, options)?;
+        if plan.in_user_namespace {
+            let maps = IdMaps::of(&self.proc, self.record.pid)?;
+            check_user(&maps, plan.uid, plan.gid, &plan.groups)?;
+            if let Some(uid) = maps.uids.outside(plan.uid) {
+                caller.stdio.give_pipes(uid)?;
+            }
+        }
 
-        // plan
+        // spawn
+        let (ours, theirs) = Channel::pair()?;
+        // with an initial affinity it is moved into the cgroup, not born in it: so that it is on those CPUs until then
+        let into = if plan.cpu_affinity.initial.is_none() { cgroup.clone_target() } else { None };
+        let joins_cgroups = !self.record.cgroup.v1.is_empty() || into.is_none();
+        let inherited = exec_init::Inherited {
+            stdio: caller.stdio,
+            channel: theirs,
+            init,
+            namespaces: self.record.namespaces & !libc::CLONE_NEWPID,
+            keyring: if self.record.keyring { Some(plan::keyring(&self.record.id)?) } else { None },
+            proc,
+            ignored: self.proc.ignored_signals()?,
+            waits: joins_cgroups || plan.oom_score_adj.is_some() || self.record.intel_rdt.is_some(),
+        };
+        let waits = inherited.waits;
+        let pids = (self.record.namespaces & libc::CLONE_NEWPID != 0)
+            .then_some(|| setns(inherited.init.as_fd(), libc::CLONE_NEWPID).doing(|| "join the container's pid namespace"));
+        let bound = plan.cpu_affinity.initial.as_ref().map(Bound::to).transpose()?;
+        let launch = Launch::of_exec(&plan, ours, sockets, &inherited, pids, into, || match options.cgroups.is_empty() {
+            true => self.cgroup_of_init(),
+            // another cgroup than the one that the caller names would be wrong, so the error is returned, as in runc
+            false => Ok(None),
+        });
+        drop(bound);
+        let mut launch = launch.map_err(|e| self.explain_busy(e, options)).doing(|| "unable to start container process")?;
+        // our copies of its ends: else its death would not be the end of the stream
+        drop(inherited);
+
+        // converse, commit
+        let entered = joins_cgroups.then_some((&cgroup, into.is_some()));
+        let done = self.settle(&plan, &launch, entered, waits, options);
+        let done = done.and_then(|()| launch.converse(&plan, Until::Executed, &mut ExecAnswers(self)));
+        done.map_err(|e| launch.explain(e)).doing(|| "unable to start container process")?;
+        launch.announce(caller.pid_file)?;
+        let (pid, pidfd, terminal) = launch.keep()?;
+        Ok(Process { pid, pidfd, terminal })
+    }
+
+    /// The plan of the process, by what the config said at create and by the options. Names are looked up in the container's root
+    /// directory.
+    fn plan_exec(&self, options: &ExecOptions, caller: &Caller<'_>, init: &OwnedFd) -> Result<ProcessPlan> {
         let defaults = self.dir.defaults()?;
         let mut process = process_of(options, &defaults)?;
         if let Some(user) = options.user.as_ref().filter(|_| options.process.is_none()) {
-            let found = user.find(self.root(&init)?.as_fd())?;
+            let found = user.find(self.root(init)?.as_fd())?;
             process.user.uid = found.uid;
             process.user.gid = found.gid.unwrap_or(process.user.gid);
             process.user.additional_gids.extend(found.groups);
@@ -112,76 +170,36 @@ impl Container {
         plan.keep_groups = defaults.keep_groups;
         plan.note_cpuset(Some(&defaults.resources));
         plan.in_user_namespace = self.record.namespaces & libc::CLONE_NEWUSER != 0;
-        check_terminal(&plan, options)?;
+        caller.settle_terminal(&mut plan)?;
         if let Some(terminal) = &mut plan.terminal {
-            terminal.relayed = options.console_socket.is_none() && !options.keeps_terminal;
             terminal.size = terminal.size.or(options.console_size);
         }
-        let console = options.console_socket.as_deref().map(fds::connect).transpose()?;
-        let pidfd_socket = options.pidfd_socket.as_deref().map(fds::connect).transpose()?;
-        let listener = plan.filter.as_ref().and_then(|f| f.listener.as_ref()).map(|l| seccomp::listener::connect(&l.path)).transpose()?;
-        let proc = if plan.labels.is_empty() { None } else { Some(Procfs::detached()?) };
-        let cgroup = self.target(own, options)?;
+        Ok(plan)
+    }
 
-        if plan.in_user_namespace {
-            let maps = IdMaps::of(&self.proc, self.record.pid)?;
-            check_user(&maps, plan.uid, plan.gid, &plan.groups)?;
-            if let Some(uid) = maps.uids.outside(plan.uid) {
-                options.stdio.give_pipes(uid)?;
-            }
+    /// What only the host may do for the process: its OOM score, its cgroup and its class of service. `entered` is the cgroup
+    /// that it is to be moved to, and whether it is in the v2 hierarchy of it already.
+    fn settle(
+        &self,
+        plan: &ProcessPlan,
+        launch: &Launch,
+        entered: Option<(&Cgroup, bool)>,
+        waits: bool,
+        options: &ExecOptions,
+    ) -> Result<()> {
+        let pid = launch.pid();
+        if let Some(score) = plan.oom_score_adj {
+            self.proc
+                .write(&format!("{pid}/oom_score_adj"), score.to_string().as_bytes())
+                .doing(|| format!("failed to update /proc/self/oom_score_adj to {score}"))?;
         }
-
-        // the process itself
-        let (ours, theirs) = Channel::pair()?;
-        // with an initial affinity it is moved into the cgroup, not born in it: so that it is on those CPUs until then
-        let into = if plan.cpu_affinity.initial.is_none() { cgroup.clone_target() } else { None };
-        let joins_cgroups = !self.record.cgroup.v1.is_empty() || into.is_none();
-        let inherited = exec_init::Inherited {
-            stdio: &options.stdio,
-            channel: theirs,
-            init,
-            namespaces: self.record.namespaces & !libc::CLONE_NEWPID,
-            keyring: if self.record.keyring { Some(plan::keyring(&self.record.id)?) } else { None },
-            proc,
-            ignored: self.proc.ignored_signals()?,
-            waits: joins_cgroups || plan.oom_score_adj.is_some() || self.record.intel_rdt.is_some(),
-        };
-        let waits = inherited.waits;
-        let child = self.spawn(&plan, &inherited, into, options).doing(|| "unable to start container process")?;
-        drop(inherited);
-        let started = (|| -> Result<Option<OwnedFd>> {
-            if let Some(score) = plan.oom_score_adj {
-                self.proc
-                    .write(&format!("{}/oom_score_adj", child.pid), score.to_string().as_bytes())
-                    .doing(|| format!("failed to update /proc/self/oom_score_adj to {score}"))?;
-            }
-            if joins_cgroups {
-                self.join(&cgroup, child.pid, into.is_some(), options)?;
-            }
-            if let Some(group) = &self.record.intel_rdt {
-                group.join(child.pid)?;
-            }
-            if waits {
-                ours.send(&Message::Released)?;
-            }
-            self.serve(&plan, &ours, child.pid, console.as_ref(), listener.as_ref())
-        })();
-        let terminal = match started {
-            Ok(terminal) => terminal,
-            Err(error) => {
-                let is_dead = error.errno() == Some(Errno::PIPE) || error.errno() == Some(Errno::SRCH);
-                let error = ours.failure(is_dead).unwrap_or(error);
-                return Err(child.explain(error)).doing(|| "unable to start container process");
-            }
-        };
-        if let Some(socket) = &pidfd_socket {
-            fds::send_fd(socket, "pidfd", child.pidfd()?).doing(|| "send the pidfd over the pidfd socket")?;
+        if let Some((cgroup, in_v2)) = entered {
+            self.join(cgroup, pid, in_v2, options)?;
         }
-        if let Some(path) = &options.pid_file {
-            write_pid_file(path, child.pid)?;
+        if let Some(group) = &self.record.intel_rdt {
+            group.join(pid)?;
         }
-        let (pid, pidfd) = child.keep()?;
-        Ok(Process { pid, pidfd, terminal })
+        if waits { launch.send(&Message::Released) } else { Ok(()) }
     }
 
     /// The cgroup for the process, of which `own` is the container's.
@@ -189,7 +207,7 @@ impl Container {
         if !options.cgroups.is_empty() {
             own.exec_target(&options.cgroups)
         } else if own.is_gone(&self.record.cgroup) {
-            // init moved elsewhere, and somebody removed what it left; the caller's own cgroup is no place for the process
+            // init moved elsewhere, and another program removed what it left; the caller's own cgroup is no place for the process
             let gone = || format!("the cgroup of container {} is gone, and that of its init cannot be joined", self.record.id);
             self.cgroup_of_init()?.ok_or_else(|| Error::unsupported(gone()))
         } else {
@@ -197,47 +215,12 @@ impl Container {
         }
     }
 
-    /// Clones into the container's pid namespace and cgroup.
-    fn spawn(
-        &self,
-        plan: &ProcessPlan,
-        inherited: &exec_init::Inherited<'_>,
-        into: Option<BorrowedFd<'_>>,
-        options: &ExecOptions,
-    ) -> Result<Child> {
-        let _bound = plan.cpu_affinity.initial.as_ref().map(Bound::to).transpose()?;
-        let dumpable = rustix::process::dumpable_behavior()?;
-        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).doing(|| "become non-dumpable")?;
-        let back = if self.record.namespaces & libc::CLONE_NEWPID != 0 {
-            let own = own_pid_namespace()?;
-            setns(inherited.init.as_fd(), libc::CLONE_NEWPID).doing(|| "join the container's pid namespace")?;
-            Some(own)
-        } else {
-            None
-        };
-        let mut cloned = clone_into(into, plan, inherited);
-        // who names a cgroup gets that one or an error, as by runc
-        if let Err(Errno::BUSY) = cloned
-            && options.cgroups.is_empty()
-            && let Some(deeper) = self.cgroup_of_init()?
-        {
-            cloned = clone_into(deeper.clone_target(), plan, inherited);
-        }
-        if let Some(own) = back {
-            setns(own.as_fd(), libc::CLONE_NEWPID).doing(|| "return to the own pid namespace")?;
-        }
-        if dumpable == DumpableBehavior::Dumpable {
-            rustix::process::set_dumpable_behavior(dumpable).doing(|| "become dumpable again")?;
-        }
-        let busy = matches!(cloned, Err(Errno::BUSY));
-        let doing = || match busy {
-            // runc's words, which are looked for
-            true => format!("error adding pid of the new process to cgroups {:?} of container {}", options.cgroups, self.record.id),
-            false => "clone into the container".to_owned(),
-        };
-        match cloned.doing(doing)? {
-            Side::Parent { pid, pidfd } => Ok(Child::new(pid, pidfd)),
-            Side::Child => Err(Error::new(Kind::Internal, "the exec'd process returned")),
+    /// runc's words, which callers look for, for a cgroup that takes no process.
+    fn explain_busy(&self, error: Error, options: &ExecOptions) -> Error {
+        match error.errno() {
+            Some(Errno::BUSY) => error
+                .context(format!("error adding pid of the new process to cgroups {:?} of container {}", options.cgroups, self.record.id)),
+            _ => error,
         }
     }
 
@@ -258,61 +241,18 @@ impl Container {
         let text = self.proc.read(&format!("{pid}/cgroup")).doing(|| format!("read /proc/{pid}/cgroup"))?;
         Cgroup::exec_fallback(&Layout::detect()?, &text)
     }
-
-    /// Answers the process until its execve closes the channel; the terminal's master end, if it stays with us.
-    fn serve(
-        &self,
-        plan: &ProcessPlan,
-        channel: &Channel,
-        pid: i32,
-        console: Option<&OwnedFd>,
-        listener: Option<&OwnedFd>,
-    ) -> Result<Option<OwnedFd>> {
-        let mut terminal = None;
-        let mut ready = false;
-        loop {
-            match channel.receive()? {
-                None if ready => return Ok(terminal),
-                None => return Err(died()),
-                Some(Message::Ready) => ready = true,
-                Some(Message::LimitsDue) => {
-                    plan.rlimits.apply_to(pid)?;
-                    channel.send(&Message::LimitsSet)?;
-                }
-                Some(Message::Terminal(ours)) => match console {
-                    Some(socket) => terminal::send(socket, &ours)?,
-                    None => terminal = Some(ours),
-                },
-                Some(Message::Listener(fd)) => {
-                    if let (Some(socket), Some(to)) = (listener, plan.filter.as_ref().and_then(|f| f.listener.as_ref())) {
-                        send_listener(socket, &to.metadata, pid, &self.state_with(Status::Running)?, &fd)?;
-                    }
-                }
-                Some(Message::Warning(text)) => log::warn!("{text}"),
-                Some(Message::Failed(error)) => return Err(error),
-                Some(_) => return Err(Error::new(Kind::Internal, "the exec'd process sent what only the runtime says")),
-            }
-        }
-    }
 }
 
-fn clone_into(cgroup: Option<BorrowedFd<'_>>, plan: &ProcessPlan, inherited: &exec_init::Inherited<'_>) -> Result<Side, Errno> {
-    let cloned = clone3(0, cgroup);
-    if let Ok(Side::Child) = cloned {
-        exec_init::run(plan, inherited);
-    }
-    cloned
-}
+/// An exec'd process asks for nothing of its own.
+struct ExecAnswers<'a>(&'a Container);
 
-fn check_terminal(plan: &ProcessPlan, options: &ExecOptions) -> Result<()> {
-    match &options.console_socket {
-        None if plan.terminal.is_some() && options.detach && !options.keeps_terminal => {
-            Err(Error::invalid("cannot allocate tty if runc will detach without setting console socket"))
-        }
-        Some(_) if plan.terminal.is_none() || !options.detach => {
-            Err(Error::invalid("cannot use console socket if runc will not detach or allocate tty"))
-        }
-        _ => Ok(()),
+impl Answers for ExecAnswers<'_> {
+    fn state(&self, _: i32) -> Result<State> {
+        self.0.state_with(Status::Running)
+    }
+
+    fn answer(&mut self, _: Message, _: &Channel, _: i32) -> Result<()> {
+        Err(unexpected())
     }
 }
 

@@ -9,7 +9,8 @@ use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags};
 
-use super::record::{Record, StateDir, read_record};
+use super::record::Record;
+use super::state_dir::{StateDir, read_record};
 use super::{Container, Status, check_id, status};
 use crate::error::{Doing, Kind, Result};
 use crate::launch::gate;

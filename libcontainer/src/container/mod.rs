@@ -3,21 +3,22 @@
 mod create;
 mod delete;
 mod exec;
+mod json;
 mod kill;
 mod list;
 mod live;
-mod lock;
+mod made;
 mod pause;
 mod record;
 mod start;
+mod state_dir;
 mod update;
 mod wait;
-mod write;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
@@ -38,7 +39,7 @@ use crate::error::{Doing, Error, Kind, Result};
 use crate::launch::gate;
 use crate::spec::{self, State};
 use masu_host::procfs::Procfs;
-use record::StateDir;
+use state_dir::StateDir;
 
 /// The longest id: it is the name of a directory.
 const MAX_ID: usize = 255;
@@ -52,7 +53,7 @@ pub enum Status {
     Created,
     /// Its program runs.
     Running,
-    /// Its program runs, frozen.
+    /// Frozen: its program, or its init that waits for start.
     Paused,
     /// Its program has ended, or its making was cut short.
     Stopped,
@@ -73,7 +74,6 @@ impl fmt::Display for Status {
 /// A container that exists.
 #[derive(Debug)]
 pub struct Container {
-    root: PathBuf,
     dir: StateDir,
     record: Record,
     /// One handle for all containers of a list.
@@ -112,7 +112,7 @@ impl Container {
         check_id(id)?;
         let dir = StateDir::open(root, id)?;
         let record = dir.record()?;
-        Ok(Container { root: root.to_owned(), dir, record, proc: Arc::new(Procfs::open()?) })
+        Ok(Container { dir, record, proc: Arc::new(Procfs::open()?) })
     }
 
     /// What was recorded at create.
@@ -129,8 +129,7 @@ impl Container {
     fn status_of(&self, alive: bool) -> Result<Status> {
         match alive {
             false => Ok(Status::Stopped),
-            true if gate::is_closed(self.dir.fd()) => Ok(Status::Created),
-            true => status_of_running(&self.record),
+            true => status_of_living(&self.record, gate::is_closed(self.dir.fd())),
         }
     }
 
@@ -224,16 +223,16 @@ impl Container {
         Ok(root)
     }
 
-    /// A pidfd of init, or `None` when it is gone. Opened before the check, so that the number cannot be another's.
+    /// A pidfd of init, or `None` when it is gone.
     fn init(&self) -> Result<Option<OwnedFd>> {
-        let Some(pid) = Pid::from_raw(self.record.pid).filter(|_| self.record.pid > 0) else { return Ok(None) };
-        let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(fd) => fd,
-            // EINVAL: older kernels (6.1) say so of a number that is nobody's any more, but still that of a session or a group
-            Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
-            Err(e) => return Err(e).doing(|| format!("open a pidfd of container {}'s init", self.record.id)),
-        };
-        Ok(is_process(&self.record, self.record.pid, self.record.start_time, &self.proc)?.then_some(pidfd))
+        process_of(&self.record, self.record.pid, self.record.start_time, &self.proc)
+    }
+
+    /// Kills all processes of this container, and of no later one with its id.
+    fn kill_all(&self) -> Result<()> {
+        let cgroup = self.cgroup()?;
+        // in this order: a cgroup that was opened before is that of this container
+        if self.dir.is_current()? { cgroup.kill() } else { Ok(()) }
     }
 }
 
@@ -242,18 +241,38 @@ fn status(record: &Record, proc: &Procfs, gate_is_closed: impl FnOnce() -> bool)
         let making = is_process(record, record.maker, record.maker_start_time, proc)?;
         return Ok(if making { Status::Creating } else { Status::Stopped });
     }
-    // who holds the gate lives: /proc need not be asked
-    if gate_is_closed() {
-        return Ok(Status::Created);
-    }
-    if !is_process(record, record.pid, record.start_time, proc)? {
+    // the process that holds the gate lives: /proc need not be asked
+    let waits = gate_is_closed();
+    if !waits && !is_process(record, record.pid, record.start_time, proc)? {
         return Ok(Status::Stopped);
     }
-    status_of_running(record)
+    status_of_living(record, waits)
 }
 
-fn status_of_running(record: &Record) -> Result<Status> {
-    Ok(if Cgroup::open(&record.cgroup)?.is_frozen()? { Status::Paused } else { Status::Running })
+/// The status of one whose init lives, and waits at the gate or not.
+fn status_of_living(record: &Record, waits: bool) -> Result<Status> {
+    Ok(match Cgroup::open(&record.cgroup)?.is_frozen()? {
+        true => Status::Paused,
+        false if waits => Status::Created,
+        false => Status::Running,
+    })
+}
+
+/// A pidfd of that process of `record`, if it still is the same one and runs. Opened before the check, so that the number cannot be
+/// another's.
+fn process_of(record: &Record, pid: i32, start_time: u64, proc: &Procfs) -> Result<Option<OwnedFd>> {
+    let Some(number) = Pid::from_raw(pid).filter(|_| pid > 0) else { return Ok(None) };
+    let pidfd = match rustix::process::pidfd_open(number, PidfdFlags::empty()) {
+        Ok(fd) => fd,
+        // EINVAL: older kernels (6.1) say so of a number that is nobody's any more, but still that of a session or a group
+        Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
+        Err(e) => return Err(e).doing(|| format!("open a pidfd of process {pid} of container {}", record.id)),
+    };
+    Ok(is_process(record, pid, start_time, proc)?.then_some(pidfd))
+}
+
+fn given_away() -> Error {
+    Error::new(Kind::Internal, "a guard was used after it was given away")
 }
 
 /// Whether that process of `record` is still the same one, and runs.

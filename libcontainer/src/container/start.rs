@@ -1,24 +1,30 @@
 //! start: init's gate is opened, and it executes its program.
 
-use super::{Container, Status, lock};
+use super::{Container, Status};
 use crate::error::{Doing, Error, Result};
 use crate::hooks;
-use crate::launch::gate;
-use crate::launch::notify;
+use crate::launch::{gate, notify};
 
 impl Container {
     /// Lets a created container run its program. Returns once the program has begun, or its execve has failed: then the
-    /// container is stopped, and its stderr has the reason.
+    /// container is stopped, and its stderr has the reason. With a NOTIFY_SOCKET (sd_notify(3)) it returns once the program has
+    /// said that it is ready.
     pub fn start(&mut self) -> Result<()> {
-        let _lock = lock::exclusive(self.dir.fd())?;
-        let listener = match &self.record.notify_socket {
-            Some(_) => Some(notify::listen(&self.root.join(&self.record.id))?),
-            None => None,
-        };
-        if self.record.pid == 0 && self.status()? == Status::Creating {
-            return Err(Error::wrong_status("cannot start a container that is being created"));
+        let lock = self.dir.lock()?;
+        if lock.waited {
+            self.record = lock.record()?;
         }
-        if self.record.no_program && self.status()? == Status::Created {
+        let status = self.status()?;
+        match status {
+            Status::Created => {}
+            Status::Creating => return Err(Error::wrong_status("cannot start a container that is being created")),
+            Status::Paused if gate::is_closed(lock.fd()) => {
+                return Err(Error::wrong_status("cannot start a paused container: resume it first"));
+            }
+            Status::Stopped => return Err(Error::wrong_status("cannot start a container that has stopped")),
+            Status::Running | Status::Paused => return Err(Error::wrong_status("cannot start an already running container")),
+        }
+        if self.record.no_program {
             // it waits for what can never come (runtime.md, "Start")
             if let Some(init) = self.init()? {
                 rustix::process::pidfd_send_signal(init, rustix::process::Signal::KILL)
@@ -26,24 +32,28 @@ impl Container {
             }
             return Err(Error::invalid("process: process property must not be empty"));
         }
-        // before the gate opens: afterwards it may be gone
-        let init = if listener.is_some() { self.init()? } else { None };
-        // the gate itself tells whether init still waits at it
-        if let Err(e) = gate::open(self.dir.fd()) {
-            return Err(if self.init()?.is_none() { Error::wrong_status("cannot start a container that has stopped") } else { e });
-        }
+        let notified = match &self.record.notify_socket {
+            // init's pidfd before the gate opens: afterwards it may be gone
+            Some(host) => self.init()?.map(|init| Ok::<_, Error>((notify::listen(lock.fd())?, host.clone(), init))).transpose()?,
+            None => None,
+        };
+        let opened = gate::open(lock.fd())?;
+        // what follows may take for ever: startContainer hooks, execve from a file system that hangs, poststart hooks, a program
+        // that never says that it is ready
+        drop(lock);
+        opened.wait()?;
         if !self.record.poststart.is_empty() {
             let output = self.record.hook_output.open()?;
             let state = self.state_json(Status::Running)?;
             if let Err(e) = hooks::run("poststart", &self.record.poststart, &state, Some(&self.record.bundle), None, &output) {
                 // the program runs without what its hooks were to set up: it must not go on (runtime.md, "Lifecycle", 9)
-                self.cgroup()?.kill().doing(|| "kill the container after a failed poststart hook")?;
+                self.kill_all().doing(|| "kill the container after a failed poststart hook")?;
                 return Err(e);
             }
         }
-        match (listener, &self.record.notify_socket, init) {
-            (Some(listener), Some(host), Some(init)) => listener.forward(host, self.record.pid, &init),
-            _ => Ok(()),
+        match notified {
+            Some((listener, host, init)) => listener.forward(&host, self.record.pid, &init),
+            None => Ok(()),
         }
     }
 }

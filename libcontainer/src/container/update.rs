@@ -1,7 +1,7 @@
 //! update: new limits, device rules, nodes and mounts for a container that exists; all of them or none.
 
 use super::live::LivePlan;
-use super::{Container, Status, lock};
+use super::{Container, Status};
 use crate::cgroup::{merge, merge_rules};
 use crate::error::{Error, Result};
 use crate::intel_rdt;
@@ -20,13 +20,13 @@ impl Container {
     /// that is the config's own is no change: engines send it along with new limits. A node, `changes.devices[i]` with a
     /// path, is made or removed as `resources.devices[i]` allows or denies it.
     pub fn update_live(&mut self, resources: &Resources, changes: &LiveChanges) -> Result<()> {
-        let _lock = lock::exclusive(self.dir.fd())?;
+        let dir = self.dir.lock()?;
         if matches!(self.status()?, Status::Stopped | Status::Creating) {
             return Err(Error::wrong_status("container not running"));
         }
 
         // plan
-        let mut defaults = self.dir.defaults()?;
+        let mut defaults = dir.defaults()?;
         let live = LivePlan::plan(changes, &resources.devices, &self.record)?;
         let limits = Resources { devices: Vec::new(), ..resources.clone() };
         // mounts or rules alone write no limit that somebody else may have changed
@@ -49,13 +49,13 @@ impl Container {
         let changed = limits.is_some() || rules.is_some();
         defaults.resources = limits.unwrap_or(defaults.resources);
         defaults.devices = rules.map(|(_, new)| new).or(defaults.devices);
-        let written = if changed { self.dir.write_defaults(&defaults) } else { Ok(()) };
+        let written = if changed { dir.write_defaults(&defaults) } else { Ok(()) };
         let done = written.and_then(|()| live.map_or(Ok(()), |live| live.apply(&self.proc)));
         if done.is_err() {
             cgroup.take_back(&undo);
             if changed {
                 // the error to report is the one that brought us here
-                let _ = self.dir.write_defaults(&before);
+                let _ = dir.write_defaults(&before);
             }
         }
         done

@@ -79,9 +79,9 @@ pub(crate) struct Group {
 
 /// A group that was made; dropped, it removes what is new, unless it is kept.
 #[derive(Debug)]
-pub(crate) struct Made<'a> {
+pub(crate) struct Made {
     resctrl: Resctrl,
-    group: &'a Group,
+    group: Group,
     removes: bool,
 }
 
@@ -117,11 +117,11 @@ impl Group {
     }
 
     /// Makes it, with its schemata.
-    pub(crate) fn make(&self, plan: &IntelRdt) -> Result<Made<'_>> {
+    pub(crate) fn make(&self, plan: &IntelRdt) -> Result<Made> {
         self.make_in(self.open()?, plan)
     }
 
-    fn make_in(&self, resctrl: Resctrl, plan: &IntelRdt) -> Result<Made<'_>> {
+    fn make_in(&self, resctrl: Resctrl, plan: &IntelRdt) -> Result<Made> {
         if self.made {
             resctrl.make(&self.clos)?;
         } else if plan.named && !plan.schema.is_empty() {
@@ -133,7 +133,7 @@ impl Group {
                 )));
             }
         }
-        let mut made = Made { resctrl, group: self, removes: self.made };
+        let mut made = Made { resctrl, group: self.clone(), removes: self.made };
         let schema = plan.schema.iter().filter(|_| self.made || !plan.named);
         self.write_schemata(&made.resctrl, &schema.chain(&plan.schemata).map(String::as_str).collect::<Vec<_>>())?;
         if let Some(monitor) = self.monitor.as_deref().filter(|_| self.made_monitor) {
@@ -200,13 +200,13 @@ impl Group {
     }
 }
 
-impl Made<'_> {
+impl Made {
     pub(crate) fn keep(mut self) {
         self.removes = false;
     }
 }
 
-impl Drop for Made<'_> {
+impl Drop for Made {
     fn drop(&mut self) {
         if self.removes {
             // an error has nowhere to go; delete --force finds it again

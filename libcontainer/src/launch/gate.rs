@@ -1,6 +1,6 @@
 //! The gate: the fifo on which a created container's init waits for `start` (fifo(7)).
 //!
-//! It lies in the state directory under runc's name, so that its presence says "created" to whoever looks. Init holds
+//! It lies in the state directory under runc's name, because tools look there for whether a container is created. Init holds
 //! it open for reading and writing, so `start` finds out by opening it whether init is still there: ENXIO if not.
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -34,25 +34,44 @@ impl Gate {
         self.0.as_raw_fd() as u32
     }
 
-    /// Waits, in init, until somebody opens it. A signal that would end another program ends this one with 128 + its
-    /// number, though it is the first of its pid namespace, which the kernel shields: a created container can be
-    /// stopped.
-    pub(crate) fn wait(&self) -> Result<()> {
-        let doing = || "wait for start";
+    /// Makes ready to wait, before a filter may forbid it: signals are held back from here on, and read at the gate.
+    pub(crate) fn prepare(&self) -> Result<Waiting<'_>> {
+        let doing = || "prepare to wait for start";
         let all = SigSet::all();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&all), None).map_err(std::io::Error::from).doing(doing)?;
-        let signals = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC).map_err(std::io::Error::from).doing(doing)?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let signals = SignalFd::with_flags(&all, flags).map_err(std::io::Error::from).doing(doing)?;
+        Ok(Waiting { gate: &self.0, signals })
+    }
+}
+
+/// Init before the gate.
+#[derive(Debug)]
+pub(crate) struct Waiting<'a> {
+    gate: &'a OwnedFd,
+    signals: SignalFd,
+}
+
+impl Waiting<'_> {
+    /// Waits, in init, until `start` opens the gate. A signal that would end another program ends this one with 128 + its
+    /// number, though it is the first of its pid namespace, which the kernel shields: a created container can be stopped.
+    pub(crate) fn wait(&self) -> Result<()> {
+        let doing = || "wait for start";
         loop {
-            let mut fds = [PollFd::new(&self.0, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
+            let mut fds = [PollFd::new(self.gate, PollFlags::IN), PollFd::new(&self.signals, PollFlags::IN)];
             match rustix::event::poll(&mut fds, None) {
-                Ok(_) | Err(Errno::INTR) => {}
+                Ok(_) => {}
+                // frozen or traced meanwhile: nothing was looked at
+                Err(Errno::INTR) => continue,
                 Err(e) => return Err(e).doing(doing),
             }
             if fds[0].revents().contains(PollFlags::IN) {
-                rustix::io::read(&self.0, &mut [0u8; 1]).doing(doing)?;
-                return Ok(());
+                return match rustix::io::retry_on_intr(|| rustix::io::read(self.gate, &mut [0u8; 1])) {
+                    Ok(_) => Ok(()),
+                    Err(e) => Err(e).doing(doing),
+                };
             }
-            if let Ok(Some(info)) = signals.read_signal() {
+            while let Ok(Some(info)) = self.signals.read_signal() {
                 let number = info.ssi_signo as i32;
                 if ends_a_program(number) {
                     masu_host::sys::exec::exit(128 + number);
@@ -89,8 +108,12 @@ fn is_held(dir: BorrowedFd<'_>, path: &str) -> bool {
     rustix::fs::openat(dir, path, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()).is_ok()
 }
 
-/// Opens the gate, in `start`, and waits until init has executed its program, or died: both close init's end.
-pub(crate) fn open(dir: BorrowedFd<'_>) -> Result<()> {
+/// The gate, opened by `start`.
+#[derive(Debug)]
+pub(crate) struct Open(OwnedFd);
+
+/// Opens the gate, in `start`: init goes on to execute its program.
+pub(crate) fn open(dir: BorrowedFd<'_>) -> Result<Open> {
     let doing = || format!("open {NAME}");
     let gate = match rustix::fs::openat(dir, NAME, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()) {
         Ok(fd) => fd,
@@ -100,15 +123,22 @@ pub(crate) fn open(dir: BorrowedFd<'_>) -> Result<()> {
     };
     rustix::io::write(&gate, b"0").doing(|| "tell init to start")?;
     match rustix::fs::unlinkat(dir, NAME, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(e) => return Err(e).doing(doing),
+        Ok(()) | Err(Errno::NOENT) => Ok(Open(gate)),
+        Err(e) => Err(e).doing(doing),
     }
-    let mut fds = [PollFd::new(&gate, PollFlags::empty())];
-    loop {
-        match rustix::event::poll(&mut fds, None) {
-            Ok(_) if fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) => return Ok(()),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(e) => return Err(Error::from(e)).doing(|| "wait until init runs its program"),
+}
+
+impl Open {
+    /// Waits until init has executed its program, or died: both close init's end. It may take long: startContainer hooks run
+    /// before that.
+    pub(crate) fn wait(self) -> Result<()> {
+        let mut fds = [PollFd::new(&self.0, PollFlags::empty())];
+        loop {
+            match rustix::event::poll(&mut fds, None) {
+                Ok(_) if fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) => return Ok(()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(e) => return Err(Error::from(e)).doing(|| "wait until init runs its program"),
+            }
         }
     }
 }

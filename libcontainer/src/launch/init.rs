@@ -144,6 +144,7 @@ fn steps(plan: &Plan, inherited: &Inherited<'_>) -> Result<Infallible> {
     close_all_but(&kept(plan, inherited, false)).doing(|| "close descriptors")?;
 
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(plan.process.umask.unwrap_or(0o022)));
+    let waiting = inherited.gate.prepare()?;
     let program = plan.process.become_user(channel).map_err(|e| e.in_step("process"))?;
 
     // the pipe is the gate: start waits for its end, which execve brings about
@@ -151,9 +152,11 @@ fn steps(plan: &Plan, inherited: &Inherited<'_>) -> Result<Infallible> {
     channel.send(&Message::Ready)?;
     // until the record is on disk nobody could find us: a runtime that dies now must take us along
     channel.expect("recorded", |m| if let Message::Recorded = m { Some(()) } else { None })?;
-    inherited.gate.wait()?;
 
-    // from here on nobody waits for our word; the hooks are the image's programs, so the filter holds for them too
+    // from here on no process waits for our word; the hooks are the image's programs, so the filter holds for them too
+    if let Err(error) = waiting.wait() {
+        fail_after_ready(&error);
+    }
     fail_after_ready(&plan.process.execute(&program, channel, || start_hooks(plan, inherited, pid, &program)))
 }
 

@@ -1,16 +1,15 @@
 //! NOTIFY_SOCKET: a program in the container tells the service manager of the host that it is ready (sd_notify(3)).
 //!
-//! The container gets a socket of its own, in a folder of the state directory that is bound at /run/notify; who runs
-//! `start` reads it and passes on what may be passed on: readiness, with the pid as the host knows it.
+//! The container gets a socket of its own, in a folder of the state directory that is bound at /run/notify; `start`
+//! reads it and passes on what may be passed on: readiness, with the pid as the host knows it.
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
@@ -21,26 +20,36 @@ use crate::error::{Doing, Result};
 /// How long the service manager may take to see all that was said before (sd_notify_barrier(3)).
 const BARRIER: Duration = Duration::from_secs(30);
 
-/// Makes the folder that the container will see.
-pub(crate) fn make(state_dir: &Path) -> Result<()> {
-    let path = state_dir.join("notify");
-    rustix::fs::mkdirat(CWD, &path, Mode::from_raw_mode(0o755)).doing(|| format!("make {}", path.display()))
+const DIR: &str = "notify";
+const SOCKET: &str = "notify.sock";
+
+/// Makes the folder that the container will see, in the state directory `state`.
+pub(crate) fn make(state: BorrowedFd<'_>) -> Result<()> {
+    rustix::fs::mkdirat(state, DIR, Mode::from_raw_mode(0o755)).doing(|| format!("make {DIR} in the state directory"))
 }
 
 /// The container's socket.
+#[derive(Debug)]
 pub(crate) struct Listener(OwnedFd);
 
-/// Binds it. The path may be longer than an address, so it is named by the folder's descriptor.
-pub(crate) fn listen(state_dir: &Path) -> Result<Listener> {
-    let path = state_dir.join("notify");
-    let doing = || format!("listen on {}/notify.sock", path.display());
-    let dir = rustix::fs::open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).doing(doing)?;
+/// Binds it. A socket that a killed `start` left is replaced. Its path may be longer than an address, so it is named by the
+/// folder's descriptor.
+pub(crate) fn listen(state: BorrowedFd<'_>) -> Result<Listener> {
+    let doing = || format!("listen on {DIR}/{SOCKET}");
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = rustix::fs::openat(state, DIR, flags, Mode::empty()).doing(doing)?;
+    match rustix::fs::unlinkat(&dir, SOCKET, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(e) => return Err(e).doing(|| format!("remove the old {DIR}/{SOCKET}")),
+    }
     let socket = datagram().doing(doing)?;
-    let own = format!("/proc/self/fd/{}/notify.sock", dir.as_raw_fd());
+    let own = format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd());
     let address = SocketAddrUnix::new(&own).doing(doing)?;
-    rustix::net::bind(&socket, &address).doing(doing)?;
-    // whatever user the program runs as
-    rustix::fs::chmodat(&dir, "notify.sock", Mode::from_raw_mode(0o777), rustix::fs::AtFlags::empty()).doing(doing)?;
+    // for every user that the program may run as. Not by chmod(2) afterwards: the container could put a link in its place
+    let mask = rustix::process::umask(Mode::empty());
+    let bound = rustix::net::bind(&socket, &address);
+    rustix::process::umask(mask);
+    bound.doing(doing)?;
     Ok(Listener(socket))
 }
 
@@ -51,7 +60,8 @@ impl Listener {
         loop {
             let mut fds = [PollFd::new(&self.0, PollFlags::IN), PollFd::new(pidfd, PollFlags::IN)];
             match rustix::event::poll(&mut fds, None) {
-                Ok(_) | Err(Errno::INTR) => {}
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
                 Err(e) => return Err(e).doing(|| "wait for the container's readiness"),
             }
             if fds[0].revents().contains(PollFlags::IN) {

@@ -1,56 +1,61 @@
-//! The one clone of create, on the runtime's side: what must be joined before it, and the guard over what it made.
+//! The clone of create and exec, on the runtime's side: what must be joined before it, and the guard over what it made.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use masu_host::sys::clone::{Side, clone3};
+use masu_host::sys::namespace::setns;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, Signal, WaitId, WaitIdOptions};
 
 use super::channel::{Channel, Message};
 use super::{init, stage};
 use crate::error::{Doing, Error, Kind, Result};
-use crate::namespaces::{KINDS, Namespaces, Opened};
+use crate::namespaces::{KINDS, Namespaces};
 use crate::plan::Plan;
-use masu_host::sys::clone::{Side, clone3};
-use masu_host::sys::namespace::setns;
 
-/// Makes the container's first process, in the cgroup `into`. A pid namespace that is joined is joined by us before the
-/// clone, for our children only, and left after it.
-pub(crate) fn spawn(plan: &Plan, inherited: &init::Inherited, into: Option<BorrowedFd<'_>>) -> Result<Child> {
-    // nobody in a namespace that init joins may trace it, or read from it what is not theirs (CVE-2016-9962)
-    let dumpable = rustix::process::dumpable_behavior()?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).doing(|| "become non-dumpable")?;
-    let spawned = if plan.namespaces.staged() { by_stage(plan, inherited, into) } else { directly(plan, inherited, into) };
-    if dumpable == DumpableBehavior::Dumpable {
-        rustix::process::set_dumpable_behavior(dumpable).doing(|| "become dumpable again")?;
+/// Makes the container's first process, in the cgroup `into`.
+pub(super) fn spawn(plan: &Plan, inherited: &init::Inherited<'_>, into: Option<BorrowedFd<'_>>) -> Result<Child> {
+    if plan.namespaces.staged() {
+        return unseen(None::<fn() -> Result<()>>, || by_stage(plan, inherited, into));
     }
-    spawned
+    let pids = inherited.namespaces.iter().find(|n| n.flag == libc::CLONE_NEWPID);
+    let join = pids.map(|namespace| || namespace.join());
+    unseen(join, || match clone3(plan.namespaces.clone_flags(), into) {
+        Ok(Side::Child) => init::run(plan, inherited),
+        cloned => Child::of(cloned.doing(|| words_of_clone(&plan.namespaces))?),
+    })
 }
 
-fn directly(plan: &Plan, inherited: &init::Inherited, into: Option<BorrowedFd<'_>>) -> Result<Child> {
-    let joined = inherited.namespaces.iter().find(|n| n.flag == libc::CLONE_NEWPID);
-    let back = joined.map(join_pid_namespace).transpose()?;
-    let cloned = clone3(plan.namespaces.clone_flags(), into);
-    if let Ok(Side::Child) = cloned {
-        init::run(plan, inherited);
+/// Makes a child by `clone`. No process of a namespace that the child joins may trace it, nor read from it what is the
+/// runtime's (CVE-2016-9962). `join_pids` joins a pid namespace before the clone, for children only; the caller leaves it after
+/// the clone. What `clone` returns must end its child when it is dropped: a step after it may fail.
+pub(super) fn unseen<T>(join_pids: Option<impl FnOnce() -> Result<()>>, clone: impl FnOnce() -> Result<T>) -> Result<T> {
+    let dumpable = rustix::process::dumpable_behavior()?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).doing(|| "become non-dumpable")?;
+    let made = in_pid_namespace(join_pids, clone);
+    if dumpable == DumpableBehavior::Dumpable {
+        // what was made is dropped, and so ended, if this fails
+        rustix::process::set_dumpable_behavior(dumpable).doing(|| "become dumpable again")?;
     }
-    if let Some(own) = back {
-        setns(own.as_fd(), libc::CLONE_NEWPID).doing(|| "return to the own pid namespace")?;
-    }
-    match cloned.doing(|| words_of_clone(&plan.namespaces))? {
-        Side::Parent { pid, pidfd } => Ok(Child::new(pid, pidfd)),
-        Side::Child => Err(Error::new(Kind::Internal, "init returned")),
-    }
+    made
+}
+
+fn in_pid_namespace<T>(join: Option<impl FnOnce() -> Result<()>>, clone: impl FnOnce() -> Result<T>) -> Result<T> {
+    let Some(join) = join else { return clone() };
+    let own =
+        rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).doing(|| "open the own pid namespace")?;
+    join()?;
+    let made = clone();
+    setns(own.as_fd(), libc::CLONE_NEWPID).doing(|| "return to the own pid namespace")?;
+    made
 }
 
 /// By way of a process that joins namespaces first: see `stage.rs`.
-fn by_stage(plan: &Plan, inherited: &init::Inherited, into: Option<BorrowedFd<'_>>) -> Result<Child> {
+fn by_stage(plan: &Plan, inherited: &init::Inherited<'_>, into: Option<BorrowedFd<'_>>) -> Result<Child> {
     let (ours, theirs) = Channel::pair()?;
     let mut stage = match clone3(0, None) {
         Ok(Side::Child) => stage::run(plan, inherited, &theirs, into),
-        cloned => match cloned.doing(|| "clone")? {
-            Side::Parent { pid, pidfd } => Child::new(pid, pidfd),
-            Side::Child => return Err(Error::new(Kind::Internal, "the stage returned")),
-        },
+        cloned => Child::of(cloned.doing(|| "clone")?)?,
     };
     // else its death would not be the end of the stream
     drop(theirs);
@@ -62,18 +67,6 @@ fn by_stage(plan: &Plan, inherited: &init::Inherited, into: Option<BorrowedFd<'_
     };
     stage.wait();
     child
-}
-
-/// Joins it for children; what leads back.
-fn join_pid_namespace(namespace: &Opened) -> Result<OwnedFd> {
-    let own = own_pid_namespace()?;
-    namespace.join()?;
-    Ok(own)
-}
-
-/// The caller's own pid namespace.
-pub(crate) fn own_pid_namespace() -> Result<OwnedFd> {
-    rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).doing(|| "open the own pid namespace")
 }
 
 /// What was tried, for an error of the clone.
@@ -96,26 +89,34 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    pub(crate) fn new(pid: i32, pidfd: OwnedFd) -> Child {
+    fn new(pid: i32, pidfd: OwnedFd) -> Child {
         Child { pid, pidfd: Some(pidfd) }
     }
 
-    pub(crate) fn pidfd(&self) -> Result<&OwnedFd> {
+    /// The parent's side of a clone.
+    pub(super) fn of(side: Side) -> Result<Child> {
+        match side {
+            Side::Parent { pid, pidfd } => Ok(Child::new(pid, pidfd)),
+            Side::Child => Err(Error::new(Kind::Internal, "the story of a child returned")),
+        }
+    }
+
+    pub(super) fn pidfd(&self) -> Result<&OwnedFd> {
         self.pidfd.as_ref().ok_or_else(taken)
     }
 
-    pub(crate) fn keep(mut self) -> Result<(i32, OwnedFd)> {
+    pub(super) fn keep(mut self) -> Result<(i32, OwnedFd)> {
         Ok((self.pid, self.pidfd.take().ok_or_else(taken)?))
     }
 
     /// Whether it has ended, reaped or not.
-    pub(crate) fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         let Some(pidfd) = &self.pidfd else { return true };
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
         !matches!(rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options), Ok(None))
     }
 
-    /// Reaps it, who ends by itself.
+    /// Waits for a child that exits on its own, and reaps it.
     fn wait(&mut self) {
         if let Some(pidfd) = self.pidfd.take() {
             let _ = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
@@ -123,16 +124,16 @@ impl Child {
     }
 
     /// Kills and reaps it.
-    pub(crate) fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         if let Some(pidfd) = self.pidfd.take() {
             // both fail only when it is gone already
             let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
-            let _ = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+            let _ = rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED));
         }
     }
 
     /// Says how it died, if that is all that is known.
-    pub(crate) fn explain(&self, error: Error) -> Error {
+    pub(super) fn explain(&self, error: Error) -> Error {
         let Some(pidfd) = self.pidfd.as_ref().filter(|_| error.text() == DIED) else { return error };
         match rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
             Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {

@@ -62,6 +62,18 @@ pub fn unblock_in(command: &mut std::process::Command) {
     unsafe { std::os::unix::process::CommandExt::pre_exec(command, unblock) };
 }
 
+/// Lets a program that `command` starts be killed when the calling process dies (PR_SET_PDEATHSIG(2const)).
+pub fn end_with_us(command: &mut std::process::Command) {
+    let us = rustix::process::getpid();
+    let end = move || {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        // dead already: no signal will come
+        if rustix::process::getppid() == Some(us) { Ok(()) } else { Err(std::io::Error::from(Errno::SRCH)) }
+    };
+    // SAFETY: the closure runs between fork and exec and makes two system calls: it allocates nothing and takes no lock.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, end) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
