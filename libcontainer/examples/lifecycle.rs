@@ -12,10 +12,8 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, pipe};
-use std::path::Path;
 
-use libcontainer::container::{self, CreateOptions, ExecOptions, Stdio};
-use libcontainer::error::Result;
+use libcontainer::{Container, CreateOptions, ExecOptions, Result, Runtime, Stdio};
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().collect();
@@ -25,12 +23,9 @@ fn main() -> Result<()> {
     };
     let (output, theirs) = pipe()?;
     let null = || File::open("/dev/null");
-    let options = CreateOptions {
-        bundle: bundle.into(),
-        stdio: Stdio { stdin: Some(null()?.into()), stdout: Some(theirs.into()), stderr: None },
-        ..CreateOptions::default()
-    };
-    let (mut container, init) = container::create(Path::new(root), id, &options)?;
+    let mut options = CreateOptions::new(bundle);
+    options.stdio = Stdio { stdin: Some(null()?.into()), stdout: Some(theirs.into()), stderr: None };
+    let (mut container, init) = Runtime::new(root).create(id, &options)?;
     // our copy of the write end: else reading would never end
     drop(options);
     let result = in_container(&mut container, program);
@@ -48,12 +43,12 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn in_container(container: &mut container::Container, program: &[String]) -> Result<()> {
+fn in_container(container: &mut Container, program: &[String]) -> Result<()> {
     container.start()?;
     println!("{} is {}", container.record().id, container.status()?);
     let (mut output, theirs) = pipe()?;
-    let options =
-        ExecOptions { args: program.to_vec(), stdio: Stdio { stdout: Some(theirs.into()), ..Stdio::default() }, ..ExecOptions::default() };
+    let mut options = ExecOptions::new(program);
+    options.stdio.stdout = Some(theirs.into());
     let process = container.exec(&options)?;
     drop(options);
     let mut text = String::new();

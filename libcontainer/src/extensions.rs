@@ -12,7 +12,7 @@ use crate::seccomp::Extras;
 
 /// What they ask for; by default nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Extensions {
+pub(crate) struct Extensions {
     /// `keep_original_groups`: supplementary groups stay those of the caller; for exec, too.
     pub keep_groups: bool,
     /// `pidfd_receiver`: a unix socket that gets a pidfd of init.

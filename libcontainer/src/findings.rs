@@ -1,7 +1,7 @@
 //! What planning finds wrong with a config: all of it, in the order in which it is found.
 //!
 //! A plan function that meets something wrong notes it here and goes on with a harmless value, so that `masu check` tells
-//! everything at once. Whoever wants to carry a plan out gets it by [`Findings::unless_wrong`], and so the first error in
+//! everything at once. Whoever wants to carry a plan out gets it by `Findings::unless_wrong`, and so the first error in
 //! its place: there is no way to a plan past an error.
 
 use std::fmt::{self, Display};

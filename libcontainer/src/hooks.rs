@@ -23,7 +23,7 @@ const MAX_OUTPUT: usize = 1024;
 
 /// One hook, checked.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Hook {
+pub(crate) struct Hook {
     path: String,
     args: Vec<String>,
     /// None: the environment of whoever runs it.
@@ -33,7 +33,7 @@ pub struct Hook {
 
 /// Files that hooks print to, instead of into the text of their failure.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Output {
+pub(crate) struct Output {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdout: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,7 +49,7 @@ pub(crate) struct Opened {
 
 impl Output {
     /// Whether there are any.
-    pub fn is_default(&self) -> bool {
+    pub(crate) fn is_default(&self) -> bool {
         *self == Output::default()
     }
 
@@ -74,7 +74,7 @@ impl Opened {
 
 /// All six kinds.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Hooks {
+pub(crate) struct Hooks {
     pub prestart: Vec<Hook>,
     pub create_runtime: Vec<Hook>,
     pub create_container: Vec<Hook>,
@@ -101,12 +101,12 @@ impl Hooks {
     }
 
     /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         *self == Hooks::default()
     }
 
     /// Whether init and the runtime have to meet before the pivot: one of them runs hooks, or must know init's pid.
-    pub fn meet(&self) -> bool {
+    pub(crate) fn meet(&self) -> bool {
         !(self.prestart.is_empty() && self.create_runtime.is_empty() && self.create_container.is_empty() && self.start_container.is_empty())
     }
 }

@@ -1,71 +1,70 @@
-//! libcontainer: create, start, exec, kill and delete OCI containers.
+//! libcontainer: create, start, exec, kill, pause, update and delete OCI containers, and read what they use.
 //!
-//! The code in reading order:
-//!
-//! 1. [`spec`]: config.json as the user wrote it.
-//! 2. [`plan`]: what the kernel will be told; every check is made here, before anything exists.
-//! 3. `container/create.rs` and `process/init.rs`: the two sides of create, each from top to bottom.
-//! 4. `container/exec.rs` and `process/exec_init.rs`: the same for exec.
-//! 5. The features, one file each, with a plan (pure) and an apply (the kernel's work).
-//! 6. [`sys`]: the system calls that rustix lacks; the only `unsafe`.
-//!
-//! Nothing here makes a thread, and what clones ([`container::create`], [`container::Container::exec`]) must be called from a
-//! process with one: a program with several forks a worker first.
-//!
-//! # The API
-//!
-//! It is what this page lists: a container's life in [`container`], configs in [`spec`], failures in [`error`], what is wrong
-//! with a bundle in [`mod@check`], the print of a plan in [`dry_run`], what this build can do in [`features`]. Modules that are
-//! not listed are for masu and for tests; they change without notice.
+//! A [`Runtime`] is a directory with the records of containers. It makes a [`Container`] of a bundle (a folder with a config.json
+//! and a root file system), whose first [`Process`] waits for [`Container::start`].
 //!
 //! ```no_run
-//! use libcontainer::container::{self, CreateOptions};
-//! use std::path::Path;
+//! use libcontainer::{CreateOptions, Runtime};
 //!
-//! # fn main() -> libcontainer::error::Result<()> {
-//! let options = CreateOptions { bundle: "/srv/web".into(), ..CreateOptions::default() };
-//! let (mut container, init) = container::create(Path::new("/run/containers"), "web", &options)?;
+//! # fn main() -> libcontainer::Result<()> {
+//! let runtime = Runtime::new("/run/containers");
+//! let (mut container, init) = runtime.create("web", &CreateOptions::new("/srv/web"))?;
 //! container.start()?;
 //! println!("it ended with {}", init.wait()?.code());
 //! container.delete(false)
 //! # }
 //! ```
 //!
-//! `examples/lifecycle.rs` also executes a second process, with descriptors as standard streams.
+//! `examples/` has a whole life, a terminal, statistics and notices in a poll loop, and an engine under tokio.
+//!
+//! # What a program has to know
+//!
+//! - No call makes a thread, and a call that clones ([`Runtime::create`], [`Container::exec`], [`Container::update_live`] with
+//!   mounts or nodes) refuses a process that has more than one thread: the child has a copy of all memory, with the locks that other
+//!   threads hold. A program with threads forks a worker before it starts them.
+//! - These calls mark descriptors close-on-exec, and the processes that they make become children of the caller:
+//!   [`Runtime::create`] says what it does to its caller.
+//! - A program of root that enters containers should seal its own executable first, or a container could write to it
+//!   (CVE-2019-5736): the crate masu-host has `sealed_exe`.
+//! - The library logs warnings through the crate `log`; every failure is an [`Error`], whose [`Kind`] is for programs.
+//!
+//! # The code in reading order
+//!
+//! 1. [`spec`]: config.json as the user wrote it.
+//! 2. `plan.rs`: what the kernel will be told; every check is made here, before anything exists.
+//! 3. `container/create.rs` and `launch/init.rs`: the two sides of create, each from top to bottom.
+//! 4. `container/exec.rs` and `launch/exec_init.rs`: the same for exec.
+//! 5. The features, one file each, with a plan (pure) and an apply (the kernel's work).
+//! 6. The crate masu-host: the kernel and the host below all of it, with all of the unsafe code.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod cgroup;
 pub mod check;
 pub mod container;
 pub mod dry_run;
 pub mod features;
 pub mod findings;
+pub mod namespaces;
+pub mod seccomp;
 pub mod spec;
 
 #[doc(inline)]
 pub use masu_host::error;
 
-#[doc(hidden)]
-pub mod cgroup;
-#[doc(hidden)]
-pub mod extensions;
-#[doc(hidden)]
-pub mod hooks;
-#[doc(hidden)]
-pub mod intel_rdt;
-#[doc(hidden)]
-pub mod namespaces;
-#[doc(hidden)]
-pub mod plan;
-#[doc(hidden)]
-pub mod process;
-#[doc(hidden)]
-pub mod rootfs;
-#[doc(hidden)]
-pub mod seccomp;
+pub use cgroup::Stats;
+pub use container::{Container, CreateOptions, ExecOptions, Exit, Process, Runtime, Status, Stdio};
+pub use error::{Error, Kind, Result};
+pub use spec::Spec;
 
+mod extensions;
+mod hooks;
+mod intel_rdt;
 mod launch;
 mod outline;
+mod plan;
+mod process;
+mod rootfs;
 
 /// Whether the kernel is played by an emulator that lacks openat2 and seccomp: such a test is skipped, in words that the
 /// test command counts.

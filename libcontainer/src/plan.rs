@@ -30,7 +30,7 @@ const MAX_HOSTNAME: usize = 64;
 
 /// What the caller decides besides config.json.
 #[derive(Debug, Clone, Default)]
-pub struct Choices {
+pub(crate) struct Choices {
     /// The systemd that makes the cgroup, if one does.
     pub(crate) systemd: Option<Instance>,
     pub no_pivot: bool,
@@ -47,7 +47,7 @@ pub struct Choices {
 
 /// A container, as the kernel will be told.
 #[derive(Debug, Default)]
-pub struct Plan {
+pub(crate) struct Plan {
     pub id: String,
     pub bundle: String,
     pub annotations: BTreeMap<String, String>,
@@ -154,7 +154,7 @@ impl Plan {
     }
 
     /// The state as hooks and agents read it.
-    pub fn state(&self, pid: i32, status: &str) -> State {
+    pub(crate) fn state(&self, pid: i32, status: &str) -> State {
         State {
             oci_version: spec::VERSION.to_owned(),
             id: self.id.clone(),
@@ -166,7 +166,7 @@ impl Plan {
     }
 
     /// The same as one line of JSON.
-    pub fn state_json(&self, pid: i32, status: &str) -> Result<Vec<u8>> {
+    pub(crate) fn state_json(&self, pid: i32, status: &str) -> Result<Vec<u8>> {
         serde_json::to_vec(&self.state(pid, status)).map_err(|e| Error::new(Kind::Internal, e.to_string()))
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use libcontainer::container::{Container, check_id};
+use libcontainer::container::{Container, Runtime, check_id};
 use libcontainer::error::{Doing, Error, Result};
 use rustix::fs::Mode;
 
@@ -34,7 +34,12 @@ impl Call<'_> {
 
     /// The container named on the command line.
     pub(crate) fn container(&self) -> Result<Container> {
-        Container::open(&self.root()?, self.id()?)
+        self.runtime()?.open(self.id()?)
+    }
+
+    /// The runtime of all containers below [`Call::root`].
+    pub(crate) fn runtime(&self) -> Result<Runtime> {
+        self.root().map(Runtime::new)
     }
 
     /// The directory of the containers' state, absolute.

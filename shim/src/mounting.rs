@@ -6,7 +6,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use libcontainer::error::{Doing, Error, Kind, Result};
-use libcontainer::rootfs::make_id_maps;
 use masu_host::beneath;
 use masu_host::procfs::Procfs;
 use masu_host::sys::loop_device;
@@ -57,8 +56,8 @@ fn mount(plan: &Plan, rootfs: &Path) -> Result<()> {
     let place = open_target(rootfs, &plan.target)?;
     // by its descriptor: what its name means is up to the image
     let target = format!("/proc/self/fd/{}", place.as_raw_fd());
-    let namespace = plan.ids.as_ref().map(|ids| Procfs::open().and_then(|proc| make_id_maps(std::slice::from_ref(&ids.maps), &proc)));
-    let namespace = namespace.transpose()?.and_then(|made| made.into_iter().next());
+    let namespace = plan.ids.as_ref().map(|ids| Procfs::open().and_then(|proc| ids.maps.user_namespace(&proc)));
+    let namespace = namespace.transpose()?;
     let ids = namespace.as_ref().map(AsFd::as_fd);
     // the mount holds the device when it is there
     let (mut source, mut _device) = (plan.source.clone(), None);

@@ -5,8 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use libcontainer::error::{Doing, Error, Kind, Result};
-use libcontainer::namespaces::KINDS;
-use libcontainer::namespaces::sysctl::Sysctls;
+use libcontainer::namespaces::{KINDS, Sysctls};
 use masu_host::procfs::Procfs;
 use masu_host::sys::namespace::{setns, unshare};
 use rustix::fs::{CWD, Mode, OFlags};

@@ -64,7 +64,7 @@ impl Runtime {
 
     /// The container of libcontainer's, for what the daemon watches itself.
     pub(crate) fn open(&self, id: &str) -> libcontainer::error::Result<Container> {
-        Container::open(&self.root, id)
+        container::Runtime::new(&self.root).open(id)
     }
 
     pub(crate) fn create(&self, request: &CreateRequest, plans: &[Plan], streams: Inner, namespace: &str) -> Result<Done, Status> {
@@ -74,18 +74,15 @@ impl Runtime {
         let result = with_streams(streams, id, namespace, || match &self.foreign {
             Some(foreign) => foreign.create(id, Path::new(&request.bundle), request.terminal),
             None => {
-                let options = CreateOptions {
-                    bundle: PathBuf::from(&request.bundle),
-                    // `delete` tells it, however often it is called
-                    pid_file: Some(Path::new(&request.bundle).join(PID_FILE)),
-                    no_pivot: self.no_pivot,
-                    no_new_keyring: self.no_new_keyring,
-                    systemd_cgroup: self.systemd_cgroup,
-                    detach: true,
-                    keeps_terminal: true,
-                    ..CreateOptions::default()
-                };
-                let (container, process) = container::create(&self.root, id, &options)?;
+                let mut options = CreateOptions::new(&request.bundle);
+                // `delete` tells it, however often it is called
+                options.pid_file = Some(Path::new(&request.bundle).join(PID_FILE));
+                options.no_pivot = self.no_pivot;
+                options.no_new_keyring = self.no_new_keyring;
+                options.systemd_cgroup = self.systemd_cgroup;
+                options.detach = true;
+                options.keeps_terminal = true;
+                let (container, process) = container::Runtime::new(&self.root).create(id, &options)?;
                 let answer =
                     Answer { pid: process.pid as u32, payload: vec![u8::from(container.record().shares_pids())], ..Answer::default() };
                 Ok((answer, process.terminal))
@@ -123,7 +120,10 @@ impl Runtime {
             }
             let mut process = spec::Process::from_slice(document).map_err(|e| e.context("process"))?;
             process.terminal = terminal;
-            let options = ExecOptions { process: Some(process), detach: true, keeps_terminal: true, ..ExecOptions::default() };
+            let mut options = ExecOptions::default();
+            options.process = Some(process);
+            options.detach = true;
+            options.keeps_terminal = true;
             let process = self.open(id)?.exec(&options)?;
             Ok((Answer { pid: process.pid as u32, ..Answer::default() }, process.terminal))
         });
@@ -176,7 +176,7 @@ impl Runtime {
                 let words: &[&str] = if force { &["delete", "--force", id] } else { &["delete", id] };
                 foreign.run(Path::new(bundle), words).map(drop)
             }
-            None => container::delete(&self.root, id, force),
+            None => container::Runtime::new(&self.root).delete(id, force),
         };
         match done {
             Err(e) if e.kind() != Kind::NotFound && !e.text().contains("does not exist") => {
@@ -198,7 +198,7 @@ impl Runtime {
             let is_member = record.id != group && container.annotations().is_ok_and(|a| group_in(&a).is_some_and(|g| g == group));
             is_member.then(|| (record.id.clone(), record.bundle.clone()))
         };
-        container::list(&self.root).map(|all| all.filter_map(Result::ok).filter_map(of_group).collect()).unwrap_or_default()
+        container::Runtime::new(&self.root).list().map(|all| all.filter_map(Result::ok).filter_map(of_group).collect()).unwrap_or_default()
     }
 
     pub(crate) fn pids(&self, id: &str, bundle: &str) -> Result<Done, Status> {

@@ -13,7 +13,7 @@
 //! | [`mask`] | sets of CPUs and memory nodes |
 //! | [`time`] | the time of day as text |
 //! | [`sealed_exe`] | the program executes itself from a file that a container cannot write |
-//! | [`write`] | files that are there whole or not at all |
+//! | `write` | files that are there whole or not at all |
 //! | [`error`] | the one error type, which every floor above adds its words to |
 
 pub mod beneath;

@@ -52,6 +52,11 @@ pub(crate) use systemd::{Bus, Instance, Unit};
 pub(crate) use update::merge_rules;
 pub use victims::Victim;
 
+/// What intelRdt counts, in [`Stats`].
+pub mod intel_rdt {
+    pub use crate::intel_rdt::{Bandwidth, L3CacheInfo, MemBwInfo, Occupancy, Stats};
+}
+
 use crate::error::{Doing, Error, Kind, Result};
 use plan::Place;
 use settings::Dir;

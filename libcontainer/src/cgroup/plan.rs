@@ -83,7 +83,7 @@ impl Place {
 }
 
 impl CgroupPlan {
-    /// [`plan`](Self::plan) where nothing else is planned.
+    /// `plan` where nothing else is planned.
     ///
     /// # Errors
     /// The first that is found.

@@ -41,7 +41,7 @@ pub(crate) fn merge_rules(old: &[DeviceRule], new: &[DeviceRule]) -> Vec<DeviceR
 }
 
 impl Cgroup {
-    /// [`change`](Self::change) of limits alone.
+    /// `change` of limits alone.
     pub fn update(&self, resources: &Resources) -> Result<()> {
         self.change(Some((&Resources::default(), resources)), None).map(drop)
     }

@@ -1,7 +1,7 @@
 //! `check`: everything that is wrong with a bundle, and what this host lacks for it. Nothing is run, made or changed.
 //!
-//! The plan is what finds out; here it is made from a config that was read on past its errors ([`Spec::all_of_slice`]), and
-//! [`host`] looks for what the plan takes for granted and create would only meet on its way.
+//! The plan is what finds out; here it is made from a config that was read on past its errors (`Spec::all_of_slice`), and
+//! `host` looks for what the plan takes for granted and create would only meet on its way.
 
 mod host;
 mod tree;

@@ -28,8 +28,9 @@ use crate::rootfs::{map_ids, open_source};
 use crate::spec::bundle::{Bundle, check_rootfs};
 use crate::spec::{Spec, State};
 
-/// What the caller asks for besides the bundle; see the flags of `masu create`.
+/// What the caller asks for: see the flags of `masu create`. [`CreateOptions::new`] has the defaults, and each field can be set.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct CreateOptions {
     /// The bundle's directory.
     pub bundle: PathBuf,
@@ -68,6 +69,11 @@ pub struct CreateOptions {
 }
 
 impl CreateOptions {
+    /// The bundle alone, with every other option at its default.
+    pub fn new(bundle: impl Into<PathBuf>) -> CreateOptions {
+        CreateOptions { bundle: bundle.into(), ..CreateOptions::default() }
+    }
+
     fn caller(&self) -> Caller<'_> {
         Caller {
             stdio: &self.stdio,
@@ -81,13 +87,12 @@ impl CreateOptions {
     }
 }
 
-/// Creates container `id`: everything of it is made, and its first process waits for [`Container::start`]. The process
-/// must have one thread.
-pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Container, Process)> {
+/// [`Runtime::create`](super::Runtime::create).
+pub(super) fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(Container, Process)> {
     check_id(id)?;
     // prepare: nothing is made
     let caller = options.caller();
-    let open_files = caller.keep_preserved()?;
+    let open_files = caller.check()?;
     set_cloexec_from(3 + caller.preserved_fds).doing(|| "mark descriptors close-on-exec")?;
     let (mut plan, spec) = plan(root, id, options)?;
     if let Some(filter) = &plan.process.filter {
@@ -271,11 +276,10 @@ impl Answers for InitAnswers<'_> {
     }
 }
 
-/// The plan of what [`create`] would make, printed: with the same checks, but nothing is opened that others would notice, and
-/// nothing is made.
-pub fn dry_run(root: &Path, id: &str, options: &CreateOptions) -> Result<Page> {
+/// [`Runtime::dry_run`](super::Runtime::dry_run).
+pub(super) fn dry_run(root: &Path, id: &str, options: &CreateOptions) -> Result<Page> {
     check_id(id)?;
-    options.caller().keep_preserved()?;
+    options.caller().check()?;
     plan(root, id, options).map(|(plan, _)| Page::of(&plan))
 }
 

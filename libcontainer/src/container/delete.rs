@@ -19,14 +19,8 @@ use crate::launch::gate;
 /// How long a killed process, and then the cgroup, may take to go.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Deletes a container that is stopped, or created (its init is killed then), or with `force` in any status. With `force` a
-/// missing container is no error, a runtime that makes the container is killed, and what a killed create left behind is cleared
-/// as well.
-///
-/// # Errors
-/// [`Kind::NotFound`] without `force`; [`Kind::WrongStatus`] of one that runs; [`Kind::Busy`] while another command is at work on it.
-/// A record that cannot be read is an error, and nothing is removed: what is on the host would be forgotten.
-pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
+/// [`Runtime::delete`](super::Runtime::delete).
+pub(super) fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
     check_id(id)?;
     let found = StateDir::open(root, id).and_then(|dir| {
         let record = match dir.record() {
@@ -61,7 +55,7 @@ fn unless_gone(error: Error, force: bool) -> Result<()> {
 }
 
 impl Container {
-    /// [`delete`], of a container that is open already.
+    /// [`Runtime::delete`](super::Runtime::delete), of a container that is open already.
     pub fn delete(mut self, force: bool) -> Result<()> {
         match self.remove(force) {
             Ok(()) => Ok(()),

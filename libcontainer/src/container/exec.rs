@@ -24,8 +24,9 @@ use crate::process::{ProcessPlan, Stdio, memory_policy};
 use crate::seccomp::Filter;
 use crate::spec::{self, State};
 
-/// What to run, and how; see the flags of `masu exec`.
+/// What to run, and how: see the flags of `masu exec`. [`ExecOptions::new`] has the defaults, and each field can be set.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct ExecOptions {
     /// A whole process document; it stands in for the container's own and for most of what follows.
     pub process: Option<spec::Process>,
@@ -72,6 +73,11 @@ pub struct ExecOptions {
 }
 
 impl ExecOptions {
+    /// A program and its arguments, with every other option at its default.
+    pub fn new(args: impl IntoIterator<Item = impl Into<String>>) -> ExecOptions {
+        ExecOptions { args: args.into_iter().map(Into::into).collect(), ..ExecOptions::default() }
+    }
+
     fn caller(&self) -> Caller<'_> {
         Caller {
             stdio: &self.stdio,
@@ -91,7 +97,7 @@ impl Container {
     pub fn exec(&self, options: &ExecOptions) -> Result<Process> {
         // prepare: nothing is made
         let caller = options.caller();
-        caller.keep_preserved()?;
+        caller.check()?;
         set_cloexec_from(3 + caller.preserved_fds).doing(|| "mark descriptors close-on-exec")?;
         let Some(init) = self.init()? else { return Err(Error::wrong_status(format!("cannot exec in a {} container", self.status()?))) };
         // opened once: for the question whether it is frozen, and for the process to go into

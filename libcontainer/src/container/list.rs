@@ -40,7 +40,7 @@ impl Listed<'_> {
 }
 
 /// The ids of all containers of the state root, sorted.
-pub fn ids(root: &Path) -> Result<Vec<String>> {
+pub(super) fn ids(root: &Path) -> Result<Vec<String>> {
     let doing = || format!("read the state root {}", root.display());
     let mut ids = Vec::new();
     for entry in std::fs::read_dir(root).doing(doing)? {
@@ -58,7 +58,7 @@ pub fn ids(root: &Path) -> Result<Vec<String>> {
 
 /// All containers of the state root, by id, each looked at when it is its turn; nothing of it stays open. Those that vanish
 /// meanwhile are left out; damaged ones are errors.
-pub fn list(root: &Path) -> Result<impl Iterator<Item = Result<Listed<'_>>>> {
+pub(super) fn list(root: &Path) -> Result<impl Iterator<Item = Result<Listed<'_>>>> {
     let proc = Procfs::open()?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = rustix::fs::openat(CWD, root, flags, Mode::empty()).doing(|| format!("read the state root {}", root.display()))?;

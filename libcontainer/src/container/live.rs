@@ -19,7 +19,7 @@ use crate::namespaces::IdMaps;
 use crate::rootfs::{self, DevicePlan, MountPlan, What};
 use crate::spec::{DeviceRule, LiveChanges};
 use masu_host::procfs::Procfs;
-use masu_host::sys::clone::{Side, clone3};
+use masu_host::sys::clone::{Side, check_threads, clone3};
 use masu_host::sys::exec::exit;
 use masu_host::sys::namespace::setns;
 use masu_host::{beneath, mounts};
@@ -103,6 +103,7 @@ impl Container {
 impl Live {
     /// Carries it out in the mount namespace of init. The calling process must have one thread.
     pub(super) fn apply(&self, proc: &Procfs) -> Result<()> {
+        check_threads()?;
         let (ours, theirs) = Channel::pair()?;
         let pidfd = match clone3(0, None).doing(|| "clone")? {
             Side::Child => {

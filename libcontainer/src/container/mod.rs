@@ -10,6 +10,7 @@ mod live;
 mod made;
 mod pause;
 mod record;
+mod runtime;
 mod start;
 mod state_dir;
 mod update;
@@ -25,14 +26,15 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
 
-pub use create::{CreateOptions, create, dry_run};
-pub use delete::delete;
+pub use create::CreateOptions;
 pub use exec::ExecOptions;
-pub use list::{Listed, ids, list};
+pub use list::Listed;
 pub use record::Record;
+pub use runtime::Runtime;
 pub use wait::Exit;
 
 pub use crate::process::Stdio;
+pub use crate::process::user::{Id, UserSpec};
 
 use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, Kind, Result};
@@ -108,7 +110,7 @@ pub fn check_id(id: &str) -> Result<()> {
 
 impl Container {
     /// Opens container `id` of the state root `root`. [`Kind::NotFound`] when there is none.
-    pub fn open(root: &Path, id: &str) -> Result<Container> {
+    pub(crate) fn open(root: &Path, id: &str) -> Result<Container> {
         check_id(id)?;
         let dir = StateDir::open(root, id)?;
         let record = dir.record()?;

@@ -11,7 +11,7 @@ mod stats;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-pub use stats::Stats;
+pub use stats::{Bandwidth, L3CacheInfo, MemBwInfo, Occupancy, Stats};
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::spec;
@@ -23,7 +23,7 @@ const RESERVED: [&str; 3] = ["info", "mon_data", "mon_groups"];
 
 /// A class of service, and what it is to get.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IntelRdt {
+pub(crate) struct IntelRdt {
     /// Name of the directory; empty for the root, the default class.
     pub clos: String,
     /// Whether the config names it: it is somebody else's then, and stays.
@@ -37,7 +37,7 @@ pub struct IntelRdt {
 
 impl IntelRdt {
     /// Checks the class's name and puts the lines together, as the specification says.
-    pub fn plan(rdt: &spec::IntelRdt, id: &str) -> Result<IntelRdt> {
+    pub(crate) fn plan(rdt: &spec::IntelRdt, id: &str) -> Result<IntelRdt> {
         let clos = match rdt.clos_id.as_str() {
             "" => id,
             "/" => "",

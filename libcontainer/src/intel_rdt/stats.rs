@@ -9,18 +9,22 @@ use crate::error::{Doing, Error, Kind, Result};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
+    /// The limits of the cache, from `info/L3`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub l3_cache_info: Option<L3CacheInfo>,
     /// Of the root class.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub l3_cache_schema_root: String,
+    /// The line `L3` of the class.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub l3_cache_schema: String,
+    /// The limits of memory bandwidth, from `info/MB`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mem_bw_info: Option<MemBwInfo>,
     /// Of the root class.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub mem_bw_schema_root: String,
+    /// The line `MB` of the class.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub mem_bw_schema: String,
     /// All lines.
@@ -37,31 +41,41 @@ pub struct Stats {
 /// Of the cache.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct L3CacheInfo {
+    /// The bits of the cache that a class may have, in hexadecimal digits.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub cbm_mask: String,
+    /// The fewest bits that a class must have.
     pub min_cbm_bits: u64,
+    /// How many classes there can be.
     pub num_closids: u64,
 }
 
 /// Of memory bandwidth.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct MemBwInfo {
+    /// The step of a percentage.
     pub bandwidth_gran: u64,
+    /// 1 if the delay grows in proportion to the percentage.
     pub delay_linear: u64,
+    /// The smallest percentage.
     pub min_bandwidth: u64,
+    /// How many classes there can be.
     pub num_closids: u64,
 }
 
 /// Bytes since the group was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Bandwidth {
+    /// Of all memory.
     pub mbm_total_bytes: u64,
+    /// Of the memory of the domain itself.
     pub mbm_local_bytes: u64,
 }
 
 /// Bytes now.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Occupancy {
+    /// Bytes in the last level of the cache.
     pub llc_occupancy: u64,
 }
 

@@ -30,7 +30,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use masu_host::fds;
-use masu_host::sys::clone::{Side, clone3};
+use masu_host::sys::clone::{Side, check_threads, clone3};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -60,12 +60,13 @@ pub(crate) struct Caller<'a> {
 }
 
 impl Caller<'_> {
-    /// Checks the descriptors that the program is to keep, and marks all others close-on-exec: what the caller left open is
-    /// neither the hooks' nor the container's. Returns how many files a process may have open.
+    /// Checks that the calling process can make a child, and the descriptors that the program is to keep. Returns how many files
+    /// a process may have open.
     ///
     /// # Errors
-    /// A descriptor is missing: the program counts on their numbers.
-    pub(crate) fn keep_preserved(&self) -> Result<u64> {
+    /// The caller has more than one thread, or a descriptor is missing: the program counts on their numbers.
+    pub(crate) fn check(&self) -> Result<u64> {
+        check_threads()?;
         let n = self.preserved_fds;
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
         if u64::from(n) > limit {

@@ -2,8 +2,12 @@
 //! (user_namespaces(7)).
 
 use std::fmt::Write as _;
+use std::os::fd::OwnedFd;
 
-use crate::error::{Error, Kind, Result};
+use masu_host::procfs::Procfs;
+use masu_host::sys::clone::{Ended, check_threads};
+
+use crate::error::{Doing, Error, Kind, Result};
 use crate::spec::IdMapping;
 
 /// The most ranges of one map (`UID_GID_MAP_MAX_EXTENTS`).
@@ -14,8 +18,28 @@ const MAX_TEXT: usize = 4095;
 /// The maps of users and groups.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IdMaps {
+    /// Of users.
     pub uids: IdMap,
+    /// Of groups.
     pub gids: IdMap,
+}
+
+impl IdMaps {
+    /// A user namespace with these maps and no process in it, for id-mapped mounts (mount_setattr(2)). `proc` is of the caller's
+    /// pid namespace. A child of the caller is made for a moment; no signal tells of its end.
+    ///
+    /// # Errors
+    /// The kernel makes no more of them, or refuses a map.
+    pub fn user_namespace(&self, proc: &Procfs) -> Result<OwnedFd> {
+        let make = || -> Result<OwnedFd> {
+            check_threads()?;
+            let child = Ended::in_namespaces(libc::CLONE_NEWUSER)?;
+            proc.write(&format!("{}/uid_map", child.pid), self.uids.text().as_bytes()).doing(|| "write uid_map")?;
+            proc.write(&format!("{}/gid_map", child.pid), self.gids.text().as_bytes()).doing(|| "write gid_map")?;
+            proc.open_namespace(child.pid, "user").doing(|| "open it")
+        };
+        make().doing(|| "failed to create userns for id-mapping")
+    }
 }
 
 /// One map: ranges in the order of the ids inside, none overlapping another on either side.

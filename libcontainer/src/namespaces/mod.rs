@@ -3,18 +3,19 @@
 //! Everything fresh goes into the one clone3, except the cgroup namespace: init unshares that once it is in its cgroup
 //! for good, because its root is the cgroup that its maker is in; and the time namespace, which takes its offsets between
 //! being made and being entered (`time_offsets.rs`); and in a user namespace what shall belong to its root
-//! ([`Namespaces::late_flags`]). Namespaces given by path are joined by init, the
+//! (`Namespaces::late_flags`). Namespaces given by path are joined by init, the
 //! mount namespace last, since the other paths must still be found; a pid namespace is joined by the runtime before the
 //! clone, for setns(2) into one takes effect for children only.
 
-pub mod id_maps;
-pub mod net_devices;
-pub mod sysctl;
-pub mod time_offsets;
-pub mod user_namespace;
+pub(crate) mod id_maps;
+pub(crate) mod net_devices;
+pub(crate) mod sysctl;
+pub(crate) mod time_offsets;
+pub(crate) mod user_namespace;
 
 pub use id_maps::{IdMap, IdMaps};
-pub use user_namespace::UserNamespace;
+pub use sysctl::Sysctls;
+pub(crate) use user_namespace::UserNamespace;
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -28,8 +29,11 @@ use masu_host::sys::namespace::setns;
 /// A kind of namespace: its name in config.json, its flag, and its file below `/proc/PID/ns`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
+    /// In config.json: `network`.
     pub name: &'static str,
+    /// `CLONE_NEW*`.
     pub flag: i32,
+    /// Below `/proc/PID/ns`: `net`.
     pub file: &'static str,
 }
 
@@ -47,7 +51,7 @@ pub const KINDS: [Kind; 8] = [
 
 /// Which namespaces the container gets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Namespaces {
+pub(crate) struct Namespaces {
     /// Flags of those that are made.
     pub fresh: i32,
     /// Those that exist already, by path, in the order of joining.
@@ -56,7 +60,7 @@ pub struct Namespaces {
 
 /// A namespace that was opened by the runtime, ready to be joined.
 #[derive(Debug)]
-pub struct Opened {
+pub(crate) struct Opened {
     pub flag: i32,
     pub path: String,
     pub fd: OwnedFd,
@@ -93,38 +97,38 @@ impl Namespaces {
     }
 
     /// Whether the container has a namespace of its own of that kind, made or joined.
-    pub fn has(&self, flag: i32) -> bool {
+    pub(crate) fn has(&self, flag: i32) -> bool {
         self.fresh & flag != 0 || self.joined.iter().any(|(f, _)| *f == flag)
     }
 
     /// Whether that kind is made for this container.
-    pub fn is_fresh(&self, flag: i32) -> bool {
+    pub(crate) fn is_fresh(&self, flag: i32) -> bool {
         self.fresh & flag != 0
     }
 
     /// The flags of all that the container has, made or joined: what exec joins.
-    pub fn all(&self) -> i32 {
+    pub(crate) fn all(&self) -> i32 {
         self.joined.iter().fold(self.fresh, |all, (flag, _)| all | flag)
     }
 
     /// What goes into the clone.
-    pub fn clone_flags(&self) -> u64 {
+    pub(crate) fn clone_flags(&self) -> u64 {
         (self.fresh & !(libc::CLONE_NEWCGROUP | libc::CLONE_NEWTIME | self.late_flags())) as u64
     }
 
     /// In a user namespace, what init unshares once it is root there: objects of the kernel in them (the root of mqueue,
     /// the sysctls of a network) belong to who makes them, and before it has an id they would be nobody's.
-    pub fn late_flags(&self) -> i32 {
+    pub(crate) fn late_flags(&self) -> i32 {
         if self.has(libc::CLONE_NEWUSER) { self.fresh & (libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS) } else { 0 }
     }
 
     /// Whether a process besides init must join namespaces before the clone: see `process/stage.rs`.
-    pub fn staged(&self) -> bool {
+    pub(crate) fn staged(&self) -> bool {
         self.has(libc::CLONE_NEWUSER) && !self.joined.is_empty()
     }
 
     /// Opens those that are to be joined, in the runtime, where a wrong path is an error with nothing to clean up.
-    pub fn open(&self) -> Result<Vec<Opened>> {
+    pub(crate) fn open(&self) -> Result<Vec<Opened>> {
         self.joined.iter().map(|(flag, path)| open(*flag, path)).collect()
     }
 }
@@ -140,7 +144,7 @@ pub(crate) fn open(flag: i32, path: &str) -> Result<Opened> {
 
 impl Opened {
     /// Joins it.
-    pub fn join(&self) -> Result<()> {
+    pub(crate) fn join(&self) -> Result<()> {
         setns(self.fd.as_fd(), self.flag).doing(|| {
             let name = KINDS.iter().find(|k| k.flag == self.flag).map_or("?", |k| k.name);
             format!("failed to setns into {name} namespace {}", self.path)

@@ -22,7 +22,7 @@ const TEMPLATE: &str = "%d";
 
 /// Which devices, and their names inside.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NetDevices(Vec<NetDevice>);
+pub(crate) struct NetDevices(Vec<NetDevice>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct NetDevice {
@@ -59,7 +59,7 @@ impl NetDevices {
         self.0.iter().map(|device| (device.name.as_str(), device.inside.as_str()))
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 

@@ -12,11 +12,11 @@ use masu_host::sys::namespace::{setns, unshare};
 
 /// What `/proc/PID/timens_offsets` is told; nothing when all clocks are the host's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TimeOffsets(String);
+pub(crate) struct TimeOffsets(String);
 
 impl TimeOffsets {
     /// Checks names and ranges, and that there is a fresh namespace to have them.
-    pub fn plan(offsets: &BTreeMap<String, TimeOffset>, namespaces: &Namespaces) -> Result<TimeOffsets> {
+    pub(crate) fn plan(offsets: &BTreeMap<String, TimeOffset>, namespaces: &Namespaces) -> Result<TimeOffsets> {
         if offsets.is_empty() {
             return Ok(TimeOffsets::default());
         }

@@ -16,7 +16,7 @@ use masu_host::procfs::Procfs;
 
 /// The user namespace of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UserNamespace {
+pub(crate) struct UserNamespace {
     /// Of the config: what is written, or for one that is joined, what must be found there; empty if nothing is said.
     pub maps: IdMaps,
     pub fresh: bool,

@@ -8,7 +8,7 @@ use crate::findings::Findings;
 use crate::spec;
 
 /// Names by number, from 0 (`linux/capability.h`; the last is of kernel 5.9).
-pub const NAMES: [&str; 41] = [
+pub(crate) const NAMES: [&str; 41] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_DAC_READ_SEARCH",
@@ -54,7 +54,7 @@ pub const NAMES: [&str; 41] = [
 
 /// The sets as bit masks, bit n for capability n.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Sets {
+pub(crate) struct Sets {
     pub bounding: u64,
     pub effective: u64,
     pub inheritable: u64,
@@ -93,7 +93,7 @@ impl Sets {
     }
 
     /// Drops what is not in the bounding set. Before the ids change: it needs CAP_SETPCAP.
-    pub fn apply_bounding(&self) -> Result<()> {
+    pub(crate) fn apply_bounding(&self) -> Result<()> {
         for n in (0..64).filter(|n| self.bounding & (1 << n) == 0) {
             match rustix::thread::remove_capability_from_bounding_set(bit(n)) {
                 Ok(()) => {}
@@ -107,7 +107,7 @@ impl Sets {
 
     /// Sets the other four. Returns the ambient ones that could not be raised (not inheritable or not permitted), which
     /// runc only warns of.
-    pub fn apply(&self) -> Result<u64> {
+    pub(crate) fn apply(&self) -> Result<u64> {
         let sets = CapabilitySets {
             effective: CapabilitySet::from_bits_retain(self.effective),
             permitted: CapabilitySet::from_bits_retain(self.permitted),
@@ -133,7 +133,7 @@ fn bit(n: usize) -> CapabilitySet {
 }
 
 /// The name of capability `n`.
-pub fn name(n: usize) -> &'static str {
+pub(crate) fn name(n: usize) -> &'static str {
     NAMES.get(n).copied().unwrap_or("unknown capability")
 }
 

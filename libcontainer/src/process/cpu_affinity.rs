@@ -13,7 +13,7 @@ const ALL: [u64; 128] = [u64::MAX; 128];
 
 /// Before and after the move into the container's cgroup.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CpuAffinity {
+pub(crate) struct CpuAffinity {
     /// Until then; the process is not cloned into the cgroup then, but moved.
     pub initial: Option<Mask>,
     pub finally: Final,
@@ -21,7 +21,7 @@ pub struct CpuAffinity {
 
 /// From the move on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Final {
+pub(crate) enum Final {
     /// All CPUs of the cpuset: the mask of whoever called us (a kubelet pinned to two CPUs) is not the container's.
     #[default]
     All,
@@ -32,7 +32,7 @@ pub enum Final {
 
 impl CpuAffinity {
     /// An exec's.
-    pub fn plan(affinity: &spec::CpuAffinity) -> Result<CpuAffinity> {
+    pub(crate) fn plan(affinity: &spec::CpuAffinity) -> Result<CpuAffinity> {
         let initial = Mask::parse(&affinity.initial).doing(|| "process.execCPUAffinity.initial: bad CPUAffinity.Initial")?;
         let finally = Mask::parse(&affinity.finally).doing(|| "process.execCPUAffinity.final: bad CPUAffinity.Final")?;
         let finally = match finally {

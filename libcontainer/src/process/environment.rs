@@ -13,7 +13,7 @@ const PATH: &str = "PATH";
 
 /// What execve is given as the environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Environment {
+pub(crate) struct Environment {
     /// Each variable ends with a NUL byte.
     text: Vec<u8>,
     /// HOME is added in the container then, from its passwd(5).
@@ -80,7 +80,7 @@ impl Environment {
     }
 
     /// The variables, `NAME=value` each.
-    pub fn iter(&self) -> impl Iterator<Item = &CStr> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &CStr> {
         let mut rest = self.text.as_slice();
         std::iter::from_fn(move || {
             let entry = CStr::from_bytes_until_nul(rest).ok()?;

@@ -10,7 +10,7 @@ const CLASSES: [&str; 3] = ["IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_
 const CLASS_SHIFT: u32 = 13;
 
 /// Both in one number.
-pub fn plan(priority: &spec::IoPriority) -> Result<u32> {
+pub(crate) fn plan(priority: &spec::IoPriority) -> Result<u32> {
     let level = match u32::try_from(priority.priority) {
         Ok(level) if level <= 7 => level,
         _ => return Err(Error::invalid(format!("process.ioPriority: invalid ioPriority.Priority: {}", priority.priority))),

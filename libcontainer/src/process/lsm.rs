@@ -16,7 +16,7 @@ use masu_host::sys::close_range::leave;
 
 /// The labels to take on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Labels {
+pub(crate) struct Labels {
     pub apparmor: Option<String>,
     pub selinux: Option<String>,
 }
@@ -45,7 +45,7 @@ impl Labels {
     }
 
     /// Whether there is nothing to write.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         *self == Labels::default()
     }
 

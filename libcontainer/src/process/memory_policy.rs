@@ -5,23 +5,23 @@ use crate::spec;
 use masu_host::mask::Mask;
 
 /// By number, as in `linux/mempolicy.h`.
-pub const MODES: [&str; 7] =
+pub(crate) const MODES: [&str; 7] =
     ["MPOL_DEFAULT", "MPOL_PREFERRED", "MPOL_BIND", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED_MANY", "MPOL_WEIGHTED_INTERLEAVE"];
 
 /// From bit 13 on.
-pub const FLAGS: [&str; 3] = ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"];
+pub(crate) const FLAGS: [&str; 3] = ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"];
 
 const FIRST_FLAG: usize = 13;
 
 /// Mode and flags as one number, and the nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MemoryPolicy {
+pub(crate) struct MemoryPolicy {
     pub mode: u32,
     pub nodes: Option<Mask>,
 }
 
 /// Checks as runc does.
-pub fn plan(policy: &spec::MemoryPolicy) -> Result<MemoryPolicy> {
+pub(crate) fn plan(policy: &spec::MemoryPolicy) -> Result<MemoryPolicy> {
     let invalid = |text: String| Error::invalid(format!("linux.memoryPolicy: {text}"));
     let name = policy.mode.as_str();
     let number = MODES.iter().position(|mode| *mode == name).ok_or_else(|| invalid(format!("invalid memory policy mode {name:?}")))?;

@@ -1,20 +1,19 @@
 //! What a process is given between clone and execve, one file a feature, named as in the specification (config.md, "Process").
 
-pub mod capabilities;
-pub mod cpu_affinity;
+pub(crate) mod capabilities;
+pub(crate) mod cpu_affinity;
 mod environment;
-pub mod io_priority;
+pub(crate) mod io_priority;
 pub(crate) mod keyring;
-pub mod lsm;
-pub mod memory_policy;
-pub mod personality;
+pub(crate) mod lsm;
+pub(crate) mod memory_policy;
+pub(crate) mod personality;
 mod plan;
-pub mod rlimits;
-pub mod scheduler;
+pub(crate) mod rlimits;
+pub(crate) mod scheduler;
 mod stdio;
 pub(crate) mod terminal;
-pub mod user;
+pub(crate) mod user;
 
-pub use environment::Environment;
-pub use plan::{ProcessPlan, Terminal};
+pub(crate) use plan::{ProcessPlan, Terminal};
 pub use stdio::Stdio;

@@ -17,7 +17,7 @@ use crate::spec;
 
 /// What will run, as whom, and within which limits.
 #[derive(Debug, Default)]
-pub struct ProcessPlan {
+pub(crate) struct ProcessPlan {
     pub args: Vec<CString>,
     pub env: Environment,
     /// Absolute.
@@ -49,7 +49,7 @@ pub struct ProcessPlan {
 
 /// The process gets a terminal, of this size (rows, columns) if it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terminal {
+pub(crate) struct Terminal {
     pub size: Option<(u16, u16)>,
     /// Whether a terminal of the caller stands before it, which makes a carriage return of each newline itself.
     pub relayed: bool,
@@ -157,7 +157,7 @@ impl ProcessPlan {
     }
 
     /// Remembers that the container has a cpuset: with one, some schedulers cannot be had.
-    pub fn note_cpuset(&mut self, resources: Option<&spec::Resources>) {
+    pub(crate) fn note_cpuset(&mut self, resources: Option<&spec::Resources>) {
         let cpuset = resources.is_some_and(|r| !r.cpu.cpus.is_empty());
         if let Some(scheduler) = &mut self.scheduler {
             scheduler.cpuset = cpuset;
@@ -167,7 +167,7 @@ impl ProcessPlan {
     /// Whether the filter is loaded before the process reports that it is ready. Without no_new_privs loading is a
     /// privileged call, and a listener's descriptor must still be handed over; else it is the very last step, so that a
     /// strict profile need allow nothing of ours but execve.
-    pub fn filter_early(&self) -> bool {
+    pub(crate) fn filter_early(&self) -> bool {
         self.filter.as_ref().is_some_and(|f| !self.no_new_privileges || f.listener.is_some())
     }
 }

@@ -28,7 +28,7 @@ const NAMES: [(&str, Resource); 16] = [
 
 /// The limits to set, in the order of the config.
 #[derive(Debug, Clone, Default)]
-pub struct Rlimits(Vec<(Resource, Rlimit, &'static str)>);
+pub(crate) struct Rlimits(Vec<(Resource, Rlimit, &'static str)>);
 
 impl Rlimits {
     /// Checks names, duplicates and soft ≤ hard.
@@ -61,7 +61,7 @@ impl Rlimits {
     }
 
     /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
@@ -84,7 +84,7 @@ impl Rlimits {
     }
 
     /// Sets them for the caller. Last of all that opens descriptors, and while it is still privileged.
-    pub fn apply(&self) -> Result<()> {
+    pub(crate) fn apply(&self) -> Result<()> {
         for (resource, limit, name) in &self.0 {
             rustix::process::setrlimit(*resource, *limit).doing(|| format!("error setting rlimit {name}"))?;
         }

@@ -22,14 +22,14 @@ const FLAGS: [&str; 7] = [
 
 /// The attributes by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Scheduler {
+pub(crate) struct Scheduler {
     pub attr: SchedAttr,
     /// Whether the container has a cpuset, which is the likely reason when the kernel refuses.
     pub cpuset: bool,
 }
 
 /// Checks as runc does.
-pub fn plan(scheduler: &spec::Scheduler) -> Result<Scheduler> {
+pub(crate) fn plan(scheduler: &spec::Scheduler) -> Result<Scheduler> {
     let invalid = |text: String| Err(Error::invalid(format!("process.scheduler: {text}")));
     let policy = scheduler.policy.as_str();
     if policy.is_empty() {

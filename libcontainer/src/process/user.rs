@@ -20,14 +20,18 @@ const GROUP: &str = "/etc/group";
 /// A user or group as it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Id {
+    /// As it is.
     Number(u32),
+    /// Looked up in the container.
     Name(String),
 }
 
 /// Whom to run a process as: `UID[:GID]` or `NAME[:GROUP]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserSpec {
+    /// The user.
     pub user: Id,
+    /// The group; without one it is that of the user.
     pub group: Option<Id>,
 }
 
@@ -42,6 +46,11 @@ pub(crate) struct Found {
 }
 
 impl UserSpec {
+    /// An id as a command line has it: digits only, and never `u32::MAX`, which means "no change" to the kernel.
+    pub fn parse_id(text: &str) -> Option<u32> {
+        number(text.as_bytes())
+    }
+
     /// Reads it whole: what looks like a number is one or an error, and never another user (CVE-2026-30892).
     pub fn parse(text: &str) -> Result<UserSpec> {
         let (user, group) = match text.split_once(':') {
@@ -103,7 +112,7 @@ fn unknown(what: &str, kind: &str, name: &str, file: &str) -> Error {
 }
 
 /// Digits only; u32::MAX means "no change" to the kernel and is no id.
-pub fn number(text: &[u8]) -> Option<u32> {
+pub(crate) fn number(text: &[u8]) -> Option<u32> {
     let text = std::str::from_utf8(text).ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()))?;
     text.parse().ok().filter(|id| *id != u32::MAX)
 }

@@ -19,7 +19,7 @@ use masu_host::sys::mount_attr::{ATIME, Change, NODEV, NOEXEC, NOSUID, RDONLY, m
 
 /// What to put at the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CgroupMount {
+pub(crate) struct CgroupMount {
     pub target: String,
     attributes: u64,
     /// Whether the container has a cgroup namespace of its own making: then the hierarchies are mounted anew, rooted at
@@ -41,7 +41,7 @@ struct Hierarchy {
 
 impl CgroupMount {
     /// Plans the mount from the container's cgroup directories.
-    pub fn plan(mount: &spec::Mount, options: &Options, paths: &Paths, namespaces: &Namespaces) -> Result<CgroupMount> {
+    pub(crate) fn plan(mount: &spec::Mount, options: &Options, paths: &Paths, namespaces: &Namespaces) -> Result<CgroupMount> {
         let target = check_target(mount)?;
         if target.starts_with("/proc/") || target == "/proc" {
             return Err(Error::invalid(format!(

@@ -15,7 +15,7 @@ use masu_host::sys::close_range::leave;
 
 /// A node to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DevicePlan {
+pub(crate) struct DevicePlan {
     /// Absolute and clean, inside the root.
     pub path: String,
     pub kind: FileType,

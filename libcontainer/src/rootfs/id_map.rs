@@ -12,12 +12,11 @@ use crate::error::{Doing, Error, Kind, Result};
 use crate::namespaces::{IdMap, IdMaps};
 use crate::spec;
 use masu_host::procfs::Procfs;
-use masu_host::sys::clone::Ended;
 use masu_host::sys::mount_attr::set_id_map;
 
 /// How the ids of a mount are mapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IdMapped {
+pub(crate) struct IdMapped {
     pub map: Map,
     /// The mounts below as well.
     pub recursive: bool,
@@ -25,7 +24,7 @@ pub struct IdMapped {
 
 /// Where the map is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Map {
+pub(crate) enum Map {
     /// In the plan's list, at this place.
     Listed(usize),
     /// It is that of the container's user namespace.
@@ -105,17 +104,8 @@ fn parse(text: &str, target: &str, container: Option<&IdMaps>) -> Result<IdMaps>
 }
 
 /// A user namespace for each of `maps`, in their order.
-///
-/// # Errors
-/// The kernel makes no more of them, or refuses a map.
-pub fn make(maps: &[IdMaps], proc: &Procfs) -> Result<Vec<OwnedFd>> {
-    let one = |map: &IdMaps| {
-        let child = Ended::in_namespaces(libc::CLONE_NEWUSER)?;
-        proc.write(&format!("{}/uid_map", child.pid), map.uids.text().as_bytes()).doing(|| "write uid_map")?;
-        proc.write(&format!("{}/gid_map", child.pid), map.gids.text().as_bytes()).doing(|| "write gid_map")?;
-        proc.open_namespace(child.pid, "user").doing(|| "open it")
-    };
-    maps.iter().map(|map| one(map).doing(|| "failed to create userns for id-mapping")).collect()
+pub(crate) fn make(maps: &[IdMaps], proc: &Procfs) -> Result<Vec<OwnedFd>> {
+    maps.iter().map(|map| map.user_namespace(proc)).collect()
 }
 
 impl IdMapped {

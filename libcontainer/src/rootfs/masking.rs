@@ -14,7 +14,7 @@ use masu_host::sys::mount_attr::{Change, NODEV, NOEXEC, NOSUID, RDONLY, mount_se
 
 /// Paths in the root, absolute and clean, none twice.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Masking {
+pub(crate) struct Masking {
     pub masked: Vec<String>,
     pub read_only: Vec<String>,
 }

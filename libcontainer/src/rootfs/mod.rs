@@ -9,7 +9,7 @@ mod devices;
 mod id_map;
 mod masking;
 mod mount;
-pub mod options;
+pub(crate) mod options;
 mod pivot;
 mod remount;
 mod source;
@@ -21,12 +21,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::mount::MountPropagationFlags;
 
-pub use cgroup_mount::CgroupMount;
-pub use devices::DevicePlan;
-pub use id_map::{IdMapped, Map, make as make_id_maps};
-pub use masking::Masking;
-pub use mount::{Link, MountPlan, What};
-pub use remount::Remount;
+pub(crate) use cgroup_mount::CgroupMount;
+pub(crate) use devices::DevicePlan;
+pub(crate) use id_map::{IdMapped, Map, make as make_id_maps};
+pub(crate) use masking::Masking;
+pub(crate) use mount::{Link, MountPlan, What};
+pub(crate) use remount::Remount;
 
 use masu_host::beneath::Beside;
 use masu_host::mounts::{move_to, open_tree};
@@ -63,7 +63,7 @@ pub(crate) fn plan_live(mount: &spec::Mount, bundle: &str, maps: &mut Vec<IdMaps
 
 /// One step of building the root file system, in the order of the config.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Operation {
+pub(crate) enum Operation {
     Mount(MountPlan),
     /// From here on the container's cgroup is its view: wait until it is in it for good, and unshare the cgroup
     /// namespace if it has a fresh one. Before the first mount that shows it, else after all mounts.
@@ -75,7 +75,7 @@ pub enum Operation {
 
 /// Everything about the container's file system.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RootfsPlan {
+pub(crate) struct RootfsPlan {
     /// Absolute path on the host, free of symbolic links.
     pub path: String,
     pub operations: Vec<Operation>,

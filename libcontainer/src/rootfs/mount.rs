@@ -21,7 +21,7 @@ use masu_host::sys::mount_attr::{Change, RDONLY, mount_setattr};
 
 /// One mount, ready to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MountPlan {
+pub(crate) struct MountPlan {
     /// Absolute and clean, inside the root.
     pub target: String,
     /// Whether a symbolic link there is mounted upon, not followed.
@@ -34,7 +34,7 @@ pub struct MountPlan {
 
 /// What is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum What {
+pub(crate) enum What {
     /// A tree of the host.
     Bind {
         /// Absolute.
@@ -61,7 +61,7 @@ pub enum What {
 
 /// What becomes of a symbolic link at the source of a bind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Link {
+pub(crate) enum Link {
     Follow,
     /// It is bound itself.
     Bind,
@@ -114,7 +114,7 @@ impl MountPlan {
 
     /// Whether this is a file system that must still be written into (devices, mount points, copied content) and so becomes
     /// read-only last.
-    pub fn read_only_last(&self) -> bool {
+    pub(crate) fn read_only_last(&self) -> bool {
         let What::Filesystem { fs_type, attributes, .. } = &self.what else { return false };
         (fs_type == "tmpfs" || self.target == "/dev") && attributes & RDONLY != 0
     }

@@ -124,13 +124,13 @@ const OPTIONS: [(&str, Effect); 70] = [
 const FOR_OTHERS: [&str; 9] = ["_netdev", "auto", "noauto", "nofail", "nouser", "user", "z", "Z", ""];
 
 /// The words that `features` lists: those that this library carries out.
-pub fn supported() -> impl Iterator<Item = &'static str> {
+pub(crate) fn supported() -> impl Iterator<Item = &'static str> {
     OPTIONS.iter().map(|(name, _)| *name)
 }
 
 /// A mount's options, sorted by what they are for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Options {
+pub(crate) struct Options {
     pub bind: bool,
     pub recursive_bind: bool,
     /// Flags of the mount that are asked for (`MOUNT_ATTR_*`), but for the mode of access times.
@@ -160,7 +160,7 @@ pub struct Options {
 
 /// The option `idmap` or `ridmap`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdMapOption {
+pub(crate) struct IdMapOption {
     /// For the mounts below as well.
     pub recursive: bool,
     /// What follows `=`: crun's form of mappings.
@@ -169,7 +169,7 @@ pub struct IdMapOption {
 
 impl Options {
     /// Sorts the words; the last of two that contradict each other wins. `destination` is for the error's text.
-    pub fn plan(words: &[String], destination: &str) -> Result<Options> {
+    pub(crate) fn plan(words: &[String], destination: &str) -> Result<Options> {
         let mut options = Options::default();
         for word in words {
             if word.contains('\0') {
@@ -244,19 +244,19 @@ impl Options {
     }
 
     /// The attributes of a new mount of a file system.
-    pub fn attributes(&self) -> u64 {
+    pub(crate) fn attributes(&self) -> u64 {
         self.set | self.atime.unwrap_or(RELATIME)
     }
 
     /// What the file system itself is told: its own options, then flags of the superblock (fsconfig(2)).
-    pub fn for_file_system(&self) -> Vec<(String, Option<String>)> {
+    pub(crate) fn for_file_system(&self) -> Vec<(String, Option<String>)> {
         let superblock = self.superblock.iter().map(|flag| ((*flag).to_owned(), None));
         self.data.iter().cloned().chain(superblock).collect()
     }
 
     /// What a bind mount, or a mount that is there, takes on, as under runc: if there is any word about flags, then those that
     /// are not asked for are off, whatever it has; but access times stay as they are unless a mode is asked for.
-    pub fn change_of_mount(&self) -> Change {
+    pub(crate) fn change_of_mount(&self) -> Change {
         if !self.flagged {
             return Change::default();
         }

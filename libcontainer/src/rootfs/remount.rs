@@ -17,7 +17,7 @@ use masu_host::sys::mount_attr::{Change, RDONLY, mount_setattr};
 
 /// A change of a mount that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remount {
+pub(crate) struct Remount {
     /// Absolute and clean, inside the root.
     pub target: String,
     /// Options for the file system itself.

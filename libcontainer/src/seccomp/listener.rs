@@ -20,12 +20,14 @@ use crate::spec::State;
 #[derive(Debug, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProcessState<'a> {
+    /// Of the specification.
     pub oci_version: &'a str,
     /// Names of the descriptors that come along: [`FDS`].
     pub fds: &'a [&'a str],
     /// The process under the filter, in the runtime's pid namespace.
     pub pid: i32,
     #[serde(skip_serializing_if = "str::is_empty")]
+    /// `listenerMetadata` of the config.
     pub metadata: &'a str,
     /// The container: `creating` for its first process, `running` for one of exec.
     pub state: &'a State,

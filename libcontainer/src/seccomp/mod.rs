@@ -1,6 +1,6 @@
 //! `linux.seccomp`: a profile of system calls made into a filter of the kernel, without libseccomp.
 //!
-//! [`plan`] runs in the parent, once per container: what it makes is kept in bytes beside the container's record, so
+//! `plan` runs in the parent, once per container: what it makes is kept in bytes beside the container's record, so
 //! exec only reads it. [`masu_host::sys::seccomp::load`] puts the container's process under it, as its last steps.
 //! Sources: config-linux.md "Seccomp", seccomp(2), runc 1.5 for words and choices the specification leaves open.
 

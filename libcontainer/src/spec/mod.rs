@@ -1,6 +1,6 @@
 //! config.json of the OCI runtime spec, version 1.3, as plain structs.
 //!
-//! These types say what the user wrote and nothing more: no defaults but "absent", no checks. [`Plan`](crate::plan::Plan) turns them
+//! These types say what the user wrote and nothing more: no defaults but "absent", no checks. `Plan` turns them
 //! into what the kernel will be told. Unknown properties are ignored, `null` is absent (see `json.rs`).
 
 pub(crate) mod bundle;

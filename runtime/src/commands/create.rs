@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use libcontainer::container::{self, CreateOptions};
+use libcontainer::container::{CreateOptions, Runtime};
 use libcontainer::error::{self, Doing, Error};
 
 use super::{print, print_json};
@@ -12,17 +12,19 @@ use crate::call::Call;
 
 pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     call.check_name()?;
-    let options = CreateOptions { detach: true, process_optional: true, ..options(call.args)? };
+    let mut options = options(call.args)?;
+    options.detach = true;
+    options.process_optional = true;
     if let Some(format) = call.args.text("dry-run") {
         return dry_run(call, &options, format);
     }
-    container::create(&call.root()?, call.id()?, &options)?;
+    call.runtime()?.create(call.id()?, &options)?;
     Ok(0)
 }
 
 /// Prints the plan.
 pub(super) fn dry_run(call: &Call<'_>, options: &CreateOptions, format: &str) -> Result<u8> {
-    let page = container::dry_run(&call.find_root()?.0, call.id()?, options)?;
+    let page = Runtime::new(call.find_root()?.0).dry_run(call.id()?, options)?;
     match format {
         "json" => print_json(&page)?,
         _ => print(page.text().as_bytes())?,
@@ -39,22 +41,20 @@ pub(super) fn options(args: &Args) -> error::Result<CreateOptions> {
         Some("disabled") => (false, true),
         Some(other) => return Err(Error::invalid(format!("--cgroup-manager {other}: neither cgroupfs, systemd nor disabled"))),
     };
-    Ok(CreateOptions {
-        bundle: path(args, "bundle").unwrap_or_else(|| ".".into()),
-        config: path(args, "config"),
-        console_socket: path(args, "console-socket"),
-        pidfd_socket: path(args, "pidfd-socket"),
-        pid_file: pid_file(args)?,
-        no_pivot: args.on("no-pivot"),
-        no_new_keyring: args.on("no-new-keyring"),
-        preserve_fds: preserve_fds(args)?,
-        listen_fds: listen_fds(),
-        systemd_cgroup,
-        no_cgroup,
-        seccomp_receiver: std::env::var("RUN_OCI_SECCOMP_RECEIVER").ok().filter(|path| !path.is_empty()),
-        notify_socket: std::env::var_os("NOTIFY_SOCKET").filter(|s| !s.is_empty()).map(PathBuf::from),
-        ..CreateOptions::default()
-    })
+    let mut options = CreateOptions::new(path(args, "bundle").unwrap_or_else(|| ".".into()));
+    options.config = path(args, "config");
+    options.console_socket = path(args, "console-socket");
+    options.pidfd_socket = path(args, "pidfd-socket");
+    options.pid_file = pid_file(args)?;
+    options.no_pivot = args.on("no-pivot");
+    options.no_new_keyring = args.on("no-new-keyring");
+    options.preserve_fds = preserve_fds(args)?;
+    options.listen_fds = listen_fds();
+    options.systemd_cgroup = systemd_cgroup;
+    options.no_cgroup = no_cgroup;
+    options.seccomp_receiver = std::env::var("RUN_OCI_SECCOMP_RECEIVER").ok().filter(|path| !path.is_empty());
+    options.notify_socket = std::env::var_os("NOTIFY_SOCKET").filter(|s| !s.is_empty()).map(PathBuf::from);
+    Ok(options)
 }
 
 pub(super) fn path(args: &Args, flag: &str) -> Option<PathBuf> {

@@ -3,7 +3,6 @@
 use std::ffi::CString;
 
 use anyhow::Result;
-use libcontainer::container;
 use libcontainer::error::{self, Error};
 use masu_host::sys::regex::Regex;
 
@@ -11,12 +10,12 @@ use crate::call::Call;
 use crate::log::complain;
 
 pub(super) fn run(call: &Call<'_>) -> Result<u8> {
-    let root = call.root()?;
+    let runtime = call.runtime()?;
     let force = call.args.on("force");
     if call.args.on("regex") {
-        return each_match(call, |id| container::delete(&root, id, force));
+        return each_match(call, |id| runtime.delete(id, force));
     }
-    container::delete(&root, call.id()?, force)?;
+    runtime.delete(call.id()?, force)?;
     Ok(0)
 }
 
@@ -26,7 +25,7 @@ pub(super) fn each_match(call: &Call<'_>, mut act: impl FnMut(&str) -> error::Re
     let pattern = call.args.operands.first().map_or("", String::as_str);
     let bad = |why: &str| Error::invalid(format!("invalid regular expression {pattern}: {why}"));
     let regex = Regex::new(&CString::new(pattern).map_err(|_| bad("it holds a NUL byte"))?).map_err(|why| bad(&why))?;
-    for id in container::ids(&call.root()?)? {
+    for id in call.runtime()?.ids()? {
         if CString::new(id.as_str()).is_ok_and(|text| regex.matches(&text))
             && let Err(e) = act(&id)
         {

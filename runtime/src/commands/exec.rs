@@ -1,9 +1,8 @@
 //! `exec`: a further process in a container.
 
 use anyhow::Result;
-use libcontainer::container::ExecOptions;
+use libcontainer::container::{ExecOptions, UserSpec};
 use libcontainer::error::{self, Doing, Error};
-use libcontainer::process::user::{UserSpec, number};
 use libcontainer::spec;
 
 use super::create::{path, pid_file, preserve_fds};
@@ -31,29 +30,27 @@ fn options(args: &Args) -> error::Result<ExecOptions> {
         None if words.is_empty() => return Err(Error::invalid("exec args cannot be empty")),
         None => None,
     };
-    let gid = |g: &String| number(g.as_bytes()).ok_or_else(|| Error::invalid(format!("additional-gids must be a positive number {g}")));
-    Ok(ExecOptions {
-        process,
-        args: words.to_vec(),
-        cwd: args.text("cwd").map(str::to_string),
-        env: args.each("env"),
-        tty: args.on("tty"),
-        user: args.last("user").map(UserSpec::parse).transpose()?,
-        additional_gids: args.each("additional-gids").iter().map(gid).collect::<error::Result<_>>()?,
-        caps: args.each("cap"),
-        no_new_privileges: args.choice("no-new-privs"),
-        apparmor: args.text("apparmor").map(str::to_string),
-        process_label: args.text("process-label").map(str::to_string),
-        cgroups: args.each("cgroup"),
-        ignore_paused: args.on("ignore-paused"),
-        preserve_fds: preserve_fds(args)?,
-        console_socket: path(args, "console-socket"),
-        console_size: crate::relay::size_of_ours(),
-        pidfd_socket: path(args, "pidfd-socket"),
-        pid_file: pid_file(args)?,
-        detach: args.on("detach"),
-        ..ExecOptions::default()
-    })
+    let gid = |g: &String| UserSpec::parse_id(g).ok_or_else(|| Error::invalid(format!("additional-gids must be a positive number {g}")));
+    let mut options = ExecOptions::new(words);
+    options.process = process;
+    options.cwd = args.text("cwd").map(str::to_string);
+    options.env = args.each("env");
+    options.tty = args.on("tty");
+    options.user = args.last("user").map(UserSpec::parse).transpose()?;
+    options.additional_gids = args.each("additional-gids").iter().map(gid).collect::<error::Result<_>>()?;
+    options.caps = args.each("cap");
+    options.no_new_privileges = args.choice("no-new-privs");
+    options.apparmor = args.text("apparmor").map(str::to_string);
+    options.process_label = args.text("process-label").map(str::to_string);
+    options.cgroups = args.each("cgroup");
+    options.ignore_paused = args.on("ignore-paused");
+    options.preserve_fds = preserve_fds(args)?;
+    options.console_socket = path(args, "console-socket");
+    options.console_size = crate::relay::size_of_ours();
+    options.pidfd_socket = path(args, "pidfd-socket");
+    options.pid_file = pid_file(args)?;
+    options.detach = args.on("detach");
+    Ok(options)
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! `kill`: send a signal to a container.
 
 use anyhow::Result;
-use libcontainer::container::Container;
 use libcontainer::error::{Error, Kind};
 
 use crate::call::Call;
@@ -11,8 +10,8 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     let signal = number(word).ok_or_else(|| Error::invalid(format!("unknown signal \"{word}\"")))?;
     let all = call.args.on("all");
     if call.args.on("regex") {
-        let root = call.root()?;
-        return super::delete::each_match(call, |id| Container::open(&root, id)?.kill(signal, all));
+        let runtime = call.runtime()?;
+        return super::delete::each_match(call, |id| runtime.open(id)?.kill(signal, all));
     }
     match call.container()?.kill(signal, all) {
         // who sends --all means "let there be none"

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use libcontainer::container::{self, Listed};
+use libcontainer::container::Listed;
 use libcontainer::error::Error;
 use rustix::io::Errno;
 
@@ -16,8 +16,8 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     if !matches!(format, "table" | "json") {
         return Err(Error::invalid(format!("invalid format option: {format}")).into());
     }
-    let root = call.root()?;
-    let found = match container::list(&root) {
+    let runtime = call.runtime()?;
+    let found = match runtime.list() {
         // nothing was ever created; but a root that was named and is not there is a mistake
         Err(e) if e.errno() == Some(Errno::NOENT) && !call.args.given("root") => None,
         result => Some(result?),

@@ -1,7 +1,6 @@
 //! `mounts add` and `mounts remove`: change the mounts of a container that exists (crun's command and format).
 
 use anyhow::Result;
-use libcontainer::container::Container;
 use libcontainer::error::{Doing, Error};
 use libcontainer::spec::{LiveChanges, Mount, Resources};
 
@@ -19,6 +18,6 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
         other => return Err(Error::invalid(format!("unknown command {other}: neither add nor remove")).into()),
     };
     *list = Mount::list_from_slice(&document(file)?).doing(|| format!("read {file}"))?;
-    Container::open(&call.root()?, id)?.update_live(&Resources::default(), &changes)?;
+    call.runtime()?.open(id)?.update_live(&Resources::default(), &changes)?;
     Ok(0)
 }

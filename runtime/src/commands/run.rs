@@ -1,7 +1,7 @@
 //! `run`: create and start; without --detach also wait, delete, and return the program's exit code.
 
 use anyhow::Result;
-use libcontainer::container::{self, Container, CreateOptions, Process};
+use libcontainer::container::{Container, Process};
 use libcontainer::error;
 
 use super::create;
@@ -10,17 +10,18 @@ use crate::foreground::{self, Foreground, Signals};
 
 pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     call.check_name()?;
-    let options = CreateOptions { detach: call.args.on("detach"), ..create::options(call.args)? };
+    let mut options = create::options(call.args)?;
+    options.detach = call.args.on("detach");
     if let Some(format) = call.args.text("dry-run") {
         return create::dry_run(call, &options, format);
     }
-    let (root, id) = (call.root()?, call.id()?);
+    let (runtime, id) = (call.runtime()?, call.id()?);
     // from here on a signal is for the container, and kept until there is one
     let signals = if options.detach { None } else { Some(Signals::hold()?) };
     if signals.is_some() && !call.args.on("no-subreaper") {
         foreground::adopt_orphans()?;
     }
-    let (mut container, process) = container::create(&root, id, &options)?;
+    let (mut container, process) = runtime.create(id, &options)?;
     match go(&mut container, process, signals.as_ref()) {
         Ok(code) => {
             if !options.detach && !call.args.on("keep") {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use libcontainer::cgroup::Stats;
-use libcontainer::container::{self, Container, Listed, Status};
+use libcontainer::container::{Container, Listed, Status};
 use libcontainer::error::{self, Error, Kind};
 use rustix::io::Errno;
 
@@ -57,11 +57,10 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
 
 /// Those that are named, which must be there and not have ended; else all of which that is true.
 fn containers(call: &Call<'_>) -> Result<Vec<Container>> {
-    let root = call.root()?;
+    let runtime = call.runtime()?;
     if !call.args.operands.is_empty() {
         let open = |id: &String| -> error::Result<Container> {
-            container::check_id(id)?;
-            let container = Container::open(&root, id)?;
+            let container = runtime.open(id)?;
             match container.status()? {
                 Status::Stopped => Err(Error::wrong_status(format!("container {id} is not running"))),
                 _ => Ok(container),
@@ -69,7 +68,7 @@ fn containers(call: &Call<'_>) -> Result<Vec<Container>> {
         };
         return Ok(call.args.operands.iter().map(open).collect::<error::Result<_>>()?);
     }
-    let listed = match container::list(&root) {
+    let listed = match runtime.list() {
         Err(e) if e.errno() == Some(Errno::NOENT) && !call.args.given("root") => return Ok(Vec::new()),
         result => result?,
     };

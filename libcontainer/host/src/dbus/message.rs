@@ -78,7 +78,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// How long a message is, from its first [`START`] bytes.
+    /// How long a message is, from its first `START` bytes.
     pub fn length(start: &[u8; START]) -> Result<usize> {
         let big_endian = big_endian(start[0])?;
         let mut reader = Reader::new(start, big_endian);

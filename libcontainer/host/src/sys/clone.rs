@@ -27,7 +27,7 @@ pub enum Side {
 /// sibling), a pidfd, and SIGCHLD at its end. With `cgroup` (a directory of cgroup v2, kernel 5.7) the child is born in it: moving it there later would
 /// wait for a grace period of the kernel.
 ///
-/// The caller must have one thread: the child has a copy of all memory, locks included. Debug builds check it.
+/// The caller must have one thread ([`check_threads`]): the child has a copy of all memory, with the locks that other threads hold.
 pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side, Errno> {
     // a sibling has the caller's signal already, and the kernel refuses another
     let signal = if flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD } else { 0 };
@@ -118,7 +118,26 @@ fn clone_with(flags: u64, cgroup: Option<BorrowedFd<'_>>, exit_signal: u64) -> R
     }
 }
 
-/// Whether this process has one thread.
+/// Refuses a process with more than one thread, before it makes a child.
+///
+/// # Errors
+/// [`Kind::Unsupported`](crate::error::Kind), with what to do instead.
+pub fn check_threads() -> crate::error::Result<()> {
+    match one_thread() {
+        true => Ok(()),
+        false => Err(crate::error::Error::unsupported("this process has more than one thread: fork a worker before threads start")),
+    }
+}
+
+/// Whether this process has one thread. unshare(2) with CLONE_THREAD alone changes nothing, and says EINVAL of a process with more.
 pub fn one_thread() -> bool {
-    std::fs::read_dir("/proc/self/task").map(|tasks| tasks.count() == 1).unwrap_or(true)
+    // SAFETY: the flag alone has no effect on the process, and the call takes no memory.
+    match unsafe { libc::unshare(libc::CLONE_THREAD) } {
+        0 => true,
+        _ => match super::last_errno() {
+            Errno::INVAL => false,
+            // a filter around us forbids the call
+            _ => std::fs::read_dir("/proc/self/task").map(|tasks| tasks.count() == 1).unwrap_or(true),
+        },
+    }
 }

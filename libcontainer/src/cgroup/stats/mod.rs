@@ -212,12 +212,16 @@ pub struct Blkio {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct BlkioEntry {
     #[serde(skip_serializing_if = "is_zero")]
+    /// The number of the device, its first half.
     pub major: u64,
     #[serde(skip_serializing_if = "is_zero")]
+    /// Its second half.
     pub minor: u64,
     #[serde(skip_serializing_if = "is_zero")]
+    /// `Read`, `Write`, … as runc names them.
     pub op: String,
     #[serde(skip_serializing_if = "is_zero")]
+    /// Operations, bytes or nanoseconds, as the list says.
     pub value: u64,
 }
 
