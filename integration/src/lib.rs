@@ -21,6 +21,7 @@
 //! (`src/bin/bench`), and scripts that put a real Docker daemon and containerd over the runtime (`callers/`).
 
 pub mod artifacts;
+pub mod background;
 mod bundle;
 pub mod cgroups;
 pub mod compare;
@@ -30,6 +31,7 @@ pub mod host;
 pub mod message;
 pub mod runtime;
 pub mod shim;
+pub mod strace;
 mod surroundings;
 pub mod sys;
 mod systemd;

@@ -13,6 +13,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
+use crate::background::Background;
 use crate::bundle::Bundle;
 use crate::host::Host;
 use crate::runtime::{Output, Runtime, finish, redirect};
@@ -130,6 +131,14 @@ impl Test {
     /// It does not start, or hangs.
     pub fn finish(&self, mut command: Command) -> Result<Output> {
         finish(&mut command, &self.stem())
+    }
+
+    /// Starts what [`Test::command`] gave last, and does not wait for it.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn begin(&self, command: Command) -> Result<Background> {
+        Background::start(command, self.stem())
     }
 
     /// Runs another program than the runtime to its end, with the same standard streams.
