@@ -2,6 +2,8 @@
 
 #[path = "shim/faults.rs"]
 mod faults;
+#[path = "shim/freeze.rs"]
+mod freeze;
 #[path = "shim/rootfs.rs"]
 mod rootfs;
 
