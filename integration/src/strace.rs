@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::background::{Background, until};
+use crate::runtime::{DEADLINE, ended_within};
 use crate::{Output, Test};
 
 /// Whether strace is installed and may trace.
@@ -33,8 +34,8 @@ pub fn under<S: AsRef<OsStr>>(t: &Test, trace: &Path, options: &[&str], words: i
 /// A command that is stopped after one of its system calls.
 #[derive(Debug)]
 pub struct Stopped {
-    strace: Option<Background>,
-    tracee: Pid,
+    command: Background,
+    tracer: Pid,
 }
 
 /// A command that was to be stopped.
@@ -46,53 +47,59 @@ pub enum Step {
     Ended(Output),
 }
 
-/// Runs a command of the runtime until it has made its `nth` system call that names the file `path`, or a descriptor of it.
+/// Runs a command of the runtime until it has made its `nth` system call that names one of the files `paths`, or a descriptor
+/// of one.
 ///
 /// # Errors
 /// strace does not run, or the command hangs by itself.
-pub fn stop_after<S: AsRef<OsStr>>(t: &Test, path: &Path, nth: u32, words: impl IntoIterator<Item = S>) -> Result<Step> {
-    let trace: PathBuf = t.path().join(format!("trace{nth}"));
+pub fn stop_after<S: AsRef<OsStr>>(t: &Test, paths: &[&Path], nth: usize, words: impl IntoIterator<Item = S>) -> Result<Step> {
+    let trace: PathBuf = t.path().join("trace");
     let _ = fs::remove_file(&trace);
-    let fault = format!("inject=%file,%desc:signal=STOP:when={nth}");
-    let path = path.to_string_lossy();
-    let strace = t.begin(under(t, &trace, &["-P", &path, "-e", &fault], words)?)?;
-    let mut stopped = false;
-    until("the command is stopped or ends", || {
-        // the line comes when it has stopped for good
-        stopped = fs::read_to_string(&trace).is_ok_and(|text| text.contains("--- stopped by SIGSTOP ---"));
-        Ok(stopped || !strace.goes_on_after(Duration::ZERO)?)
-    })?;
-    if !stopped {
-        return Ok(Step::Ended(strace.end()?));
+    let paths: Vec<_> = paths.iter().map(|path| path.to_string_lossy()).collect();
+    // strace is no parent of the command (-D) and ends by a signal (-I2), so that the command can go on without it
+    let mut options = vec!["-D", "-I2"];
+    options.extend(paths.iter().flat_map(|path| ["-P", path]));
+    options.extend(["-e", "inject=%file,%desc:signal=STOP"]);
+    let command = t.begin(under(t, &trace, &options, words)?)?;
+    let mut woken = 0;
+    loop {
+        let mut stops = 0;
+        until("the command is stopped or ends", || {
+            // the line comes when it has stopped for good
+            stops = fs::read_to_string(&trace).unwrap_or_default().matches("--- stopped by SIGSTOP ---").count();
+            Ok(stops > woken || !command.goes_on_after(Duration::ZERO)?)
+        })?;
+        if stops <= woken {
+            return Ok(Step::Ended(command.end()?));
+        }
+        if stops == nth {
+            let status = fs::read_to_string(format!("/proc/{}/status", command.pid()?.as_raw_nonzero()))?;
+            let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:")?.trim().parse().ok()).and_then(Pid::from_raw);
+            return Ok(Step::Stopped(Stopped { command, tracer: tracer.context("a tracer")? }));
+        }
+        woken = stops;
+        command.signal(Signal::CONT)?;
     }
-    let strace_pid = strace.pid()?.as_raw_nonzero();
-    let children = fs::read_to_string(format!("/proc/{strace_pid}/task/{strace_pid}/children"))?;
-    let tracee = children.split_whitespace().next().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw).context("a tracee")?;
-    Ok(Step::Stopped(Stopped { strace: Some(strace), tracee }))
 }
 
 impl Stopped {
-    /// Lets it go on, while the test does something else.
-    pub fn wake(&self) {
-        // it may have been killed meanwhile
-        let _ = kill_process(self.tracee, Signal::CONT);
+    /// Lets it go on, without strace, while the test does something else.
+    ///
+    /// # Errors
+    /// strace does not leave it.
+    pub fn wake(&self) -> Result<()> {
+        // what was killed meanwhile has no tracer any more
+        let _ = kill_process(self.tracer, Signal::TERM);
+        ensure!(ended_within(self.tracer, DEADLINE)?, "strace does not end");
+        self.command.signal(Signal::CONT)
     }
 
-    /// Lets it go on, and waits for its end.
+    /// Lets it go on, if that has not been done, and waits for its end.
     ///
     /// # Errors
     /// It does not end.
-    pub fn go_on(mut self) -> Result<Output> {
-        self.wake();
-        self.strace.take().context("it was waited for")?.end()
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        if self.strace.is_some() {
-            // strace would leave it stopped
-            let _ = kill_process(self.tracee, Signal::KILL);
-        }
+    pub fn go_on(self) -> Result<Output> {
+        self.wake()?;
+        self.command.end()
     }
 }

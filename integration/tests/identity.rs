@@ -1,0 +1,204 @@
+//! A verb that is slow acts on the container that it began with, never on the next one of that name. The slow one is stopped
+//! after each of its system calls that touch the state directory in turn, while another makes room for a new container.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use integration::background::{Barrier, until};
+use integration::runtime::ended_within;
+use integration::strace::{self, Step};
+use integration::{Bundle, Output, Test, check};
+use rustix::process::Pid;
+use serde_json::json;
+
+/// How long another verb may take before the stopped one is thought to hold the lock, and let go on.
+const HOLDS_THE_LOCK: Duration = Duration::from_millis(400);
+/// More calls than any verb makes there.
+const CALLS: usize = 100;
+
+fn bundle_that(t: &Test, args: &[&str]) -> Result<Bundle> {
+    let mut bundle = t.bundle()?;
+    bundle.args(args).write()?;
+    Ok(bundle)
+}
+
+fn verb<'a>(verb: &'a str, bundle: &'a Bundle, id: &'a str) -> Vec<&'a std::ffi::OsStr> {
+    let mut words = vec![verb.as_ref(), "--bundle".as_ref(), bundle.path().as_os_str()];
+    words.extend((verb == "run").then_some(std::ffi::OsStr::new("--detach")));
+    words.push(id.as_ref());
+    words
+}
+
+/// The container `id` is known, runs, and can be used.
+fn is_whole(t: &Test, id: &str) -> Result<()> {
+    let state = t.runtime(["state", id])?.ok().context("its state")?.json()?;
+    ensure!(state["status"] == "running", "{state}");
+    let pid = state["pid"].as_i64().and_then(|pid| Pid::from_raw(pid as i32)).context("a pid")?;
+    ensure!(!ended_within(pid, Duration::ZERO)?, "its init is gone");
+    t.runtime(["exec", id, "/bin/true"])?.ok().context("an exec")?;
+    Ok(())
+}
+
+/// While the verb of `step` is stopped, deletes the container `id` by force and runs another of that name; then the first
+/// verb goes on to its end. The new container must not notice it. What the three said, for where it is not made.
+fn next_of_that_name(t: &Test, step: strace::Stopped, id: &str, next: &Bundle) -> Result<bool> {
+    let delete = t.begin(t.command(["delete", "--force", id])?)?;
+    if delete.goes_on_after(HOLDS_THE_LOCK)? {
+        step.wake()?;
+    }
+    let deleted = delete.end()?;
+    let made = t.runtime(verb("run", next, id))?;
+    let first = step.go_on()?;
+    let said = || format!("delete: {deleted:?}; run: {made:?}; the first verb: {first:?}");
+    let is_made = made.status.success();
+    let whole = if is_made { is_whole(t, id).with_context(said) } else { Ok(()) };
+    // whatever came of it, it is ended as any other
+    t.runtime(["delete", "--force", id])?.exits(0).with_context(said)?;
+    ensure!(!t.root().join(id).exists(), "its state directory is left; {}", said());
+    whole.map(|()| is_made)
+}
+
+/// What a test of one thread that is stopped call by call needs.
+fn can_stop(t: &Test) -> Result<bool> {
+    if !strace::works() {
+        t.skip("needs strace")?;
+        return Ok(false);
+    }
+    if !t.runtime.is("masu") {
+        t.differs(t.runtime.kind, "is not stopped here: its calls are its own");
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+/// A create that is slow, and whose container is deleted meanwhile, harms no container that is made afterwards; whether it
+/// could succeed or not.
+#[test]
+fn a_slow_create_leaves_the_next_container_alone() {
+    check(|t| {
+        if !can_stop(t)? {
+            return Ok(());
+        }
+        let next = bundle_that(t, &["/bin/sleep"])?;
+        for program in ["/bin/sleep", "/bin/missing"] {
+            let first = bundle_that(t, &[program])?;
+            let mut made = 0;
+            for nth in 1..CALLS {
+                let id = t.new_id();
+                match strace::stop_after(t, &[&t.root().join(&id)], nth, verb("create", &first, &id))? {
+                    Step::Ended(_) => {
+                        t.runtime(["delete", "--force", &id])?.exits(0)?;
+                        break;
+                    }
+                    Step::Stopped(step) => {
+                        let what = || format!("create of {program} stopped after its call {nth}");
+                        made += u32::from(next_of_that_name(t, step, &id, &next).with_context(what)?);
+                    }
+                }
+            }
+            ensure!(made > 2, "a next container was made {made} times");
+        }
+        Ok(())
+    });
+}
+
+/// A delete that is slow, while another one comes first, harms no container that is made afterwards.
+#[test]
+fn a_slow_delete_leaves_the_next_container_alone() {
+    check(|t| {
+        if !can_stop(t)? {
+            return Ok(());
+        }
+        let bundle = bundle_that(t, &["/bin/sleep"])?;
+        let mut made = 0;
+        for nth in 1..CALLS {
+            let id = t.new_id();
+            t.runtime(verb("run", &bundle, &id))?.ok()?;
+            match strace::stop_after(t, &[&t.root().join(&id)], nth, ["delete", "--force", &id])? {
+                Step::Ended(output) => {
+                    output.exits(0)?;
+                    break;
+                }
+                Step::Stopped(step) => {
+                    let what = || format!("delete stopped after its call {nth}");
+                    made += u32::from(next_of_that_name(t, step, &id, &bundle).with_context(what)?);
+                }
+            }
+        }
+        ensure!(made > 2, "a next container was made {made} times");
+        Ok(())
+    });
+}
+
+/// A poststart hook that fails ends the container that it was for, and not the next one of that name.
+#[test]
+fn a_failed_hook_of_a_deleted_container_leaves_the_next_one_alone() {
+    check(|t| {
+        if t.differs("runc", "runs poststart hooks in create") {
+            return Ok(());
+        }
+        let id = t.new_id();
+        let (fifo, log) = (t.path().join("fifo"), t.path().join("log"));
+        let mut barrier = Barrier::at(&fifo)?;
+        let mut first = t.bundle()?;
+        let (fifo, log_path) = (fifo.to_string_lossy(), log.to_string_lossy());
+        let args = ["payload", "hook", &log_path, "name", "x", "then", "read", &fifo, "then", "exit", "3"];
+        first.args(["/bin/sleep"]).push("/hooks/poststart", json!({"path": t.payload, "args": args})).write()?;
+        t.runtime(verb("create", &first, &id))?.ok()?;
+        let start = t.begin(t.command(["start", &id])?)?;
+        until("the hook has begun", || Ok(log.exists()))?;
+        let deleted = t.runtime(["delete", "--force", &id])?;
+        let made = t.runtime(verb("run", &bundle_that(t, &["/bin/sleep"])?, &id))?;
+        barrier.lift();
+        let started = start.end()?;
+        let whole = is_whole(t, &id);
+        t.runtime(["delete", "--force", &id])?;
+        deleted.exits(0)?;
+        made.ok()?;
+        ensure!(!started.status.success(), "the start whose hook failed: {started:?}");
+        whole
+    });
+}
+
+/// Whoever reads while a container is being created finds it whole or not at all: never a record that is damaged.
+#[test]
+fn a_reader_meets_no_half_of_a_container() {
+    check(|t| {
+        if !can_stop(t)? {
+            return Ok(());
+        }
+        let bundle = bundle_that(t, &["/bin/sleep"])?;
+        for nth in 1..CALLS {
+            let id = t.new_id();
+            let dir = t.root().join(&id);
+            let paths = [&*dir, &dir.join("record.json"), &dir.join(".record.json")];
+            let step = match strace::stop_after(t, &paths, nth, verb("create", &bundle, &id))? {
+                Step::Ended(output) => {
+                    output.ok()?;
+                    ensure!(nth > 5, "only {nth} calls");
+                    t.runtime(["delete", "--force", &id])?.exits(0)?;
+                    break;
+                }
+                Step::Stopped(step) => step,
+            };
+            let (state, list) = (t.runtime(["state", &id])?, t.runtime(["list"])?);
+            step.go_on()?.ok()?;
+            t.runtime(["delete", "--force", &id])?.exits(0)?;
+            reads(&state).with_context(|| format!("state after call {nth} of create"))?;
+            ensure!(list.status.success() && list.stderr.is_empty(), "list after call {nth} of create: {list:?}");
+        }
+        ensure!(fs::read_dir(t.root())?.next().is_none(), "something is left");
+        Ok(())
+    });
+}
+
+fn reads(state: &Output) -> Result<()> {
+    if state.status.success() {
+        let json = state.json()?;
+        ensure!(json["status"] == "creating" || json["status"] == "created", "{json}");
+    } else if !state.stderr.contains("does not exist") {
+        bail!("{}", state.stderr.trim_end());
+    }
+    Ok(())
+}
