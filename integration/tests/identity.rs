@@ -156,7 +156,8 @@ fn a_failed_hook_of_a_deleted_container_leaves_the_next_one_alone() {
         t.runtime(["delete", "--force", &id])?;
         deleted.exits(0)?;
         made.ok()?;
-        ensure!(!started.status.success(), "the start whose hook failed: {started:?}");
+        let known = started.status.success() && t.differs("crun", "forgets that a poststart hook failed");
+        ensure!(!started.status.success() || known, "the start whose hook failed: {started:?}");
         whole
     });
 }

@@ -45,6 +45,11 @@ pub(crate) fn run(step: &[OsString]) -> Result<u8> {
         ["alloc", mebibytes] => alloc(mebibytes.parse()?),
         ["burn", milliseconds] => burn(Duration::from_millis(milliseconds.parse()?))?,
         ["tty"] => println!("{}", report::terminal()),
+        // sd_notify(3)
+        ["notify", text] => {
+            let socket = std::env::var_os("NOTIFY_SOCKET").context("no NOTIFY_SOCKET")?;
+            std::os::unix::net::UnixDatagram::unbound()?.send_to(text.as_bytes(), socket)?;
+        }
         ["call", number, arguments @ ..] => call(number, arguments)?,
         ["launch", options @ ..] => launch::launch(options)?,
         ["spy", seconds] => spy(seconds)?,
