@@ -129,12 +129,14 @@ impl Container {
         if let Some(init) = init {
             // init first: with a pid namespace of its own the kernel ends the others along with it
             let _ = rustix::process::pidfd_send_signal(&init, Signal::KILL);
-            cgroup.kill()?;
+            let killed = cgroup.kill();
             if !wait_for_end(&init, PATIENCE)? {
                 return Err(still_runs("container init"));
             }
             // ours to reap, if this process made it
             let _ = rustix::process::waitid(WaitId::PidFd(init.as_fd()), WaitIdOptions::EXITED);
+            // only now: with an error the status must be true, and init has been killed
+            killed?;
         } else if self.record.pid == 0 || self.record.fresh_namespaces & libc::CLONE_NEWPID == 0 {
             // a create that was killed, or a shared pid namespace, leaves processes without an init; in one of its own
             // the kernel has ended them all

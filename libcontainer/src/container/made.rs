@@ -11,7 +11,7 @@ use super::create::CreateOptions;
 use super::record::{Defaults, Record};
 use super::state_dir::StateDir;
 use crate::cgroup::Cgroup;
-use crate::error::{Doing, Result};
+use crate::error::{Doing, Error, Kind, Result};
 use crate::hooks;
 use crate::intel_rdt::{self, Group};
 use crate::launch::gate::Gate;
@@ -45,8 +45,7 @@ impl Made {
         bus: Option<Bus>,
     ) -> Result<Made> {
         let record = intent(plan, proc, options)?;
-        let dir = Claim(Some(StateDir::claim(root, id)?));
-        dir.get()?.lock()?.write_intent(&record)?;
+        let dir = Claim::new(StateDir::claim(root, id)?, &record)?;
         keep_defaults(dir.get()?, plan, spec)?;
         if record.annotated {
             dir.get()?.write_annotations(&plan.annotations)?;
@@ -107,6 +106,20 @@ impl Made {
 pub(super) struct Claim(Option<StateDir>);
 
 impl Claim {
+    fn new(dir: StateDir, record: &Record) -> Result<Claim> {
+        let taken = dir.lock().and_then(|lock| lock.write_intent(record));
+        match taken {
+            Ok(()) => Ok(Claim(Some(dir))),
+            Err(e) if e.kind() == Kind::NotFound => {
+                Err(Error::new(Kind::Busy, "the container was deleted while it was created; try again"))
+            }
+            Err(e) => {
+                dir.abandon();
+                Err(e)
+            }
+        }
+    }
+
     pub(super) fn get(&self) -> Result<&StateDir> {
         self.0.as_ref().ok_or_else(super::given_away)
     }

@@ -79,7 +79,7 @@ impl Drop for Locked<'_> {
 }
 
 impl StateDir {
-    /// Makes it: mkdir(2) decides between two creates of the same id.
+    /// Makes it, for [`Locked::write_intent`] to take: the two decide between creates of the same id.
     pub(crate) fn claim(root: &Path, id: &str) -> Result<StateDir> {
         let path = root.join(id);
         let make = || rustix::fs::mkdirat(CWD, &path, Mode::from_raw_mode(0o711));
@@ -92,10 +92,16 @@ impl StateDir {
         };
         match made {
             Ok(()) => {}
-            Err(Errno::EXIST) => return Err(Error::new(Kind::Exists, "container with given ID already exists")),
+            Err(Errno::EXIST) => return Err(taken()),
             Err(e) => return Err(e).doing(|| format!("make the state directory {}", path.display())),
         }
         Self::open(root, id)
+    }
+
+    /// Removes the directory if nothing is in it: that of a create which has not come to write its intent.
+    pub(crate) fn abandon(&self) {
+        // what is left is an empty directory, which the next delete --force clears
+        let _ = rustix::fs::unlinkat(CWD, &self.path, AtFlags::REMOVEDIR);
     }
 
     /// Opens it.
@@ -253,10 +259,16 @@ impl StateDir {
 }
 
 impl Locked<'_> {
-    /// Writes what will be on the host, before the first of it is made. A directory that another verb has removed takes no
-    /// file, so that the claim of a slow create fails here.
+    /// Writes what will be on the host, before the first of it is made: from then on the directory is the caller's.
+    ///
+    /// # Errors
+    /// [`Kind::Exists`] if another create was quicker: a slow one may have opened the directory that this one made.
     pub(crate) fn write_intent(&self, record: &Record) -> Result<()> {
-        self.dir.replace(RECORD, record)
+        match rustix::fs::statat(&self.fd, RECORD, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => self.dir.replace(RECORD, record),
+            Ok(_) => Err(taken()),
+            Err(e) => Err(e).doing(|| format!("look for {}/{RECORD}", self.path.display())),
+        }
     }
 
     pub(crate) fn write_defaults(&self, defaults: &Defaults) -> Result<()> {
@@ -298,6 +310,10 @@ pub(crate) fn read_record(root: BorrowedFd<'_>, id: &str) -> Result<Record> {
         result => result.doing(doing)?,
     };
     record::parse(&read_regular(fd.as_fd(), MAX).doing(doing)?, id)
+}
+
+fn taken() -> Error {
+    Error::new(Kind::Exists, "container with given ID already exists")
 }
 
 fn missing() -> Error {
