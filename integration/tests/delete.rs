@@ -65,6 +65,9 @@ fn answer_is_true(t: &Test, container: &mut Container, output: &Output) -> Resul
     Ok(false)
 }
 
+/// Puts something in the place of a record, whose text is given.
+type Make = fn(&Path, &str) -> Result<()>;
+
 /// A record that is there and cannot be read or understood is an error of every verb, `delete --force` among them: it
 /// removes nothing, and once the record can be read again the container is known and can be deleted.
 #[test]
@@ -76,7 +79,7 @@ fn a_record_that_cannot_be_read_is_no_reason_to_forget_its_container() {
         let mut bundle = t.bundle()?;
         bundle.args(["/bin/sleep"]);
         let mut container = Container::start_of(t, &bundle)?;
-        let make: [(&str, fn(&Path, &str) -> Result<()>); 8] = [
+        let make: [(&str, Make); 8] = [
             ("a half of it", |path, text| Ok(fs::write(path, text.get(..text.len() / 2).unwrap_or_default())?)),
             ("all but its last byte", |path, text| Ok(fs::write(path, text.trim_end().strip_suffix('}').unwrap_or_default())?)),
             ("an empty file", |path, _| Ok(fs::write(path, "")?)),
@@ -84,7 +87,7 @@ fn a_record_that_cannot_be_read_is_no_reason_to_forget_its_container() {
             ("a folder", |path, _| Ok(fs::create_dir(path)?)),
             ("a fifo", |path, _| Ok(mkfifoat(CWD, path, Mode::from_raw_mode(0o600))?)),
             ("a loop of links", |path, _| Ok(symlink(path, path)?)),
-            ("a socket", |path, _| Ok(drop(std::os::unix::net::UnixListener::bind(path)?))),
+            ("a socket", |path, _| std::os::unix::net::UnixListener::bind(path).map(drop).context("bind")),
         ];
         for (what, make) in make {
             if !t.runtime.is("masu") && ["of a newer version", "a fifo", "a loop of links"].contains(&what) {

@@ -17,7 +17,7 @@ use crate::plan::Plan;
 use crate::process::Stdio;
 use crate::process::keyring;
 use crate::process::terminal;
-use crate::rootfs::{Host, Sources};
+use crate::rootfs::{Host, Rootfs, Sources};
 use masu_host::procfs::Procfs;
 use masu_host::sys::close_range::{allow_leaving, close_all_but};
 use masu_host::sys::exec::exit;
@@ -57,7 +57,34 @@ pub(crate) fn run(plan: &Plan, inherited: &Inherited<'_>) -> ! {
 
 fn steps(plan: &Plan, inherited: &Inherited<'_>) -> Result<Infallible> {
     let channel = &inherited.channel;
+    leave_the_runtime(plan, inherited)?;
+    enter_namespaces(plan, inherited)?;
+    let (mut rootfs, pid) = build(plan, inherited)?;
+    enter_rootfs(plan, inherited, &mut rootfs)?;
+    rootfs.leave();
+    plan.process.ask_for_labels(inherited.proc.as_ref()).map_err(|e| e.in_step("process"))?;
+    // all that was left open on the way: nothing of a created container's init leads to a folder of the host
+    close_all_but(&kept(plan, inherited, false)).doing(|| "close descriptors")?;
 
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(plan.process.umask.unwrap_or(0o022)));
+    let waiting = inherited.gate.prepare()?;
+    let program = plan.process.become_user(channel).map_err(|e| e.in_step("process"))?;
+
+    // the pipe is the gate: start waits for its end, which execve brings about
+    channel.stage(|| "init: closing the pipe to signal completion is left to execve; waiting for start".into());
+    channel.send(&Message::Ready)?;
+    // until the record is on disk nobody could find us: a runtime that dies now must take us along
+    channel.expect("recorded", |m| if let Message::Recorded = m { Some(()) } else { None })?;
+
+    // from here on no process waits for our word; the hooks are the image's programs, so the filter holds for them too
+    if let Err(error) = waiting.wait() {
+        fail_after_ready(&error);
+    }
+    fail_after_ready(&plan.process.execute(&program, channel, || start_hooks(plan, inherited, pid, &program)))
+}
+
+/// Gives up what is the runtime's: descriptors, ignored signals, the session.
+fn leave_the_runtime(plan: &Plan, inherited: &Inherited<'_>) -> Result<()> {
     inherited.stdio.take()?;
     // nothing of the runtime's may be seen in the container, least of all a folder of the host (CVE-2024-21626)
     close_all_but(&kept(plan, inherited, true)).doing(|| "close descriptors")?;
@@ -67,7 +94,12 @@ fn steps(plan: &Plan, inherited: &Inherited<'_>) -> Result<Infallible> {
     rustix::process::setsid().doing(|| "start a session")?;
     // modes of nodes and folders are exact until the program's own mask is set
     rustix::process::umask(rustix::fs::Mode::empty());
+    Ok(())
+}
 
+/// Joins namespaces, makes those that the clone could not, and names the container.
+fn enter_namespaces(plan: &Plan, inherited: &Inherited<'_>) -> Result<()> {
+    let channel = &inherited.channel;
     channel.stage(|| "nsexec container setup: namespaces".into());
     if !plan.namespaces.staged() {
         // the mount namespace last: the others were opened, but theirs decides what names mean
@@ -96,14 +128,17 @@ fn steps(plan: &Plan, inherited: &Inherited<'_>) -> Result<Infallible> {
     if plan.namespaces.is_fresh(libc::CLONE_NEWNET) {
         interface::loopback_up().doing(|| "set the loopback interface up")?;
     }
-    if let Some(name) = &plan.keyring {
-        keyring::join(name)?;
-    }
+    plan.keyring.as_ref().map_or(Ok(()), |name| keyring::join(name))
+}
 
+/// Builds the root file system where it is on the host, and runs the hooks that see both. The pid of this process on the host,
+/// if a hook will be told it.
+fn build(plan: &Plan, inherited: &Inherited<'_>) -> Result<(Rootfs, i32)> {
+    let channel = &inherited.channel;
     channel.stage(|| "child process in init(): mounts and devices".into());
     let sources = Sources::new(plan.user_namespace.as_ref().map(|_| channel as &dyn Host), &inherited.id_maps);
     let built = plan.rootfs.build(sources, || enter_cgroup(plan, inherited));
-    let mut rootfs = built.map_err(|e| e.in_step("mounts"))?;
+    let rootfs = built.map_err(|e| e.in_step("mounts"))?;
 
     let pid = if plan.hooks.meet() {
         channel.send(&Message::HooksDue)?;
@@ -117,9 +152,14 @@ fn steps(plan: &Plan, inherited: &Inherited<'_>) -> Result<Infallible> {
         hooks::run("createContainer", &plan.hooks.create_container, &state, Some(&plan.rootfs.path), None, inherited.hook_output)
             .map_err(|e| e.in_step("hooks"))?;
     }
+    Ok((rootfs, pid))
+}
 
+/// Pivots, takes the terminal, sets sysctls, and locks the root down.
+fn enter_rootfs(plan: &Plan, inherited: &Inherited<'_>, rootfs: &mut Rootfs) -> Result<()> {
+    let channel = &inherited.channel;
     channel.stage(|| "init: entering the root file system".into());
-    plan.rootfs.enter(&rootfs).map_err(|e| e.in_step("pivot"))?;
+    plan.rootfs.enter(rootfs).map_err(|e| e.in_step("pivot"))?;
     if plan.rootfs.devices.is_some() {
         reopen_null()?;
     }
@@ -137,27 +177,7 @@ fn steps(plan: &Plan, inherited: &Inherited<'_>) -> Result<Infallible> {
         plan.sysctls.apply(proc)?;
     }
     // what hooks, the terminal and the working directory still wrote to
-    plan.rootfs.lock_down(&mut rootfs).map_err(|e| e.in_step("masks"))?;
-    rootfs.leave();
-    plan.process.ask_for_labels(inherited.proc.as_ref()).map_err(|e| e.in_step("process"))?;
-    // all that was left open on the way: whoever looks at a created container's init finds no folder of the host
-    close_all_but(&kept(plan, inherited, false)).doing(|| "close descriptors")?;
-
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(plan.process.umask.unwrap_or(0o022)));
-    let waiting = inherited.gate.prepare()?;
-    let program = plan.process.become_user(channel).map_err(|e| e.in_step("process"))?;
-
-    // the pipe is the gate: start waits for its end, which execve brings about
-    channel.stage(|| "init: closing the pipe to signal completion is left to execve; waiting for start".into());
-    channel.send(&Message::Ready)?;
-    // until the record is on disk nobody could find us: a runtime that dies now must take us along
-    channel.expect("recorded", |m| if let Message::Recorded = m { Some(()) } else { None })?;
-
-    // from here on no process waits for our word; the hooks are the image's programs, so the filter holds for them too
-    if let Err(error) = waiting.wait() {
-        fail_after_ready(&error);
-    }
-    fail_after_ready(&plan.process.execute(&program, channel, || start_hooks(plan, inherited, pid, &program)))
+    plan.rootfs.lock_down(rootfs).map_err(|e| e.in_step("masks"))
 }
 
 /// Descriptors that init needs, sorted: until its root is built, or from then on.

@@ -92,6 +92,26 @@ pub(crate) struct RootfsPlan {
     pub pivot: bool,
 }
 
+/// The options of one mount, and warnings of those that do nothing.
+fn plan_options(mount: &spec::Mount, at: Item<'_>, found: &mut Findings) -> Option<Options> {
+    if !mount.destination.starts_with('/') && !mount.destination.is_empty() {
+        let text = format!(
+            "mount destination {} is not absolute. Support for non-absolute mount destinations will be removed in a future release.",
+            mount.destination
+        );
+        found.warn(at, text);
+    }
+    let mut options = found.at(at, Options::plan(&mount.options, &mount.destination))?;
+    if let Some(text) = options.drop_data_of_bind(&mount.destination) {
+        found.warn(at, text);
+    }
+    if options.bind && !options.superblock.is_empty() {
+        let words = options.superblock.join(",");
+        found.warn(at, format!("mount {}: {words}: a bind mount shares these with its source, nothing is changed", mount.destination));
+    }
+    Some(options)
+}
+
 impl RootfsPlan {
     /// Plans it. `path` is the rootfs and `bundle` the bundle, both absolute; `paths` are the container's cgroups and `ids` the
     /// maps of its user namespace.
@@ -119,24 +139,7 @@ impl RootfsPlan {
         for (i, mount) in spec.mounts.iter().enumerate() {
             let at = Item("mounts", i);
             let mount = &inside(mount, path);
-            if !mount.destination.starts_with('/') && !mount.destination.is_empty() {
-                let text = format!(
-                    "mount destination {} is not absolute. Support for non-absolute mount destinations will be removed in a future release.",
-                    mount.destination
-                );
-                found.warn(at, text);
-            }
-            let Some(mut options) = found.at(at, Options::plan(&mount.options, &mount.destination)) else { continue };
-            if let Some(text) = options.drop_data_of_bind(&mount.destination) {
-                found.warn(at, text);
-            }
-            if options.bind && !options.superblock.is_empty() {
-                let words = options.superblock.join(",");
-                found.warn(
-                    at,
-                    format!("mount {}: {words}: a bind mount shares these with its source, nothing is changed", mount.destination),
-                );
-            }
+            let Some(options) = plan_options(mount, at, found) else { continue };
             if options.remount {
                 operations.extend(found.at(at, Remount::plan(mount, &options, &operations)).map(Operation::Remount));
                 continue;
