@@ -30,8 +30,8 @@ use sha2::{Digest, Sha256};
 use crate::daemon::{self, Setup};
 use crate::events::dial;
 use crate::flags::Flags;
-use crate::messages::{Any, BootstrapParams, BootstrapResult, Options};
-use crate::wire::Message;
+use crate::rpc::messages::{Any, BootstrapParams, BootstrapResult, Options};
+use crate::rpc::wire::Message;
 
 /// What containerd sends is shorter.
 const MAX_INPUT: u64 = 4 << 20;
@@ -279,7 +279,7 @@ pub(crate) fn is_served(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::messages::Extension;
+    use crate::rpc::messages::Extension;
 
     fn flags() -> Flags {
         Flags { namespace: "default".into(), id: "abc".into(), address: "/run/c.sock".into(), ..Flags::default() }

@@ -9,11 +9,11 @@ use libcontainer::error::{Doing, Error, Kind, Result};
 
 use crate::bootstrap;
 use crate::flags::Flags;
-use crate::messages::{DeleteResponse, Options};
 use crate::pod;
-use crate::process::timestamp;
-use crate::verbs::{PID_FILE, Runtime};
-use crate::wire::Message;
+use crate::rpc::messages::{DeleteResponse, Options};
+use crate::rpc::wire::Message;
+use crate::runtime::{PID_FILE, Runtime};
+use crate::state::timestamp;
 
 /// Where Create keeps the options that are not the default, in the bundle.
 const OPTIONS: &str = "options.json";

@@ -12,19 +12,19 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 
-use crate::connection::Connection;
 use crate::events::Events;
 use crate::exits::Early;
-use crate::frame::{self, REQUEST, code, status};
+use crate::io::stdio::Writers;
 use crate::lifecycle::{PATIENCE, Then};
-use crate::messages::{Options, Request, Status};
 use crate::pod::Namespaces;
 use crate::poll::{Poll, Token};
-use crate::process::{Caller, Container};
+use crate::rpc::connection::Connection;
+use crate::rpc::frame::{self, REQUEST, code, status};
+use crate::rpc::messages::{Options, Request, Status};
+use crate::rpc::wire::Message;
 use crate::sandbox::Sandbox;
-use crate::stdio::Writers;
+use crate::state::{Caller, Container};
 use crate::streams::Streaming;
-use crate::wire::Message;
 use crate::worker::{Done, Worker};
 
 /// How long events may take to leave when all else is done.

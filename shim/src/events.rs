@@ -10,12 +10,12 @@ use libcontainer::error::{Doing, Result};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::connection::Connection;
-use crate::frame::{self, RESPONSE};
-use crate::messages::{Any, Envelope, ForwardRequest, Request, Response};
 use crate::poll::{Poll, Token};
-use crate::process::{self, Moment};
-use crate::wire::Message;
+use crate::rpc::connection::Connection;
+use crate::rpc::frame::{self, RESPONSE};
+use crate::rpc::messages::{Any, Envelope, ForwardRequest, Request, Response};
+use crate::rpc::wire::Message;
+use crate::state::{self, Moment};
 
 /// More than can gather while containerd is away: processes that nobody can start do not exit either.
 const MAX_QUEUED: usize = 65_536;
@@ -63,7 +63,7 @@ impl Events {
             return;
         }
         let envelope = Envelope {
-            timestamp: Some(process::timestamp(Moment::now())),
+            timestamp: Some(state::timestamp(Moment::now())),
             namespace: self.namespace.clone(),
             topic: format!("/tasks/{topic}"),
             event: Some(Any { type_url: format!("containerd.events.{kind}"), value: event.encode() }),

@@ -6,10 +6,10 @@ use rustix::process::WaitOptions;
 
 use crate::daemon::Daemon;
 use crate::lifecycle::Then;
-use crate::messages::{TaskExit, TaskNotice, WaitResponse};
-use crate::process::{Exit, Moment, Phase, timestamp};
+use crate::rpc::messages::{TaskExit, TaskNotice, WaitResponse};
+use crate::rpc::wire::Message;
+use crate::state::{Exit, Moment, Phase, timestamp};
 use crate::streams::Owner;
-use crate::wire::Message;
 
 /// Exits of processes that are not known yet: a worker that made one has not told its pid. Kept only while such a worker is
 /// under way, so that no later process with the same pid is taken for one.

@@ -5,15 +5,15 @@ use libcontainer::spec::{Process, Resources};
 
 use crate::bootstrap::{answer, group_in_config, options_of, wanted};
 use crate::flags::Flags;
-use crate::frame::{self, Decoder, Frame};
-use crate::messages::{
+use crate::io::stdio::{Sink, fifo_path};
+use crate::pod::Plan;
+use crate::rootfs::plan;
+use crate::rpc::frame::{self, Decoder, Frame};
+use crate::rpc::messages::{
     Any, BootstrapParams, CloseIoRequest, CreateRequest, CreateSandboxRequest, ExecRequest, KillRequest, ProcessRequest, Request,
     ResizePtyRequest, Response, SandboxRequest, UpdateRequest,
 };
-use crate::mounts;
-use crate::pod::Plan;
-use crate::stdio::{Sink, fifo_path};
-use crate::wire::Message;
+use crate::rpc::wire::Message;
 
 /// What a connection says; the first byte tells how it is cut.
 pub fn frame(bytes: &[u8]) {
@@ -60,7 +60,7 @@ pub fn bootstrap(bytes: &[u8]) {
     read_again::<Any>(bytes)
         .as_ref()
         .and_then(options_of)
-        .inspect(|options| drop(read_again::<crate::messages::Options>(&options.encode())));
+        .inspect(|options| drop(read_again::<crate::rpc::messages::Options>(&options.encode())));
     let _ = group_in_config(bytes);
 }
 
@@ -109,7 +109,7 @@ fn process(bytes: &[u8]) {
 fn create(bytes: &[u8]) {
     let Some(request) = read_again::<CreateRequest>(bytes) else { return };
     request.options.as_ref().and_then(options_of);
-    let _ = mounts::plan(&request.rootfs);
+    let _ = plan::plan(&request.rootfs);
     for name in [&request.stdin, &request.stdout, &request.stderr] {
         log_uri(name.as_bytes());
     }
@@ -148,7 +148,7 @@ fn read_again<M: Message + PartialEq + std::fmt::Debug>(bytes: &[u8]) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::messages::{Extension, Mount, Options};
+    use crate::rpc::messages::{Extension, Mount, Options};
     use proptest::prelude::*;
 
     const TARGETS: [(&str, Read); 4] = [("frame", frame), ("request", request), ("bootstrap", bootstrap), ("log_uri", log_uri)];

@@ -7,9 +7,9 @@ use libcontainer::error::{Doing, Error, Kind, Result};
 use libcontainer::features::Features;
 
 use crate::bootstrap::options_of;
-use crate::messages::{Any, RuntimeInfo, RuntimeVersion};
-use crate::verbs::Runtime;
-use crate::wire::Message;
+use crate::rpc::messages::{Any, RuntimeInfo, RuntimeVersion};
+use crate::rpc::wire::Message;
+use crate::runtime::Runtime;
 
 const FEATURES: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
 const MAX_INPUT: u64 = 4 << 20;

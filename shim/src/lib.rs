@@ -7,38 +7,30 @@
 //! | `-info`     | tells about the runtime: info.rs                                        |
 //!
 //! The shim itself is one process with one thread: a loop (daemon.rs) that answers the task service (task.rs), copies streams
-//! (copy.rs), reaps (exits.rs) and publishes events (events.rs). What may block is done in forks of it (worker.rs, verbs.rs).
+//! (streams.rs), reaps (exits.rs) and publishes events (events.rs). What may block is done in forks of it (worker.rs, runtime/).
 #![forbid(unsafe_code)]
 
 mod bootstrap;
 mod cleanup;
-mod connection;
-mod copy;
 mod daemon;
 mod events;
 mod exits;
 mod flags;
-mod foreign;
-mod frame;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod info;
+mod io;
 mod lifecycle;
 mod log;
-mod logger;
-mod messages;
-mod mounting;
-mod mounts;
 mod pod;
 mod poll;
-mod process;
+mod rootfs;
+mod rpc;
+mod runtime;
 mod sandbox;
-mod stats;
-mod stdio;
+mod state;
 mod streams;
 mod task;
-mod verbs;
-mod wire;
 mod worker;
 
 use std::io::Write;

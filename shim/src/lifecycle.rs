@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 use rustix::process::Pid;
 
 use crate::daemon::Daemon;
-use crate::frame::{code, status};
-use crate::messages::{
+use crate::io::stdio::Opened;
+use crate::rpc::frame::{code, status};
+use crate::rpc::messages::{
     Answer, Any, CreateRequest, DeleteResponse, EMPTY, PidResponse, PidsResponse, ProcessDetails, ProcessInfo, StatsResponse, Status,
     TaskCreate, TaskDelete, TaskExecStarted, TaskIo, TaskNotice, TaskStart,
 };
-use crate::process::{Caller, Phase};
-use crate::stdio::Opened;
-use crate::verbs::NO_RECORD;
-use crate::wire::Message;
+use crate::rpc::wire::Message;
+use crate::runtime::NO_RECORD;
+use crate::state::{Caller, Phase};
 use crate::worker::Done;
 
 /// How long a Delete waits for who reads the output.

@@ -12,9 +12,9 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::MountFlags;
 use serde_json::{Value, json};
 
-use crate::messages::{Any, Dns, PodConfig};
-use crate::mounts;
-use crate::wire::Message;
+use crate::rootfs::plan;
+use crate::rpc::messages::{Any, Dns, PodConfig};
+use crate::rpc::wire::Message;
 
 /// The type of the options that we know.
 const CONFIG: &str = "runtime.v1.PodSandboxConfig";
@@ -189,7 +189,7 @@ fn mount_in(config: &mut Value, files: &[(PathBuf, &str)]) {
 
 /// Takes off what is mounted in the bundle of a sandbox, which containerd then removes. In another bundle there is nothing.
 pub(crate) fn remove_files(bundle: &Path) -> Result<()> {
-    mounts::unmount(&bundle.join(SHM))
+    plan::unmount(&bundle.join(SHM))
 }
 
 /// Namespaces that this process was in.
@@ -216,7 +216,7 @@ impl Namespaces {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::messages::{PodLinux, PodNamespaces, PodSecurity, PodUser};
+    use crate::rpc::messages::{PodLinux, PodNamespaces, PodSecurity, PodUser};
 
     fn any(namespaces: PodNamespaces, sysctls: &[(&str, &str)]) -> Any {
         let security = Some(PodSecurity { namespaces: Some(namespaces) });

@@ -11,18 +11,18 @@ use masu_host::sys::clone::first_of_pid_namespace;
 use rustix::process::{Pid, Signal};
 
 use crate::daemon::Daemon;
-use crate::frame::{code, status};
 use crate::lifecycle::Then;
-use crate::messages::{
+use crate::pod::{self, Namespaces, Plan};
+use crate::rpc::frame::{code, status};
+use crate::rpc::messages::{
     Any, CreateSandboxRequest, EMPTY, Metric, Platform, PlatformResponse, Request, SandboxMetricsResponse, SandboxRequest,
     SandboxStatusResponse, StartSandboxResponse, Status, WaitResponse,
 };
-use crate::pod::{self, Namespaces, Plan};
-use crate::process::{Caller, Exit, Moment, timestamp};
-use crate::stats;
+use crate::rpc::wire::Message;
+use crate::runtime::failed;
+use crate::runtime::stats;
+use crate::state::{Caller, Exit, Moment, timestamp};
 use crate::task::{Answered, decode};
-use crate::verbs::failed;
-use crate::wire::Message;
 
 pub(crate) const SERVICE: &str = "containerd.runtime.sandbox.v1.Sandbox";
 

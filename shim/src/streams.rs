@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal};
 
-use crate::copy::{Pump, Target};
 use crate::daemon::Daemon;
-use crate::process::Io;
-use crate::stdio::Opened;
+use crate::io::copy::{Pump, Target};
+use crate::io::stdio::Opened;
+use crate::state::Io;
 
 /// A fifo that nobody has opened yet is looked at again so often.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);

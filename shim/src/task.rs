@@ -10,19 +10,19 @@ use rustix::termios::Winsize;
 use crate::bootstrap::options_of;
 use crate::cleanup;
 use crate::daemon::Daemon;
-use crate::frame::{code, status};
+use crate::io::stdio::{self, Streams};
 use crate::lifecycle::{PATIENCE, Then};
-use crate::messages::{
+use crate::pod;
+use crate::rootfs::plan;
+use crate::rpc::frame::{code, status};
+use crate::rpc::messages::{
     CloseIoRequest, ConnectResponse, CreateRequest, EMPTY, ExecRequest, KillRequest, ProcessRequest, Request, ResizePtyRequest,
     StateResponse, Status, TaskExecAdded, UpdateRequest, WaitResponse,
 };
-use crate::mounts;
-use crate::pod;
-use crate::process::{Caller, Container, Deletion, Phase, Process};
+use crate::rpc::wire::Message;
+use crate::runtime::{MOUNT_FAILED, Runtime, failed};
 use crate::sandbox;
-use crate::stdio::{self, Streams};
-use crate::verbs::{MOUNT_FAILED, Runtime, failed};
-use crate::wire::Message;
+use crate::state::{Caller, Container, Deletion, Phase, Process};
 
 const SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
 
@@ -86,7 +86,7 @@ impl Daemon {
         if self.containers.contains_key(&request.id) {
             return Err(status(code::ALREADY_EXISTS, format!("container {}: already exists", request.id)));
         }
-        let plans = mounts::plan(&request.rootfs).map_err(|e| failed(MOUNT_FAILED, &e))?;
+        let plans = plan::plan(&request.rootfs).map_err(|e| failed(MOUNT_FAILED, &e))?;
         let invalid = |e: &dyn std::fmt::Display| status(code::INVALID_ARGUMENT, e.to_string());
         let options = match request.options.as_ref().filter(|any| !any.type_url.is_empty()) {
             None => self.options.clone(),

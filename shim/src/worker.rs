@@ -15,9 +15,9 @@ use rustix::net::{
     SocketType,
 };
 
-use crate::frame::code;
-use crate::messages::{Answer, Status};
-use crate::wire::Message;
+use crate::rpc::frame::code;
+use crate::rpc::messages::{Answer, Status};
+use crate::rpc::wire::Message;
 
 /// What a worker found out, and the master end of a terminal that it made.
 pub(crate) type Done = (Answer, Option<OwnedFd>);

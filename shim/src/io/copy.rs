@@ -227,7 +227,7 @@ mod tests {
         let path = dir.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
         let (from, input) = pipe();
-        let mut pump = Pump::new(1, from, crate::stdio::open_fifo(&path).unwrap());
+        let mut pump = Pump::new(1, from, crate::io::stdio::open_fifo(&path).unwrap());
         rustix::io::write(&input, b"early").unwrap();
         drop(input);
         assert!(!pump.run(&poll));

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use libcontainer::cgroup::OomEvents;
 
-use crate::messages::Timestamp;
-use crate::stdio::Streams;
-use crate::verbs::Runtime;
+use crate::io::stdio::Streams;
+use crate::rpc::messages::Timestamp;
+use crate::runtime::Runtime;
 
 /// A time of day.
 pub(crate) type Moment = SystemTime;

@@ -17,8 +17,8 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
 
-use crate::mounts::{How, Ids, Plan, unmount};
 use crate::pod::flag;
+use crate::rootfs::plan::{How, Ids, Plan, unmount};
 
 /// What mount(2) takes of data.
 const PAGE: usize = 4096;

@@ -275,15 +275,15 @@ macro_rules! messages {
         $(#[$attribute])*
         #[derive(Debug, Default, Clone, PartialEq)]
         pub(crate) struct $name { $(pub(crate) $field: $type,)* }
-        impl $crate::wire::Message for $name {
-            fn take(&mut self, number: u32, value: $crate::wire::Value<'_>) -> Result<(), $crate::wire::Malformed> {
+        impl $crate::rpc::wire::Message for $name {
+            fn take(&mut self, number: u32, value: $crate::rpc::wire::Value<'_>) -> Result<(), $crate::rpc::wire::Malformed> {
                 match number {
-                    $($number => $crate::wire::Field::take(&mut self.$field, value),)*
+                    $($number => $crate::rpc::wire::Field::take(&mut self.$field, value),)*
                     _ => Ok(()),
                 }
             }
             fn put_all(&self, out: &mut Vec<u8>) {
-                $($crate::wire::Field::put(&self.$field, $number, out);)*
+                $($crate::rpc::wire::Field::put(&self.$field, $number, out);)*
             }
         }
     )* };

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use libcontainer::error::{Doing, Error, Kind, Result};
 use rustix::io::Errno;
 
-use crate::frame::{Decoder, Frame};
 use crate::poll::{Poll, Token};
+use crate::rpc::frame::{Decoder, Frame};
 
 /// A peer that sends without end has its turn after that many reads; the others come before its next.
 const READS: usize = 4;

@@ -4,8 +4,8 @@ use libcontainer::cgroup::{Layout, Stats};
 use libcontainer::container::Container;
 use libcontainer::error::Result;
 
-use crate::messages::Any;
-use crate::wire::Message;
+use crate::rpc::messages::Any;
+use crate::rpc::wire::Message;
 
 crate::messages! {
     // io.containerd.cgroups.v1

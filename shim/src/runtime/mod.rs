@@ -1,5 +1,8 @@
 //! What a worker does: the verbs of a runtime, by libcontainer, or by another runtime's program that the options name.
 
+mod foreign;
+pub(crate) mod stats;
+
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -8,14 +11,13 @@ use libcontainer::error::{Error, Kind};
 use libcontainer::spec::{self, Resources};
 
 use crate::bootstrap::group_in;
-use crate::foreign::Foreign;
-use crate::frame::{code, status};
-use crate::messages::{Answer, CreateRequest, Options, Status};
-use crate::mounting;
-use crate::mounts::{self, Plan};
-use crate::stats;
-use crate::stdio::{self, Inner};
+use crate::io::stdio::{self, Inner};
+use crate::rootfs::mount;
+use crate::rootfs::plan::{self, Plan};
+use crate::rpc::frame::{code, status};
+use crate::rpc::messages::{Answer, CreateRequest, Options, Status};
 use crate::worker::Done;
+use foreign::Foreign;
 
 /// The runtime of one container.
 #[derive(Debug, Clone)]
@@ -69,7 +71,7 @@ impl Runtime {
 
     pub(crate) fn create(&self, request: &CreateRequest, plans: &[Plan], streams: Inner, namespace: &str) -> Result<Done, Status> {
         let rootfs = Path::new(&request.bundle).join("rootfs");
-        mounting::mount_all(plans, &rootfs).map_err(|e| failed(MOUNT_FAILED, &e))?;
+        mount::mount_all(plans, &rootfs).map_err(|e| failed(MOUNT_FAILED, &e))?;
         let id = &request.id;
         let result = with_streams(streams, id, namespace, || match &self.foreign {
             Some(foreign) => foreign.create(id, Path::new(&request.bundle), request.terminal),
@@ -90,7 +92,7 @@ impl Runtime {
         });
         result.map_err(|e| {
             if !plans.is_empty() {
-                mounting::undo(&rootfs);
+                mount::undo(&rootfs);
             }
             failed("OCI runtime create failed", &e)
         })
@@ -185,7 +187,7 @@ impl Runtime {
             _ => {}
         }
         let rootfs = Path::new(bundle).join("rootfs");
-        mounts::unmount(&rootfs).map(nothing).map_err(|e| failed("failed to unmount rootfs", &e))
+        plan::unmount(&rootfs).map(nothing).map_err(|e| failed("failed to unmount rootfs", &e))
     }
 
     /// The containers of a group but the one that it is named after, with their bundles. Of another runtime there is no telling.

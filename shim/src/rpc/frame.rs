@@ -1,8 +1,8 @@
 //! ttrpc's frames: a header of ten bytes (length, stream, type, flags), then a message (github.com/containerd/ttrpc,
 //! PROTOCOL.md).
 
-use crate::messages::{Response, Status};
-use crate::wire::Message;
+use crate::rpc::messages::{Response, Status};
+use crate::rpc::wire::Message;
 
 const HEADER: usize = 10;
 /// Longer messages are skipped, and their caller is told.
@@ -111,7 +111,7 @@ pub(crate) fn answer(stream: u32, result: Result<Vec<u8>, Status>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::messages::*;
+    use crate::rpc::messages::*;
 
     #[test]
     fn a_request_as_containerd_sends_it() {

@@ -9,7 +9,7 @@ use masu_host::procfs::unescape;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
-use crate::messages::Mount;
+use crate::rpc::messages::Mount;
 
 /// One mount. Options are those of containerd's mount package.
 #[derive(Debug, PartialEq)]

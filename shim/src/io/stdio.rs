@@ -9,8 +9,8 @@ use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
-use crate::copy::Target;
-use crate::logger::{Logger, path_in_uri};
+use crate::io::copy::Target;
+use crate::io::logger::{Logger, path_in_uri};
 
 /// What a request says.
 #[derive(Debug, Clone, Default)]
