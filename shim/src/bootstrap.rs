@@ -10,7 +10,6 @@
 //! | 1.7 to 2.2  | the same, MAX_SHIM_VERSION in the environment | JSON                    |
 //! | 2.3         | BootstrapParams                          | BootstrapResult              |
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,22 +23,18 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::thread::{CoreSchedulingScope, create_core_scheduling_cookie};
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::daemon::{self, Setup};
-use crate::events::dial;
+use crate::bundle;
 use crate::flags::Flags;
+use crate::rpc::connection::dial;
 use crate::rpc::messages::{Any, BootstrapParams, BootstrapResult, Options};
 use crate::rpc::wire::Message;
+use crate::serve::{self, Setup};
 
 /// What containerd sends is shorter.
 const MAX_INPUT: u64 = 4 << 20;
 const SOCKETS: &str = "/run/containerd/s";
-/// Annotations that name a group; the first that is there counts.
-const GROUPS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
-/// The type of the options that we know.
-pub(crate) const OPTIONS: &str = "containerd.runc.v1.Options";
 
 /// The form of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,11 +60,11 @@ pub(crate) fn wanted(input: &[u8], flags: &Flags, max_version: bool, ttrpc_addre
         && params.namespace == flags.namespace
         && !input.is_empty()
     {
-        let options = params.extensions.iter().filter_map(|e| e.value.as_ref()).find_map(options_of).unwrap_or_default();
+        let options = params.extensions.iter().filter_map(|e| e.value.as_ref()).find_map(Options::of).unwrap_or_default();
         let debug = flags.debug || params.log_level < 0;
         return Wanted { form: Form::Message, options, debug, params };
     }
-    let options = Any::decode(input).ok().as_ref().and_then(options_of).unwrap_or_default();
+    let options = Any::decode(input).ok().as_ref().and_then(Options::of).unwrap_or_default();
     let params = BootstrapParams {
         instance_id: flags.id.clone(),
         namespace: flags.namespace.clone(),
@@ -80,12 +75,6 @@ pub(crate) fn wanted(input: &[u8], flags: &Flags, max_version: bool, ttrpc_addre
     Wanted { form: if max_version { Form::Json } else { Form::Address }, options, debug: flags.debug, params }
 }
 
-/// The options, if they are of the type that we know.
-pub(crate) fn options_of(any: &Any) -> Option<Options> {
-    let name = any.type_url.rsplit('/').next().unwrap_or_default();
-    if name == OPTIONS { Options::decode(&any.value).ok() } else { None }
-}
-
 pub(crate) fn answer(form: Form, address: &str) -> Vec<u8> {
     match form {
         Form::Address => address.as_bytes().to_vec(),
@@ -93,40 +82,6 @@ pub(crate) fn answer(form: Form, address: &str) -> Vec<u8> {
         Form::Json => format!("{{\"version\":2,\"address\":\"{address}\",\"protocol\":\"ttrpc\"}}").into_bytes(),
         Form::Message => BootstrapResult { version: 3, address: address.into(), protocol: "ttrpc".into() }.encode(),
     }
-}
-
-/// The group of a container: what an annotation says, else its own id.
-pub(crate) fn group(bundle: &Path, id: &str) -> Result<String> {
-    Ok(named_group(bundle)?.unwrap_or_else(|| id.to_owned()))
-}
-
-/// The group that the annotations of a bundle's config name.
-pub(crate) fn named_group(bundle: &Path) -> Result<Option<String>> {
-    let path = bundle.join("config.json");
-    let bytes = match fs::read(&path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        result => result.doing(|| format!("read {}", path.display()))?,
-    };
-    group_in_config(&bytes).map_err(|e| e.context(path.display()))
-}
-
-/// The same by what the file holds; a sandbox has none, which is the same as an empty one.
-pub(crate) fn group_in_config(bytes: &[u8]) -> Result<Option<String>> {
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Config {
-        annotations: Option<BTreeMap<String, String>>,
-    }
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    let config: Config = serde_json::from_slice(bytes).map_err(|e| Error::invalid(e.to_string()))?;
-    Ok(config.annotations.as_ref().and_then(group_in).cloned())
-}
-
-/// The same by what the annotations are.
-pub(crate) fn group_in(annotations: &BTreeMap<String, String>) -> Option<&String> {
-    GROUPS.iter().find_map(|name| annotations.get(*name))
 }
 
 /// The socket of a group.
@@ -142,12 +97,12 @@ pub(crate) fn start(flags: &Flags) -> Result<()> {
     std::io::stdin().take(MAX_INPUT).read_to_end(&mut input).doing(|| "read the parameters")?;
     let max_version = std::env::var_os("MAX_SHIM_VERSION").is_some();
     let wanted = wanted(&input, flags, max_version, std::env::var("TTRPC_ADDRESS").ok().filter(|a| !a.is_empty()));
-    let group = group(Path::new("."), &flags.id)?;
+    let group = bundle::group(Path::new("."))?.unwrap_or_else(|| flags.id.clone());
     let dir = if wanted.params.socket_dir.is_empty() { SOCKETS } else { &wanted.params.socket_dir };
     let path = socket_path(Path::new(dir), &wanted.params.grpc_address, &flags.namespace, &group);
     let address = format!("unix://{}", path.display());
     // containerd 1.6 finds a shim again by this file
-    fs::write("address", &address).doing(|| "write the file address")?;
+    fs::write(bundle::ADDRESS, &address).doing(|| "write the file address")?;
     if let Some(listener) = listen(Path::new(dir), &path)? {
         let setup = Setup {
             listener,
@@ -214,7 +169,7 @@ fn fork(setup: Setup) -> Result<()> {
             }
             Ok(())
         }
-        Side::Child => exit(detach().map_or(1, |()| daemon::run(setup))),
+        Side::Child => exit(detach().map_or(1, |()| serve::run(setup))),
     }
 }
 
@@ -287,7 +242,7 @@ mod tests {
 
     fn options_any() -> Any {
         let options = Options { binary_name: "crun".into(), root: "/r".into(), systemd_cgroup: true, ..Options::default() };
-        Any { type_url: OPTIONS.into(), value: options.encode() }
+        Any { type_url: Options::TYPE.into(), value: options.encode() }
     }
 
     #[test]
@@ -322,23 +277,6 @@ mod tests {
         let mut other = flags();
         other.namespace = "x".into();
         assert_eq!(wanted(&any.encode(), &other, true, None).form, Form::Json);
-    }
-
-    #[test]
-    fn groups_are_named_by_annotations() {
-        let dir = tempfile::tempdir().unwrap();
-        let with = |text: &str| {
-            fs::write(dir.path().join("config.json"), text).unwrap();
-            group(dir.path(), "own")
-        };
-        assert_eq!(with("{}").unwrap(), "own");
-        assert_eq!(with(r#"{"annotations":null}"#).unwrap(), "own");
-        assert_eq!(with(r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"pod"}}"#).unwrap(), "pod");
-        assert_eq!(with(r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"pod","io.containerd.runc.v2.group":"g"}}"#).unwrap(), "g");
-        with("{").unwrap_err();
-        assert_eq!(with("").unwrap(), "own");
-        fs::remove_file(dir.path().join("config.json")).unwrap();
-        assert_eq!(group(dir.path(), "own").unwrap(), "own");
     }
 
     #[test]

@@ -2,20 +2,14 @@
 //! they happened, each until it is taken. While containerd is away they wait here.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::{Duration, Instant};
-
-use libcontainer::error::{Doing, Result};
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::poll::{Poll, Token};
-use crate::rpc::connection::Connection;
+use crate::rpc::connection::{Connection, dial};
 use crate::rpc::frame::{self, RESPONSE};
 use crate::rpc::messages::{Any, Envelope, ForwardRequest, Request, Response};
 use crate::rpc::wire::Message;
-use crate::state::{self, Moment};
 
 /// More than can gather while containerd is away: processes that nobody can start do not exit either.
 const MAX_QUEUED: usize = 65_536;
@@ -63,7 +57,7 @@ impl Events {
             return;
         }
         let envelope = Envelope {
-            timestamp: Some(state::timestamp(Moment::now())),
+            timestamp: Some(SystemTime::now().into()),
             namespace: self.namespace.clone(),
             topic: format!("/tasks/{topic}"),
             event: Some(Any { type_url: format!("containerd.events.{kind}"), value: event.encode() }),
@@ -100,7 +94,7 @@ impl Events {
             return;
         };
         if self.connection.is_none() {
-            match connect(&self.address) {
+            match dial(Path::new(&self.address)).and_then(Connection::accepted) {
                 Ok(connection) if poll.reads(&connection, Token::Events).is_ok() => self.connection = Some(connection),
                 Ok(_) => {}
                 Err(e) => log::debug!("{e}"),
@@ -190,23 +184,5 @@ impl Events {
         }
         self.deadline = None;
         self.send(poll);
-    }
-}
-
-fn connect(address: &str) -> Result<Connection> {
-    Connection::accepted(dial(Path::new(address))?)
-}
-
-/// Connects to a unix socket without blocking: a full queue there is an error like an absent listener.
-pub(crate) fn dial(path: &Path) -> Result<OwnedFd> {
-    let doing = || format!("connect to {}", path.display());
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).doing(doing)?;
-    let address = SocketAddrUnix::new(path).doing(doing)?;
-    loop {
-        match rustix::net::connect(&socket, &address) {
-            Err(Errno::INTR) => {}
-            result => return result.map(|()| socket).doing(doing),
-        }
     }
 }

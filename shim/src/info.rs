@@ -6,8 +6,7 @@ use std::process::Command;
 use libcontainer::error::{Doing, Error, Kind, Result};
 use libcontainer::features::Features;
 
-use crate::bootstrap::options_of;
-use crate::rpc::messages::{Any, RuntimeInfo, RuntimeVersion};
+use crate::rpc::messages::{Any, Options, RuntimeInfo, RuntimeVersion};
 use crate::rpc::wire::Message;
 use crate::runtime::Runtime;
 
@@ -19,7 +18,7 @@ pub(crate) fn answer() -> Result<Vec<u8>> {
     let mut input = Vec::new();
     std::io::stdin().take(MAX_INPUT).read_to_end(&mut input).doing(|| "read the options")?;
     let options = if input.is_empty() { None } else { Some(Any::decode(&input).map_err(|_| Error::invalid("the options are no Any"))?) };
-    let features = match options.as_ref().and_then(options_of).and_then(|o| Runtime::new(&o, "").foreign) {
+    let features = match options.as_ref().and_then(Options::of).and_then(|o| Runtime::new(&o, "").foreign) {
         None => {
             serde_json::to_vec(&Features::of_this_library(crate::VERSION, "")).map_err(|e| Error::new(Kind::Internal, e.to_string()))?
         }

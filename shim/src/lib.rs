@@ -6,13 +6,27 @@
 //! | `delete`    | clears what a shim that is gone has left: cleanup.rs                     |
 //! | `-info`     | tells about the runtime: info.rs                                        |
 //!
-//! The shim itself is one process with one thread: a loop (daemon.rs) that answers the task service (task.rs), copies streams
-//! (streams.rs), reaps (exits.rs) and publishes events (events.rs). What may block is done in forks of it (worker.rs, runtime/).
+//! The shim itself is one process with one thread. From the top down, each file uses only those below it:
+//!
+//! | file                     | is                                                                       |
+//! |--------------------------|--------------------------------------------------------------------------|
+//! | serve.rs                 | the loop: waits, and gives what has come to one of the next               |
+//! | task.rs, sandbox.rs      | the two services: a function for each method                             |
+//! | lifecycle.rs             | what follows when a worker is done                                       |
+//! | exits.rs, deletion.rs, oom.rs | exits in their order, Delete's end, kills for want of memory        |
+//! | daemon.rs                | all that a shim holds, and the few things that every part does with it   |
+//! | streams.rs, jobs.rs, events.rs | the pumps, the workers, the events to containerd                   |
+//! | state.rs                 | what a shim knows: containers, processes, the pod; no system calls       |
+//! | runtime/, worker.rs      | the verbs, and the fork that each runs in, as they may block             |
+//! | rootfs/, pod.rs, bundle.rs | mounts, a pod's namespaces and files, what is kept in a bundle         |
+//! | io/, rpc/, poll.rs       | streams, frames and messages, epoll                                      |
 #![forbid(unsafe_code)]
 
 mod bootstrap;
+mod bundle;
 mod cleanup;
 mod daemon;
+mod deletion;
 mod events;
 mod exits;
 mod flags;
@@ -20,14 +34,17 @@ mod flags;
 pub mod fuzz;
 mod info;
 mod io;
+mod jobs;
 mod lifecycle;
 mod log;
+mod oom;
 mod pod;
 mod poll;
 mod rootfs;
 mod rpc;
 mod runtime;
 mod sandbox;
+mod serve;
 mod state;
 mod streams;
 mod task;

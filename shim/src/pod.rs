@@ -5,14 +5,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use libcontainer::error::{Doing, Error, Kind, Result};
-use libcontainer::namespaces::{KINDS, Sysctls};
+use libcontainer::namespaces::{KINDS, Sysctls, flag};
 use masu_host::procfs::Procfs;
 use masu_host::sys::namespace::{setns, unshare};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::MountFlags;
 use serde_json::{Value, json};
 
-use crate::rootfs::plan;
+use crate::rootfs::mount;
 use crate::rpc::messages::{Any, Dns, PodConfig};
 use crate::rpc::wire::Message;
 
@@ -44,11 +44,6 @@ pub(crate) struct Plan {
     dns: Option<Dns>,
     /// The pod's cgroup, if it was told.
     pub(crate) cgroup: String,
-}
-
-/// The flag of a kind of namespaces.
-pub(crate) fn flag(name: &str) -> i32 {
-    KINDS.iter().find(|kind| kind.name == name).map_or(0, |kind| kind.flag)
 }
 
 impl Plan {
@@ -189,7 +184,7 @@ fn mount_in(config: &mut Value, files: &[(PathBuf, &str)]) {
 
 /// Takes off what is mounted in the bundle of a sandbox, which containerd then removes. In another bundle there is nothing.
 pub(crate) fn remove_files(bundle: &Path) -> Result<()> {
-    plan::unmount(&bundle.join(SHM))
+    mount::unmount(&bundle.join(SHM))
 }
 
 /// Namespaces that this process was in.

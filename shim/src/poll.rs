@@ -1,5 +1,6 @@
 //! What the daemon waits for: descriptors (epoll(7)) and deadlines.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -57,31 +58,41 @@ impl Token {
 const BATCH: usize = 32;
 
 #[derive(Debug)]
-pub(crate) struct Poll(OwnedFd);
+pub(crate) struct Poll {
+    epoll: OwnedFd,
+    last_id: Cell<u64>,
+}
 
 impl Poll {
     pub(crate) fn new() -> Result<Poll> {
-        Ok(Poll(epoll::create(CreateFlags::CLOEXEC).doing(|| "make an epoll instance")?))
+        let epoll = epoll::create(CreateFlags::CLOEXEC).doing(|| "make an epoll instance")?;
+        Ok(Poll { epoll, last_id: Cell::new(0) })
+    }
+
+    /// A number that was not used before, for a token.
+    pub(crate) fn new_id(&self) -> u64 {
+        self.last_id.set(self.last_id.get() + 1);
+        self.last_id.get()
     }
 
     /// Waits for `fd` to be readable. A file that cannot be waited for, such as one on disk, is EPERM.
     pub(crate) fn reads(&self, fd: impl AsFd, token: Token) -> Result<(), Errno> {
-        epoll::add(&self.0, fd, EventData::new_u64(token.to_u64()), EventFlags::IN)
+        epoll::add(&self.epoll, fd, EventData::new_u64(token.to_u64()), EventFlags::IN)
     }
 
     pub(crate) fn writes(&self, fd: impl AsFd, token: Token) -> Result<(), Errno> {
-        epoll::add(&self.0, fd, EventData::new_u64(token.to_u64()), EventFlags::OUT)
+        epoll::add(&self.epoll, fd, EventData::new_u64(token.to_u64()), EventFlags::OUT)
     }
 
     /// Waits for an added one to be readable and, if `also_writes`, writable.
     pub(crate) fn set(&self, fd: impl AsFd, token: Token, also_writes: bool) -> Result<(), Errno> {
         let flags = if also_writes { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
-        epoll::modify(&self.0, fd, EventData::new_u64(token.to_u64()), flags)
+        epoll::modify(&self.epoll, fd, EventData::new_u64(token.to_u64()), flags)
     }
 
     /// Waits for it no more. One that was not added is none to be removed.
     pub(crate) fn forget(&self, fd: impl AsFd) {
-        let _ = epoll::delete(&self.0, fd);
+        let _ = epoll::delete(&self.epoll, fd);
     }
 
     /// What is ready, at the latest when `deadline` comes.
@@ -92,7 +103,7 @@ impl Poll {
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
         });
         let mut events = [epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; BATCH];
-        let n = match epoll::wait(&self.0, &mut events, timeout.as_ref()) {
+        let n = match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
             Err(Errno::INTR) => 0,
             result => result.doing(|| "wait for events")?,
         };

@@ -49,6 +49,11 @@ pub const KINDS: [Kind; 8] = [
     Kind { name: "mount", flag: libc::CLONE_NEWNS, file: "mnt" },
 ];
 
+/// The flag of a kind, by its name in config.json; 0 if there is none of that name.
+pub fn flag(name: &str) -> i32 {
+    KINDS.iter().find(|kind| kind.name == name).map_or(0, |kind| kind.flag)
+}
+
 /// Which namespaces the container gets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Namespaces {

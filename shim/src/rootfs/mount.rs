@@ -1,13 +1,14 @@
-//! Mounts what mounts.rs has planned.
+//! Mounts what plan.rs has planned, and takes it off.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use libcontainer::error::{Doing, Error, Kind, Result};
+use libcontainer::namespaces::flag;
 use masu_host::beneath;
-use masu_host::procfs::Procfs;
+use masu_host::procfs::{Procfs, unescape};
 use masu_host::sys::loop_device;
 use masu_host::sys::mount_attr::{ATIME, Change, RDONLY, mount_setattr, set_id_map};
 use masu_host::sys::namespace::{setns, unshare};
@@ -17,8 +18,7 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
 
-use crate::pod::flag;
-use crate::rootfs::plan::{How, Ids, Plan, unmount};
+use super::plan::{How, Ids, Plan};
 
 /// What mount(2) takes of data.
 const PAGE: usize = 4096;
@@ -228,4 +228,64 @@ fn loop_over(file: &str, read_only: bool, direct: bool) -> Result<(String, Owned
         }
     }
     Err(Error::new(Kind::Os, format!("no loop device for {file}: somebody else was faster {LOOP_TRIES} times")))
+}
+
+/// Takes off all that is mounted there, with what is mounted below it.
+pub(crate) fn unmount(rootfs: &Path) -> Result<()> {
+    let doing = || format!("unmount {}", rootfs.display());
+    let mut found = false;
+    loop {
+        let flags = UnmountFlags::NOFOLLOW;
+        let result = match rustix::mount::unmount(rootfs, flags) {
+            // something may be mounted below, or still be held
+            Err(Errno::BUSY) => rustix::mount::unmount(rootfs, flags | UnmountFlags::DETACH),
+            result => result,
+        };
+        match result {
+            Ok(()) => found = true,
+            Err(Errno::INTR) => {}
+            Err(Errno::NOENT) => return Ok(()),
+            // no mount, or none any more
+            Err(Errno::INVAL) if found => return Ok(()),
+            Err(Errno::INVAL) => break,
+            Err(e) => return Err(e).doing(doing),
+        }
+    }
+    // where there is nothing to mount upon, nothing is mounted; the table may be long
+    if std::fs::read_dir(rootfs).map_or(true, |mut entries| entries.next().is_none()) {
+        return Ok(());
+    }
+    let table = std::fs::read_to_string("/proc/self/mountinfo").doing(|| "read /proc/self/mountinfo")?;
+    for point in below(&table, rootfs).iter().rev() {
+        match rustix::mount::unmount(point, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH) {
+            // it went with one above
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(e) => return Err(e).doing(doing),
+        }
+    }
+    Ok(())
+}
+
+/// The mount points below a folder, in the order of their making.
+fn below(table: &str, folder: &Path) -> Vec<PathBuf> {
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(|point| PathBuf::from(unescape(point)));
+    points.filter(|point| point.starts_with(folder)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_mounted_is_unmounted() {
+        unmount(Path::new("/nonexistent/rootfs")).unwrap();
+        unmount(tempfile::tempdir().unwrap().path()).unwrap();
+    }
+
+    #[test]
+    fn mounts_below_are_found() {
+        let table = "1 0 0:1 / / rw - tmpfs a rw\n2 1 0:2 / /b/root\\040fs/x rw - tmpfs a rw\n3 1 0:3 / /b/rootfs2 rw - tmpfs a rw\n";
+        assert_eq!(below(table, Path::new("/b/root fs")), [Path::new("/b/root fs/x")]);
+        assert_eq!(below(table, Path::new("/b")).len(), 2);
+    }
 }

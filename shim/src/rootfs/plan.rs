@@ -1,13 +1,11 @@
-//! The root file system that Create asks for (containerd.types.Mount): what is to be mounted, and its end. mounting.rs mounts it.
+//! The root file system that Create asks for (containerd.types.Mount): what is to be mounted where. mount.rs mounts it.
 
 use std::path::{Component, Path, PathBuf};
 
-use libcontainer::error::{Doing, Error, Result};
+use libcontainer::error::{Error, Result};
 use libcontainer::namespaces::{IdMap, IdMaps};
 use libcontainer::spec::IdMapping;
-use masu_host::procfs::unescape;
-use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags};
 
 use crate::rpc::messages::Mount;
 
@@ -197,48 +195,6 @@ fn propagation(option: &str) -> MountPropagationFlags {
         }
 }
 
-/// Takes off all that is mounted there, with what is mounted below it.
-pub(crate) fn unmount(rootfs: &Path) -> Result<()> {
-    let doing = || format!("unmount {}", rootfs.display());
-    let mut found = false;
-    loop {
-        let flags = UnmountFlags::NOFOLLOW;
-        let result = match rustix::mount::unmount(rootfs, flags) {
-            // something may be mounted below, or still be held
-            Err(Errno::BUSY) => rustix::mount::unmount(rootfs, flags | UnmountFlags::DETACH),
-            result => result,
-        };
-        match result {
-            Ok(()) => found = true,
-            Err(Errno::INTR) => {}
-            Err(Errno::NOENT) => return Ok(()),
-            // no mount, or none any more
-            Err(Errno::INVAL) if found => return Ok(()),
-            Err(Errno::INVAL) => break,
-            Err(e) => return Err(e).doing(doing),
-        }
-    }
-    // where there is nothing to mount upon, nothing is mounted; the table may be long
-    if std::fs::read_dir(rootfs).map_or(true, |mut entries| entries.next().is_none()) {
-        return Ok(());
-    }
-    let table = std::fs::read_to_string("/proc/self/mountinfo").doing(|| "read /proc/self/mountinfo")?;
-    for point in below(&table, rootfs).iter().rev() {
-        match rustix::mount::unmount(point, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH) {
-            // it went with one above
-            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
-            Err(e) => return Err(e).doing(doing),
-        }
-    }
-    Ok(())
-}
-
-/// The mount points below a folder, in the order of their making.
-fn below(table: &str, folder: &Path) -> Vec<PathBuf> {
-    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(|point| PathBuf::from(unescape(point)));
-    points.filter(|point| point.starts_with(folder)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -296,18 +252,5 @@ mod tests {
         assert!(of("mkfs/ext4", &[]).unwrap_err().text().contains("mount manager"));
         let out = Mount { kind: "tmpfs".into(), target: "a/../../b".into(), ..Mount::default() };
         assert_eq!(plan(&[out]).unwrap_err().text(), "mount  of type tmpfs: the target a/../../b leads out of the root file system");
-    }
-
-    #[test]
-    fn what_is_not_mounted_is_unmounted() {
-        unmount(Path::new("/nonexistent/rootfs")).unwrap();
-        unmount(tempfile::tempdir().unwrap().path()).unwrap();
-    }
-
-    #[test]
-    fn mounts_below_are_found() {
-        let table = "1 0 0:1 / / rw - tmpfs a rw\n2 1 0:2 / /b/root\\040fs/x rw - tmpfs a rw\n3 1 0:3 / /b/rootfs2 rw - tmpfs a rw\n";
-        assert_eq!(below(table, Path::new("/b/root fs")), [Path::new("/b/root fs/x")]);
-        assert_eq!(below(table, Path::new("/b")).len(), 2);
     }
 }

@@ -1,7 +1,7 @@
 //! ttrpc's frames: a header of ten bytes (length, stream, type, flags), then a message (github.com/containerd/ttrpc,
 //! PROTOCOL.md).
 
-use crate::rpc::messages::{Response, Status};
+use crate::rpc::messages::{Request, Response, Status};
 use crate::rpc::wire::Message;
 
 const HEADER: usize = 10;
@@ -26,6 +26,11 @@ pub(crate) mod code {
 /// What ends a call that failed.
 pub(crate) fn status(code: i32, message: impl Into<String>) -> Status {
     Status { code, message: message.into() }
+}
+
+/// The message of a call.
+pub(crate) fn decode<M: Message>(request: &Request) -> Result<M, Status> {
+    M::decode(&request.payload).map_err(|_| status(code::INVALID_ARGUMENT, format!("the message of {} is malformed", request.method)))
 }
 
 /// One frame.

@@ -2,6 +2,9 @@
 //! api/types, api/runtime/bootstrap/v1, and ttrpc's request.proto). Those of task v2 are the same under another name.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::wire::Message;
 
 /// google.protobuf.Empty, on the wire.
 pub(crate) const EMPTY: Vec<u8> = Vec::new();
@@ -103,4 +106,22 @@ crate::messages! {
 
     /// What a worker tells the daemon; see worker.rs.
     Answer { 1 code: i32, 2 text: String, 3 pid: u32, 4 logger: u32, 5 payload: Vec<u8>, 6 pids: Vec<u64>, 7 known: bool, }
+}
+
+impl From<SystemTime> for Timestamp {
+    fn from(at: SystemTime) -> Timestamp {
+        let since = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        Timestamp { seconds: since.as_secs() as i64, nanos: since.subsec_nanos() as i32 }
+    }
+}
+
+impl Options {
+    /// The type of the options that we know.
+    pub(crate) const TYPE: &str = "containerd.runc.v1.Options";
+
+    /// The options, if they are of the type that we know.
+    pub(crate) fn of(any: &Any) -> Option<Options> {
+        let name = any.type_url.rsplit('/').next().unwrap_or_default();
+        if name == Options::TYPE { Options::decode(&any.value).ok() } else { None }
+    }
 }

@@ -14,8 +14,8 @@ use std::process::{Command, Stdio};
 use libcontainer::error::{Doing, Error, Kind, Result};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
+use crate::bundle::PID_FILE;
 use crate::rpc::messages::Answer;
-use crate::runtime::PID_FILE;
 use crate::worker::Done;
 
 /// A runtime that is executed.

@@ -10,10 +10,10 @@ use libcontainer::container::{self, Container, CreateOptions, ExecOptions, Liste
 use libcontainer::error::{Error, Kind};
 use libcontainer::spec::{self, Resources};
 
-use crate::bootstrap::group_in;
+use crate::bundle::{PID_FILE, group_in};
 use crate::io::stdio::{self, Inner};
 use crate::rootfs::mount;
-use crate::rootfs::plan::{self, Plan};
+use crate::rootfs::plan::Plan;
 use crate::rpc::frame::{code, status};
 use crate::rpc::messages::{Answer, CreateRequest, Options, Status};
 use crate::worker::Done;
@@ -32,8 +32,6 @@ pub(crate) struct Runtime {
     pub(crate) owner: (u32, u32),
 }
 
-/// Init's pid, in the bundle.
-pub(crate) const PID_FILE: &str = "init.pid";
 /// How containerd's shim words it.
 pub(crate) const MOUNT_FAILED: &str = "failed to mount rootfs component";
 /// Where libcontainer's own records are, for the containers of one namespace of containerd's.
@@ -187,7 +185,7 @@ impl Runtime {
             _ => {}
         }
         let rootfs = Path::new(bundle).join("rootfs");
-        plan::unmount(&rootfs).map(nothing).map_err(|e| failed("failed to unmount rootfs", &e))
+        mount::unmount(&rootfs).map(nothing).map_err(|e| failed("failed to unmount rootfs", &e))
     }
 
     /// The containers of a group but the one that it is named after, with their bundles. Of another runtime there is no telling.
