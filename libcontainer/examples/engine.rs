@@ -1,0 +1,70 @@
+//! An engine under tokio: it forks a worker before its runtime starts, because the library makes containers only in a process
+//! with one thread. The worker makes them; the engine waits for answers among all else that it does.
+//!
+//! ```text
+//! engine STATE-ROOT BUNDLE ID...
+//! ```
+//!
+//! It runs a container of the bundle for each id, one after the other, and prints how each ended. An engine with more to do forks a
+//! worker that forks once more for each request, as containerd-shim-masu-v2 does.
+#![allow(clippy::print_stdout, reason = "this is what it is for")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+
+use libcontainer::{CreateOptions, Error, Kind, Result, Runtime};
+use masu_host::sys::clone::{Side, clone3};
+use masu_host::sys::exec::exit;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().collect();
+    let [_, root, bundle, ids @ ..] = args.as_slice() else {
+        println!("engine STATE-ROOT BUNDLE ID...");
+        return Ok(());
+    };
+    let (ours, theirs) = UnixStream::pair()?;
+    // here there is one thread yet
+    match clone3(0, None)? {
+        Side::Child => {
+            drop(ours);
+            exit(i32::from(work(&Runtime::new(root), bundle, &theirs).is_err()))
+        }
+        Side::Parent { .. } => drop(theirs),
+    }
+    let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    threads.block_on(ask(ours, ids))
+}
+
+/// The worker: a line with an id comes in, and a line with the id and what came of it goes out.
+fn work(runtime: &Runtime, bundle: &str, engine: &UnixStream) -> Result<()> {
+    for id in BufReader::new(engine).lines() {
+        let id = id?;
+        let answer = match run(runtime, bundle, &id) {
+            Ok(code) => format!("{id} ended with {code}\n"),
+            Err(e) => format!("{id} failed: {e}\n"),
+        };
+        (&mut &*engine).write_all(answer.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn run(runtime: &Runtime, bundle: &str, id: &str) -> Result<u8> {
+    let (mut container, init) = runtime.create(id, &CreateOptions::new(bundle))?;
+    let code = container.start().and_then(|()| init.wait());
+    container.delete(true)?;
+    Ok(code?.code())
+}
+
+/// The engine: threads, and calls that the worker answers.
+async fn ask(worker: UnixStream, ids: &[String]) -> Result<()> {
+    worker.set_nonblocking(true)?;
+    let (answers, mut requests) = tokio::net::UnixStream::from_std(worker)?.into_split();
+    let mut answers = tokio::io::BufReader::new(answers).lines();
+    for id in ids {
+        requests.write_all(format!("{id}\n").as_bytes()).await?;
+        let answer = answers.next_line().await?;
+        println!("{}", answer.ok_or_else(|| Error::new(Kind::Internal, "the worker is gone"))?);
+    }
+    Ok(())
+}
