@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::bundle::Bundle;
 use crate::runtime::{DEADLINE, Output, Runtime, ended_within, finish, redirect};
 use crate::test::Test;
-use crate::{cgroups, host};
+use crate::{cgroups, host, namespaces};
 
 /// Files of cgroups that config.json decides, by controller; those that this machine lacks are left out.
 const CGROUP_FILES: [(&str, &str); 22] = [
@@ -253,7 +253,7 @@ fn plain(report: &mut Map<String, Value>) {
     let mut own_pids = true;
     if let Some(Value::Object(namespaces)) = report.get_mut("namespaces") {
         for (name, link) in namespaces.iter_mut() {
-            let host = fs::read_link(format!("/proc/self/ns/{name}")).ok();
+            let host = namespaces::own(name).ok();
             let hosts = *link == json!(host);
             own_pids &= name != "pid" || !hosts;
             *link = json!(if hosts { "the host's" } else { "another" });

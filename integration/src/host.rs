@@ -1,12 +1,30 @@
-//! The guard over the host: what a runtime must leave as it found it. Looked at before and after each test; what other
-//! tests, which may run at the same time, make is told apart by their tokens (`it-XXXXXX`).
+//! The guard over the host: what a runtime must leave as it found it. Looked at before and after each test.
+//!
+//! Other programs, and tests that run at the same time, change the host meanwhile, under any name. So the guard heeds only
+//! what can be told to be the test's own work:
+//!
+//! | kind | heeded | how it is known to be ours |
+//! |---|---|---|
+//! | mounts | each that is new or changed, wherever it is and whatever its name | the test has a mount namespace of its own ([`namespaces::enter`]), into which no other program's mounts come |
+//! | mounts that are gone | unless the directory of the mount point changed, too | when another program removes a mount point, the kernel takes the mount out of every namespace, also out of ours; a runtime that unmounts leaves the directory alone |
+//! | cgroups | those with the test's token (`it-XXXXXX`) in their path | the cgroup tree is one for all and says nothing of its maker; so [`Test::new_id`](crate::Test::new_id) and [`cgroups::path_for`](crate::cgroups::path_for) put the token into each container's id and each first directory of its path, and systemd's units are named by them |
+//! | processes | each that descends from the test | orphans come to the test, as it is their subreaper; under `cargo test`, where one process runs many tests, only those with the token |
+//! | processes of others (systemd starts some for us) | those with the token in cgroup or environment, or with a mount from the test's folder | none of these three is got by looking at the test, as by ps(1) or find(1) |
+//! | host name | each change | the test has a UTS namespace of its own |
+//! | device nodes, our own umask | each change | no other program has a reason to change /dev/null and the like: if one does, a failure is right |
+//!
+//! Not compared are the options of a file system that was there before, save `ro`: they are one for all namespaces, and
+//! other programs change them (runc does with cgroup2, for each container).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::env;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+
+use crate::namespaces::{self, mount_point, mountinfo};
 
 /// The version of the kernel, as far as tests depend on it.
 pub fn kernel() -> (u32, u32) {
@@ -16,19 +34,23 @@ pub fn kernel() -> (u32, u32) {
 }
 
 /// The host at one moment.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Host {
-    mounts: BTreeSet<String>,
+    /// Lines of mountinfo, with the state of the directory that the mount point is in.
+    mounts: BTreeMap<String, Option<Directory>>,
     cgroups: BTreeSet<String>,
-    /// Processes with the test's token in their command line, environment, cgroup or mounts.
     processes: BTreeSet<String>,
     devices: Vec<String>,
     hostname: String,
     umask_of_us: String,
 }
 
+/// Device, inode and time of the last change: another one once a directory in it was made, removed or renamed.
+#[derive(Debug, PartialEq, Eq)]
+struct Directory(u64, u64, i64, i64);
+
 impl Host {
-    /// Looks at the host before the test of `token`, which was just made: no process can have it.
+    /// Looks at the host before the test of `token`, which was just made: no process can be its own.
     ///
     /// # Errors
     /// /proc cannot be read.
@@ -36,32 +58,23 @@ impl Host {
         Self::with(token, BTreeSet::new())
     }
 
-    /// Looks at the host for the test of `token`.
+    /// Looks at the host for the test of `token`, in the thread that runs it.
     ///
     /// # Errors
     /// /proc cannot be read.
     pub fn look(token: &str) -> Result<Self> {
-        Self::with(token, processes_with(token))
+        Self::with(token, processes_of(token, env::var_os("NEXTEST").is_some()))
     }
 
     fn with(token: &str, processes: BTreeSet<String>) -> Result<Self> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
-        let mounts = mounts.lines().filter(|line| !of_another_test(line, token)).map(point_and_options).collect();
-        let mut cgroups = BTreeSet::new();
-        walk(Path::new("/sys/fs/cgroup"), &mut |path| {
-            let path = path.to_string_lossy();
-            if !of_another_test(&path, token) {
-                cgroups.insert(path.into_owned());
-            }
-        });
-        let status = fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
+        let mounts = mountinfo()?.lines().map(|line| (without_super_options(line), Directory::around(&mount_point(line)))).collect();
         Ok(Self {
             mounts,
-            cgroups,
+            cgroups: cgroups_with(token).into_iter().collect(),
             processes,
             devices: ["/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx"].into_iter().map(device).collect(),
-            hostname: fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default(),
-            umask_of_us: status.lines().find(|line| line.starts_with("Umask")).unwrap_or_default().to_owned(),
+            hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            umask_of_us: field("/proc/thread-self/status", "Umask:"),
         })
     }
 
@@ -70,19 +83,28 @@ impl Host {
     /// # Errors
     /// What is new, gone or changed.
     pub fn same_as(&self, before: &Self) -> Result<()> {
-        for (what, now, then) in [
-            ("mounts", &self.mounts, &before.mounts),
-            ("cgroups", &self.cgroups, &before.cgroups),
-            ("processes", &self.processes, &before.processes),
-        ] {
+        let new: Vec<_> = self.mounts.keys().filter(|line| !before.mounts.contains_key(*line)).collect();
+        let unmounted = |line: &String, directory: &Option<Directory>| {
+            !self.mounts.contains_key(line) && directory.is_some() && *directory == Directory::around(&mount_point(line))
+        };
+        let gone: Vec<_> = before.mounts.iter().filter(|(line, directory)| unmounted(line, directory)).map(|(line, _)| line).collect();
+        ensure!(new.is_empty() && gone.is_empty(), "mounts: new {new:#?}, gone {gone:#?}");
+        for (kind, now, then) in [("cgroups", &self.cgroups, &before.cgroups), ("processes", &self.processes, &before.processes)] {
             let new: Vec<_> = now.difference(then).collect();
-            let gone: Vec<_> = then.difference(now).collect();
-            ensure!(new.is_empty() && (gone.is_empty() || what == "cgroups"), "{what}: new {new:#?}, gone {gone:#?}");
+            ensure!(new.is_empty(), "{kind}: new {new:#?}");
         }
         ensure!(self.devices == before.devices, "device nodes of the host: {:?}, before {:?}", self.devices, before.devices);
         ensure!(self.hostname == before.hostname, "host name {:?}, before {:?}", self.hostname, before.hostname);
         ensure!(self.umask_of_us == before.umask_of_us, "our own {}, before {}", self.umask_of_us, before.umask_of_us);
         Ok(())
+    }
+}
+
+impl Directory {
+    /// The one that `point` is in.
+    fn around(point: &Path) -> Option<Self> {
+        let data = fs::symlink_metadata(point.parent().unwrap_or(point)).ok()?;
+        Some(Self(data.dev(), data.ino(), data.mtime(), data.mtime_nsec()))
     }
 }
 
@@ -118,38 +140,62 @@ pub fn cgroups_with(token: &str) -> Vec<String> {
     own
 }
 
-/// Every mount of this namespace at or below `path`.
+/// Every mount of the test's namespace at or below `path`, without the numbers of the mount, which are given anew.
 pub fn mounts_with(path: &str) -> Vec<String> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    mounts.lines().filter(|line| line.split(' ').nth(4).is_some_and(|point| point.starts_with(path))).map(point_and_options).collect()
+    let mounts = mountinfo().unwrap_or_default();
+    let lines = mounts.lines().filter(|line| line.split(' ').nth(4).is_some_and(|point| point.starts_with(path)));
+    lines.map(|line| line.split(' ').skip(2).collect::<Vec<_>>().join(" ")).collect()
 }
 
-/// Every process of the machine that has `token` in its command line, cgroup, environment or mounts, as `PID NAME`.
-/// Zombies and this process are not among them.
-pub fn processes_with(token: &str) -> BTreeSet<String> {
-    let own = rustix::process::getpid().as_raw_nonzero().to_string();
-    let mounts = fs::read_link("/proc/self/ns/mnt").ok();
+/// Every process with `word` in its cgroup or environment or in the root of a mount of its own, and every descendant of this
+/// process that has it in its command line besides, as `PID COMMAND LINE`. Zombies and this process are not among them.
+pub fn processes_with(word: &str) -> BTreeSet<String> {
+    processes_of(word, false)
+}
+
+/// The same; with `all_below` every descendant of this process, too, as it runs nothing but one test.
+fn processes_of(word: &str, all_below: bool) -> BTreeSet<String> {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let mounts = namespaces::own("mnt").ok();
+    let numbers: Vec<i32> =
+        fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let parents = numbers.iter().filter_map(|pid| Some((*pid, field(&format!("/proc/{pid}/status"), "PPid:").parse().ok()?))).collect();
     let mut found = BTreeSet::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let Some(pid) = name.to_str().filter(|name| name.starts_with(|c: char| c.is_ascii_digit()) && **name != own) else { continue };
-        let process = entry.path();
-        let line = text(&process.join("cmdline")).trim_end_matches('\0').replace('\0', " ");
-        // threads of the kernel have none either, and are many
-        if !line.is_empty() && (line.contains(token) || belongs(&process, token, mounts.as_deref())) {
+    for pid in numbers.into_iter().filter(|pid| *pid != own) {
+        let process = Path::new("/proc").join(pid.to_string());
+        let line = text(&process.join("cmdline"));
+        // zombies have none, nor have threads of the kernel, which are many
+        if line.is_empty() {
+            continue;
+        }
+        let line = line.trim_end_matches('\0').replace('\0', " ");
+        let descends = descends(pid, own, &parents);
+        if (descends && (all_below || line.contains(word))) || belongs(&process, word, mounts.as_deref()) {
             found.insert(format!("{pid} {line}"));
         }
     }
     found
 }
 
-/// Is `process`, a folder of /proc, in a cgroup of `token`, has it that in its environment, or mounts of its own with it? `ours`
+/// Is `pid` below the process `from`, by each one's parent?
+fn descends(mut pid: i32, from: i32, parents: &HashMap<i32, i32>) -> bool {
+    // numbers that are given anew while they are read could make a circle
+    for _ in 0..parents.len() {
+        match parents.get(&pid) {
+            Some(parent) if *parent == from => return true,
+            Some(parent) => pid = *parent,
+            None => return false,
+        }
+    }
+    false
+}
+
+/// Is `process`, a folder of /proc, in a cgroup of `word`, has it that in its environment, or mounts of its own with it? `ours`
 /// is the mount namespace that is looked at anyway.
-fn belongs(process: &Path, token: &str, ours: Option<&Path>) -> bool {
-    let has_own_mounts = || fs::read_link(process.join("ns/mnt")).ok().as_deref() != ours;
-    let is_mounted =
-        || text(&process.join("mountinfo")).lines().any(|line| line.split(' ').nth(3).is_some_and(|root| root.contains(token)));
-    text(&process.join("cgroup")).contains(token) || text(&process.join("environ")).contains(token) || (has_own_mounts() && is_mounted())
+fn belongs(process: &Path, word: &str, ours: Option<&str>) -> bool {
+    let has_own_mounts = || fs::read_link(process.join("ns/mnt")).ok().as_deref() != ours.map(Path::new);
+    let is_mounted = || text(&process.join("mountinfo")).lines().any(|line| line.split(' ').nth(3).is_some_and(|root| root.contains(word)));
+    text(&process.join("cgroup")).contains(word) || text(&process.join("environ")).contains(word) || (has_own_mounts() && is_mounted())
 }
 
 /// What can be read there: a process may be gone meanwhile.
@@ -157,15 +203,14 @@ fn text(path: &Path) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
 }
 
-/// Does `line` name what a test other than that of `token` made?
-fn of_another_test(line: &str, token: &str) -> bool {
-    !line.contains(token)
-        && line.split(['/', ' ', '-']).zip(line.split(['/', ' ', '-']).skip(1)).any(|(it, rest)| it == "it" && rest.len() >= 6)
+/// The value in the line of the file `path` that begins with `name`.
+fn field(path: &str, name: &str) -> String {
+    text(Path::new(path)).lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned()
 }
 
-/// A line of mountinfo without the numbers of the mount, which are given anew.
-fn point_and_options(line: &str) -> String {
-    line.split(' ').skip(2).collect::<Vec<_>>().join(" ")
+/// A line of mountinfo with nothing of the file system's own options but `ro` or `rw`, the first.
+fn without_super_options(line: &str) -> String {
+    line.rsplit_once(' ').map(|(rest, options)| format!("{rest} {}", options.split(',').next().unwrap_or_default())).unwrap_or_default()
 }
 
 fn device(path: &str) -> String {
@@ -194,17 +239,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_other_tests_make_is_told_apart() {
-        for (line, other) in [
-            ("/sys/fs/cgroup/pids/it-AbCdEf-1", true),
-            ("/sys/fs/cgroup/pids/it-Own123-1", false),
-            ("/sys/fs/cgroup/pids/A-b_c.d+e-it-AbCdEf", true),
-            ("0:39 / /tmp/it-AbCdEf/bundle1/rootfs rw - tmpfs tmpfs rw", true),
-            ("0:39 / /tmp/it-Own123/bundle1/rootfs rw - tmpfs tmpfs rw", false),
-            ("/sys/fs/cgroup/pids/docker", false),
-            ("/sys/fs/cgroup/it/x", false),
+    fn descendants_are_told_by_their_parents() {
+        let parents = HashMap::from([(1, 0), (10, 1), (11, 10), (12, 11), (20, 1), (30, 31), (31, 30)]);
+        for (pid, expected) in [(11, true), (12, true), (20, false), (1, false), (30, false), (99, false)] {
+            assert_eq!(descends(pid, 10, &parents), expected, "{pid}");
+        }
+    }
+
+    #[test]
+    fn of_the_options_of_a_file_system_only_the_first_is_kept() {
+        for (line, expected) in [
+            ("36 35 98:0 / /a rw shared:7 - ext4 /dev/sda ro,errors=continue", "36 35 98:0 / /a rw shared:7 - ext4 /dev/sda ro"),
+            ("36 35 98:0 / /a ro - proc proc rw", "36 35 98:0 / /a ro - proc proc rw"),
         ] {
-            assert_eq!(of_another_test(line, "it-Own123"), other, "{line}");
+            assert_eq!(without_super_options(line), expected);
         }
     }
 }

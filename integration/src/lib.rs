@@ -2,7 +2,7 @@
 //! workspace) is run as its callers run it, as root, and seen from inside by a static payload.
 //!
 //! In reading order: [`check`] frames one test; a [`Bundle`] is what it runs; a [`Container`] is one that runs and that
-//! removes itself; [`host`] proves afterwards that nothing stayed behind; [`terminal`] and [`cgroups`] are what some tests
+//! removes itself; [`host`] proves afterwards that nothing stayed behind, with the [`namespaces`] of the test; [`terminal`] and [`cgroups`] are what some tests
 //! look at; [`Surroundings`] are what callers prepare around the bundles of `bundles/`; [`artifacts`] finds the programs; [`payload`](../payload/index.html) is the program inside.
 //!
 //! | variable | what it does |
@@ -29,6 +29,7 @@ mod container;
 pub mod dbus;
 pub mod host;
 pub mod message;
+pub mod namespaces;
 pub mod runtime;
 pub mod shim;
 pub mod strace;

@@ -17,7 +17,7 @@ use crate::background::Background;
 use crate::bundle::Bundle;
 use crate::host::Host;
 use crate::runtime::{Output, Runtime, finish, redirect};
-use crate::{artifacts, cgroups, host};
+use crate::{artifacts, cgroups, host, namespaces};
 
 /// What a test gets: see [`check`].
 #[derive(Debug)]
@@ -32,9 +32,9 @@ pub struct Test {
     names: Cell<u32>,
 }
 
-/// Runs `body` as one test: as root, in a folder of its own, with the runtime of `$RUNTIME`, and fails it if the host's
-/// mounts, cgroups, processes or files are not as before when it ends. A machine where the test cannot run at all (not
-/// root) is a skip, and a skip is recorded, never a silent pass.
+/// Runs `body` as one test: as root, in a folder and in mount and UTS namespaces of its own, with the runtime of `$RUNTIME`,
+/// and fails it if it left mounts, cgroups, processes or files behind (see [`host`]). A machine where the test cannot run at
+/// all (not root) is a skip, and a skip is recorded, never a silent pass.
 #[track_caller]
 pub fn check(body: impl FnOnce(&Test) -> Result<()>) {
     let name = test_name(Location::caller());
@@ -43,6 +43,7 @@ pub fn check(body: impl FnOnce(&Test) -> Result<()>) {
         return;
     }
     let run = || {
+        namespaces::enter()?;
         let test = Test::new(name.clone())?;
         let before = Host::before(test.token())?;
         let result = body(&test);

@@ -1,9 +1,8 @@
 //! The bundles that Docker, podman and Kubernetes write: what a program sees in each is the same under masu and under runc.
 
-use std::fs;
-
 use anyhow::{Context, Result, ensure};
 use integration::compare::{compare, peers, report};
+use integration::namespaces::mountinfo;
 use integration::{Surroundings, check};
 use rustix::mount::{MountFlags, mount_remount};
 
@@ -42,7 +41,7 @@ struct CgroupOptions(String);
 
 impl CgroupOptions {
     fn of_host() -> Result<Self> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        let mounts = mountinfo()?;
         let options = mounts.lines().find_map(|line| line.split_once(" /sys/fs/cgroup ")?.1.split_once(" - cgroup2 ")?.1.split(' ').nth(1));
         Ok(Self(options.unwrap_or_default().split_once(',').map(|(_, options)| options.to_owned()).unwrap_or_default()))
     }

@@ -58,7 +58,7 @@ fn all_six_run_in_order_where_they_belong() {
         all.push(inside);
         assert_eq!(all.len(), KINDS.len());
         let mount = |pid: &str| Ok::<_, anyhow::Error>(fs::read_link(format!("/proc/{pid}/ns/mnt"))?.to_string_lossy().into_owned());
-        let host = mount("self")?;
+        let host = mount("thread-self")?;
         for line in &all {
             let name = line["name"].as_str().unwrap_or_default();
             let state = &line["state"];

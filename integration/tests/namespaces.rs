@@ -3,15 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, ensure};
+use integration::namespaces::own;
 use integration::runtime::{DEADLINE, ended_within};
 use integration::{Container, check};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::{Value, json};
-
-fn own(kind: &str) -> Result<String> {
-    Ok(fs::read_link(format!("/proc/self/ns/{kind}"))?.to_string_lossy().into_owned())
-}
 
 #[test]
 fn those_in_the_config_are_new_and_others_the_callers() {

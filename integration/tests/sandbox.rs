@@ -34,8 +34,9 @@ fn ns(pid: i32, kind: &str) -> Result<String> {
     Ok(fs::read_link(&path).with_context(|| path)?.to_string_lossy().into_owned())
 }
 
+/// The thread of this test, which has namespaces of its own.
 fn own() -> i32 {
-    std::process::id() as i32
+    rustix::thread::gettid().as_raw_nonzero().get()
 }
 
 /// Whether it becomes true within two seconds.

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use integration::{Bundle, Container, Test, check};
+use integration::{Bundle, Container, Test, check, namespaces};
 use rustix::mount::{MountFlags, UnmountFlags};
 use serde_json::{Value, json};
 
@@ -73,7 +73,7 @@ fn root_inside_is_another_outside_and_owns_what_is_made_for_it() {
         assert_eq!(report["uid_map"], json!(["0", "100000", "65536"]));
         assert_eq!((&report["uids"], &report["gids"], &report["groups"]), (&json!("0 0 0 0"), &json!("0 0 0 0"), &json!([])));
         for kind in ["user", "pid", "net", "ipc", "uts", "mnt", "cgroup"] {
-            let own = json!(fs::read_link(format!("/proc/self/ns/{kind}"))?);
+            let own = json!(namespaces::own(kind)?);
             ensure!(report["namespaces"][kind].is_string() && report["namespaces"][kind] != own, "{kind} is not new");
         }
         assert_eq!(report["links"], json!(["lo"]));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use integration::message::Message;
 use integration::shim::{Answer, Shim, refused};
-use integration::{Bundle, Test, check, host};
+use integration::{Bundle, Test, check, host, namespaces};
 use serde_json::json;
 
 use super::{INVALID, NOT_FOUND, of, refuses, with_shim};
@@ -300,7 +300,7 @@ fn a_link_of_the_image_leads_no_mount_out_of_it() {
             symlink("/there", bundle.rootfs("in"))?;
             let root = take_root(t, bundle, "root")?;
             let mounts = |below: &str| [mount("bind", &root, "", &["rbind"]), mount("tmpfs", Path::new("tmpfs"), below, &[])];
-            let table = || fs::read_to_string("/proc/self/mountinfo");
+            let table = namespaces::mountinfo;
             let victim = victim.to_string_lossy().into_owned();
             let answer = create(shim, bundle, id, "", &mounts("out"))?;
             ensure!(answer.is_err() && !table()?.contains(&victim), "mounted on the host: {}", table()?);
