@@ -17,8 +17,10 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use libcontainer::error::{Doing, Error, Result};
-use masu_host::sys::clone::{Side, clone3};
+use masu_host::fds::connect_at_once;
+use masu_host::sys::clone::Side;
 use masu_host::sys::exec::exit;
+use masu_host::sys::fork::{Kept, fork};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -27,7 +29,6 @@ use sha2::{Digest, Sha256};
 
 use crate::bundle;
 use crate::flags::Flags;
-use crate::rpc::connection::dial;
 use crate::rpc::messages::{Any, BootstrapParams, BootstrapResult, Options};
 use crate::rpc::wire::Message;
 use crate::serve::{self, Setup};
@@ -112,7 +113,7 @@ pub(crate) fn start(flags: &Flags) -> Result<()> {
             options: wanted.options,
             debug: wanted.debug,
         };
-        fork(setup)?;
+        become_daemon(setup)?;
     }
     let mut stdout = std::io::stdout();
     stdout.write_all(&answer(wanted.form, &address)).and_then(|()| stdout.flush()).doing(|| "write the answer")
@@ -129,7 +130,7 @@ fn listen(dir: &Path, path: &Path) -> Result<Option<OwnedFd>> {
     let lock = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).doing(doing)?;
     // two starts of one group must not take each other's socket for a dead one
     rustix::fs::flock(&lock, FlockOperation::LockExclusive).doing(doing)?;
-    if dial(path).is_ok() {
+    if connect_at_once(path).is_ok() {
         return Ok(None);
     }
     match fs::remove_file(path) {
@@ -149,7 +150,7 @@ fn listen(dir: &Path, path: &Path) -> Result<Option<OwnedFd>> {
 }
 
 /// Makes the daemon, which is this program, forked.
-fn fork(setup: Setup) -> Result<()> {
+fn become_daemon(setup: Setup) -> Result<()> {
     let parent = rustix::process::getppid().map_or(0, |p| p.as_raw_nonzero().get());
     if std::env::var_os("SCHED_CORE").is_some_and(|value| !value.is_empty())
         && let Err(e) = own_cores()
@@ -157,7 +158,10 @@ fn fork(setup: Setup) -> Result<()> {
         let _ = fs::remove_file(&setup.socket);
         return Err(e);
     }
-    match clone3(0, None).doing(|| "fork the daemon")? {
+    // it leaves containerd's pipes, and keeps of all else only its socket
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).doing(|| "open /dev/null")?;
+    let kept = Kept::new([setup.listener.as_fd()]).stdio([Some(null.as_fd()); 3]);
+    match fork(0, None, &kept).doing(|| "fork the daemon")? {
         Side::Parent { pid, .. } => {
             let adjusted = adjust_oom_score(parent, pid).and_then(|()| join_cgroup(&setup.options.shim_cgroup, pid));
             if let Err(e) = adjusted {
@@ -169,7 +173,7 @@ fn fork(setup: Setup) -> Result<()> {
             }
             Ok(())
         }
-        Side::Child => exit(detach().map_or(1, |()| serve::run(setup))),
+        Side::Child => exit(rustix::process::setsid().map_or(1, |_| serve::run(setup))),
     }
 }
 
@@ -181,15 +185,6 @@ fn own_cores() -> Result<()> {
         Err(Errno::NODEV) => "SCHED_CORE is set, and the cores of this machine have one thread each",
         _ => "SCHED_CORE: schedule a pod on cores of its own",
     })
-}
-
-/// Leaves the session, and containerd's pipes.
-fn detach() -> Option<()> {
-    rustix::process::setsid().ok()?;
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    rustix::stdio::dup2_stdin(&null).ok()?;
-    rustix::stdio::dup2_stdout(&null).ok()?;
-    rustix::stdio::dup2_stderr(&null).ok()
 }
 
 /// The kernel should rather kill a shim than containerd.
@@ -228,7 +223,7 @@ fn join_cgroup(name: &str, pid: i32) -> Result<()> {
 
 /// Whether a daemon listens there.
 pub(crate) fn is_served(path: &Path) -> bool {
-    dial(path).is_ok_and(|socket| socket.as_fd().try_clone_to_owned().is_ok())
+    connect_at_once(path).is_ok()
 }
 
 #[cfg(test)]

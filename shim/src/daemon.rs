@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::events::Events;
-use crate::io::stdio::Writers;
+use crate::io::stdio::{Inner, Writers};
 use crate::jobs::{Jobs, Then};
 use crate::poll::{Poll, Token};
 use crate::rpc::connection::Connection;
@@ -86,8 +86,13 @@ impl Daemon {
 
     /// Has a worker do `job`, and then what `then` says.
     pub(crate) fn work(&mut self, then: Then, job: impl FnOnce() -> Result<Done, Status>) -> Result<(), Status> {
+        self.work_with(Inner::default(), then, |_| job())
+    }
+
+    /// The same with the streams of a process that it makes.
+    pub(crate) fn work_with(&mut self, streams: Inner, then: Then, job: impl FnOnce(Inner) -> Result<Done, Status>) -> Result<(), Status> {
         let host = self.state.sandbox.as_ref().and_then(|s| s.host.as_ref());
-        self.jobs.start(&self.poll, host, then, job)
+        self.jobs.start(&self.poll, host, then, streams, job)
     }
 
     /// Tells containerd that something has happened, e.g. `exit` with the message TaskExit.

@@ -5,8 +5,10 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use masu_host::fds::connect_at_once;
+
 use crate::poll::{Poll, Token};
-use crate::rpc::connection::{Connection, dial};
+use crate::rpc::connection::Connection;
 use crate::rpc::frame::{self, RESPONSE};
 use crate::rpc::messages::{Any, Envelope, ForwardRequest, Request, Response};
 use crate::rpc::wire::Message;
@@ -94,7 +96,7 @@ impl Events {
             return;
         };
         if self.connection.is_none() {
-            match dial(Path::new(&self.address)).and_then(Connection::accepted) {
+            match connect_at_once(Path::new(&self.address)).and_then(Connection::accepted) {
                 Ok(connection) if poll.reads(&connection, Token::Events).is_ok() => self.connection = Some(connection),
                 Ok(_) => {}
                 Err(e) => log::debug!("{e}"),

@@ -5,7 +5,7 @@ use std::fmt::Display;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::io::stdio::Opened;
+use crate::io::stdio::{Inner, Opened};
 use crate::pod::Namespaces;
 use crate::poll::{Poll, Token};
 use crate::rpc::frame::{code, status};
@@ -69,20 +69,22 @@ impl Then {
 pub(crate) struct Jobs(BTreeMap<u64, (Worker, Then)>);
 
 impl Jobs {
-    /// Has a worker do `job`, in the namespaces `host` if the shim is in others.
+    /// Has a worker do `job` with these streams, in the namespaces `host` if the shim is in others.
     pub(crate) fn start(
         &mut self,
         poll: &Poll,
         host: Option<&Namespaces>,
         then: Then,
-        job: impl FnOnce() -> Result<Done, Status>,
+        streams: Inner,
+        job: impl FnOnce(Inner) -> Result<Done, Status>,
     ) -> Result<(), Status> {
         let failed = |e: &dyn Display| status(code::INTERNAL, e.to_string());
         let id = poll.new_id();
-        let worker = Worker::spawn(|| {
+        let namespaces: Vec<_> = host.iter().flat_map(|host| host.fds()).collect();
+        let worker = Worker::spawn(streams, &namespaces, |streams| {
             // hooks, and what joins no namespace of the pod, are the host's
             host.map_or(Ok(()), Namespaces::join).map_err(|e| failed(&e))?;
-            job()
+            job(streams)
         })
         .map_err(|e| failed(&e))?;
         if let Err(e) = poll.reads(&worker, Token::Worker(id)) {

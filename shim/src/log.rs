@@ -3,7 +3,9 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -13,14 +15,20 @@ use rustix::fs::{Mode, OFlags};
 #[derive(Debug)]
 struct Sink(Option<File>);
 
+static SINK: OnceLock<Sink> = OnceLock::new();
+
 /// Begins to log to `fifo`. It is opened for both sides: so it outlives containerd, and cannot block.
 pub(crate) fn open(fifo: &Path, debug: bool) {
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::open(fifo, flags, Mode::empty()).ok().map(File::from);
-    let sink: &'static Sink = Box::leak(Box::new(Sink(file)));
-    if log::set_logger(sink).is_ok() {
+    if log::set_logger(SINK.get_or_init(|| Sink(file))).is_ok() {
         log::set_max_level(if debug { LevelFilter::Debug } else { LevelFilter::Info });
     }
+}
+
+/// The fifo, for forks that are to log.
+pub(crate) fn fd() -> Option<BorrowedFd<'static>> {
+    SINK.get()?.0.as_ref().map(AsFd::as_fd)
 }
 
 impl Log for Sink {

@@ -1,7 +1,7 @@
 //! What the containers of a pod share, as Kubernetes says it (its CRI, PodSandboxConfig): namespaces, sysctls, and files.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use libcontainer::error::{Doing, Error, Kind, Result};
@@ -200,6 +200,10 @@ impl Namespaces {
             Ok((fd, kind.flag))
         };
         Ok(Namespaces(["ipc", "uts", "network"].into_iter().map(open).collect::<Result<_>>()?))
+    }
+
+    pub(crate) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.0.iter().map(|(fd, _)| fd.as_fd())
     }
 
     /// Goes back there.

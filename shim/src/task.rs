@@ -104,7 +104,7 @@ fn create(daemon: &mut Daemon, caller: Caller, request: CreateRequest, late: boo
     daemon.state.containers.insert(request.id.clone(), container);
     let id = request.id.clone();
     let then = Then::Created { caller, request, opened };
-    let begun = daemon.work(then, move || {
+    let begun = daemon.work_with(inner, then, move |inner| {
         let bundle = Path::new(&job_request.bundle);
         // what is wrong there, the pod as well as the container, is wrong with the config
         pod.map_or(Ok(()), |pod| pod::add_mounts(bundle, &pod)).map_err(|e| status(code::INVALID_ARGUMENT, e.to_string()))?;
@@ -162,7 +162,8 @@ fn start_exec(daemon: &mut Daemon, caller: Caller, request: &ProcessRequest, lat
     let (document, terminal) = (process.spec.clone(), process.streams.terminal);
     let (job_id, job_exec) = (id.clone(), exec_id.clone());
     let then = Then::Started { caller, id: id.clone(), exec_id: exec_id.clone(), opened: Some(opened) };
-    let begun = daemon.work(then, move || runtime.exec((&job_id, &job_exec), &bundle, &document, terminal, inner, &namespace));
+    let begun =
+        daemon.work_with(inner, then, move |inner| runtime.exec((&job_id, &job_exec), &bundle, &document, terminal, inner, &namespace));
     if begun.is_err() {
         process_of(daemon, id, exec_id)?.phase = Phase::Created;
     }

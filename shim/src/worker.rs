@@ -1,20 +1,18 @@
 //! Workers: what may block is done in a fork of the daemon, which tells the result and exits. It has the request by fork; the
 //! processes that it makes become the daemon's when it exits, as the daemon is their subreaper.
 
-use std::io::{IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use libcontainer::error::{Doing, Result};
-use masu_host::sys::clone::{Side, clone3};
+use masu_host::fds::{receive, send_all};
+use masu_host::sys::clone::Side;
 use masu_host::sys::exec::exit;
+use masu_host::sys::fork::{Kept, fork};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
-    SocketType,
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use crate::io::stdio::Inner;
 use crate::rpc::frame::code;
 use crate::rpc::messages::{Answer, Status};
 use crate::rpc::wire::Message;
@@ -31,24 +29,25 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Runs `job` in a fork. The daemon has one thread.
-    pub(crate) fn spawn(job: impl FnOnce() -> Result<Done, Status>) -> Result<Worker> {
+    /// Runs `job` in a fork. Of the daemon's descriptors it has the streams, the log and `others`: any more would stay open, for
+    /// as long as it runs, after the daemon has closed them. The daemon has one thread.
+    pub(crate) fn spawn(streams: Inner, others: &[BorrowedFd<'_>], job: impl FnOnce(Inner) -> Result<Done, Status>) -> Result<Worker> {
         let doing = || "start a worker";
         let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).doing(doing)?;
-        match clone3(0, None).doing(doing)? {
+        let kept = Kept::new(streams.fds().chain(others.iter().copied()).chain(crate::log::fd()).chain([theirs.as_fd()]));
+        match fork(0, None, &kept).doing(doing)? {
             Side::Parent { pid, pidfd: _ } => {
                 rustix::fs::fcntl_setfl(&ours, rustix::fs::OFlags::NONBLOCK).doing(doing)?;
                 Ok(Worker { pid, socket: ours, said: Vec::new(), terminal: None })
             }
             Side::Child => {
-                drop(ours);
                 // the daemon takes its signals from a descriptor; what a worker starts must not have them blocked
                 let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
                 let (mut answer, terminal) =
-                    job().unwrap_or_else(|s| (Answer { code: s.code, text: s.message, ..Answer::default() }, None));
+                    job(streams).unwrap_or_else(|s| (Answer { code: s.code, text: s.message, ..Answer::default() }, None));
                 answer.known = true;
                 // a daemon that is gone needs no answer
-                let _ = send_all(theirs.as_fd(), &answer.encode(), terminal.as_ref());
+                let _ = send_all(theirs.as_fd(), &answer.encode(), terminal.as_ref().map(AsFd::as_fd));
                 exit(0)
             }
         }
@@ -58,20 +57,12 @@ impl Worker {
     pub(crate) fn receive(&mut self) -> Option<Result<Done, Status>> {
         let mut bytes = [0; 4096];
         loop {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-            let received = rustix::net::recvmsg(&self.socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC);
-            let n = match received {
-                Ok(received) => received.bytes,
+            let (n, fd) = match receive(self.socket.as_fd(), &mut bytes) {
+                Ok(received) => received,
                 Err(Errno::AGAIN) => return None,
-                Err(Errno::INTR) => continue,
-                Err(_) => 0,
+                Err(_) => (0, None),
             };
-            for message in ancillary.drain() {
-                if let RecvAncillaryMessage::ScmRights(mut fds) = message {
-                    self.terminal = fds.next();
-                }
-            }
+            self.terminal = fd.or(self.terminal.take());
             if n == 0 {
                 return Some(self.result());
             }
@@ -92,25 +83,4 @@ impl AsFd for Worker {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
-}
-
-fn send_all(socket: BorrowedFd<'_>, mut bytes: &[u8], fd: Option<&OwnedFd>) -> Result<(), Errno> {
-    let fds: Vec<BorrowedFd<'_>> = fd.iter().map(|fd| fd.as_fd()).collect();
-    let mut first = true;
-    while !bytes.is_empty() {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        if first && !fds.is_empty() {
-            ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-        }
-        match rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL) {
-            Ok(n) => {
-                first = false;
-                bytes = bytes.get(n..).unwrap_or_default();
-            }
-            Err(Errno::INTR) => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
 }

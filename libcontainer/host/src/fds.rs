@@ -1,32 +1,46 @@
 //! Descriptors over unix sockets (unix(7), SCM_RIGHTS).
 
-use std::io::IoSlice;
+use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    SocketAddrUnix, SocketFlags, SocketType,
+};
 
 use crate::error::{Doing, Error, Kind, Result};
 
 /// Connects to a unix socket by path, also one longer than an address can hold (108 bytes, unix(7)).
 pub fn connect(path: &Path) -> Result<OwnedFd> {
+    connect_with(path, SocketFlags::empty())
+}
+
+/// The same without blocking: a full queue there is an error like an absent listener.
+pub fn connect_at_once(path: &Path) -> Result<OwnedFd> {
+    connect_with(path, SocketFlags::NONBLOCK)
+}
+
+fn connect_with(path: &Path, flags: SocketFlags) -> Result<OwnedFd> {
     let doing = || format!("dial unix {}: connect", path.display());
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).doing(doing)?;
-    let address = match SocketAddrUnix::new(path) {
-        Ok(address) => address,
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags | SocketFlags::CLOEXEC, None).doing(doing)?;
+    let (address, _file) = match SocketAddrUnix::new(path) {
+        Ok(address) => (address, None),
         Err(_) => {
             let fd = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).doing(doing)?;
             let own = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
-            let address = SocketAddrUnix::new(own).doing(doing)?;
-            rustix::net::connect(&socket, &address).doing(doing)?;
-            return Ok(socket);
+            (SocketAddrUnix::new(own).doing(doing)?, Some(fd))
         }
     };
-    rustix::net::connect(&socket, &address).doing(doing)?;
-    Ok(socket)
+    loop {
+        match rustix::net::connect(&socket, &address) {
+            Err(Errno::INTR) => {}
+            result => return result.map(|()| socket).doing(doing),
+        }
+    }
 }
 
 /// Sends a descriptor and a text in one message.
@@ -37,9 +51,21 @@ pub fn send_fd(socket: &OwnedFd, text: &str, fd: &OwnedFd) -> Result<()> {
     })
 }
 
-/// sendmsg(2) of one datagram or, on a stream, one write, with at most one descriptor. A peer that is gone is EPIPE,
-/// never SIGPIPE.
+/// sendmsg(2) of one datagram, with at most one descriptor. A peer that is gone is EPIPE, never SIGPIPE.
 pub fn send_bytes(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+    send_some(socket, bytes, fd).map(drop)
+}
+
+/// The same on a stream, which may take the bytes one part after the other.
+pub fn send_all(socket: BorrowedFd<'_>, mut bytes: &[u8], mut fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        let n = send_some(socket, bytes, fd.take())?;
+        bytes = bytes.get(n..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+fn send_some(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<usize, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let fds = fd.as_slice();
@@ -49,7 +75,24 @@ pub fn send_bytes(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_
     loop {
         match rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL) {
             Err(Errno::INTR) => {}
-            result => return result.map(drop),
+            result => return result,
         }
     }
+}
+
+/// recvmsg(2): how many bytes came, 0 at the end of a stream, and the descriptor that came with them.
+pub fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        match rustix::net::recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::INTR) => {}
+            result => break result?,
+        }
+    };
+    let fd = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    Ok((received.bytes, fd))
 }

@@ -27,16 +27,14 @@
 //! stream means that the peer died.
 
 use std::cell::Cell;
-use std::io::IoSliceMut;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::rootfs::{Host, IdMapped, Map, open_root};
-use masu_host::fds::send_bytes;
+use masu_host::fds::{self, send_bytes};
 
 /// The longest text that is sent; errors are cut there.
 const MAX_TEXT: usize = 4000;
@@ -171,20 +169,13 @@ impl Channel {
     /// Waits for a message; `None` when the peer is gone. Lines for the debug log go there on the way.
     pub(crate) fn receive(&self) -> Result<Option<Message>> {
         let mut bytes = [0u8; libc::PATH_MAX as usize + 64];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let n = loop {
-            match rustix::net::recvmsg(&self.fd, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
-                Ok(received) => break received.bytes,
-                // CONNRESET: the peer died with something of ours unread; what it said before is still there to be read
-                Err(Errno::INTR | Errno::CONNRESET) => {}
-                Err(e) => return Err(e).doing(|| "listen on the sync socket"),
+        let (n, fd) = loop {
+            match fds::receive(self.fd.as_fd(), &mut bytes) {
+                // the peer died with something of ours unread; what it said before is still there to be read
+                Err(Errno::CONNRESET) => {}
+                result => break result.doing(|| "listen on the sync socket")?,
             }
         };
-        let fd = ancillary.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
-        });
         let broken = || Error::new(Kind::Internal, "a message of the sync socket is damaged");
         let (Some(tag), body) = (bytes[..n].first(), bytes.get(1..n).unwrap_or_default()) else { return Ok(None) };
         let number = || body.try_into().map(i32::from_le_bytes).map_err(|_| broken());

@@ -9,10 +9,12 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use libcontainer::error::{Doing, Error, Kind, Result};
-use masu_host::sys::clone::{Side, clone3};
+use masu_host::sys::clone::Side;
 use masu_host::sys::exec::{Strings, execve, exit};
+use masu_host::sys::fork::{Kept, fork};
 use masu_host::sys::{place, signal};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 
 /// How long one may take to be ready.
@@ -50,7 +52,9 @@ impl Logger {
         let (ready, say) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).doing(doing)?;
         let variable = |name: &str, value: &str| CString::new(format!("{name}={value}")).ok();
         let env: Vec<CString> = [variable("CONTAINER_ID", id), variable("CONTAINER_NAMESPACE", namespace)].into_iter().flatten().collect();
-        let (pid, pidfd) = match clone3(0, None).doing(doing)? {
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).doing(|| "open /dev/null")?;
+        let kept = Kept::new(self.streams.iter().chain([&say]).map(AsFd::as_fd)).stdio([Some(null.as_fd()); 3]);
+        let (pid, pidfd) = match fork(0, None, &kept).doing(doing)? {
             Side::Parent { pid, pidfd } => (pid, pidfd),
             Side::Child => {
                 let mut fds = self.streams;
@@ -81,10 +85,6 @@ fn libc_kill() -> i32 {
 /// In the child.
 fn execute(args: &[CString], env: &[CString], fds: Vec<OwnedFd>) -> ! {
     let run = || -> Option<()> {
-        let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty()).ok()?;
-        rustix::stdio::dup2_stdin(&null).ok()?;
-        rustix::stdio::dup2_stdout(&null).ok()?;
-        rustix::stdio::dup2_stderr(&null).ok()?;
         signal::default_action(rustix::process::Signal::PIPE.as_raw()).ok()?;
         place::from_three(fds).ok()?;
         execve(args.first()?, &Strings::new(args), &Strings::new(env));

@@ -1,7 +1,7 @@
 //! The standard streams of a container, as a request names them: nothing, a fifo, a file, a program that logs.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use libcontainer::error::{Doing, Error, Result};
@@ -146,6 +146,14 @@ impl Sink {
 pub(crate) struct Inner {
     pub(crate) ends: [Option<OwnedFd>; 3],
     pub(crate) logger: Option<Logger>,
+}
+
+impl Inner {
+    /// All that the worker must keep.
+    pub(crate) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let logged = self.logger.iter().flat_map(|logger| &logger.streams);
+        self.ends.iter().flatten().chain(logged).map(AsFd::as_fd)
+    }
 }
 
 impl Opened {

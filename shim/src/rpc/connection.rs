@@ -1,11 +1,9 @@
 //! One connection of containerd's to the daemon: frames in, answers out, never blocking.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 use libcontainer::error::{Doing, Error, Kind, Result};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::poll::{Poll, Token};
 use crate::rpc::frame::{Decoder, Frame};
@@ -106,19 +104,5 @@ impl Connection {
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-/// Connects to a unix socket without blocking: a full queue there is an error like an absent listener.
-pub(crate) fn dial(path: &Path) -> Result<OwnedFd> {
-    let doing = || format!("connect to {}", path.display());
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).doing(doing)?;
-    let address = SocketAddrUnix::new(path).doing(doing)?;
-    loop {
-        match rustix::net::connect(&socket, &address) {
-            Err(Errno::INTR) => {}
-            result => return result.map(|()| socket).doing(doing),
-        }
     }
 }

@@ -3,8 +3,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
@@ -12,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use libcontainer::error::{Doing, Error, Kind, Result};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use masu_host::fds;
 
 use crate::bundle::PID_FILE;
 use crate::rpc::messages::Answer;
@@ -170,15 +169,7 @@ impl Console {
     fn receive(self) -> Result<OwnedFd> {
         let doing = || "receive the terminal";
         let (stream, _) = self.listener.accept().doing(doing)?;
-        let mut bytes = [0; 4096];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let mut buffers = [std::io::IoSliceMut::new(&mut bytes)];
-        rustix::net::recvmsg(&stream, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC).doing(doing)?;
-        let fd = ancillary.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
-        });
+        let (_, fd) = fds::receive(stream.as_fd(), &mut [0; 4096]).doing(doing)?;
         fd.ok_or_else(|| Error::new(Kind::Internal, "the runtime sent no terminal"))
     }
 }

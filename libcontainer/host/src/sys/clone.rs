@@ -67,7 +67,7 @@ impl Drop for Ended {
 /// Its pid.
 pub fn first_of_pid_namespace(name: &CStr) -> Result<i32, Errno> {
     let maker = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())?;
-    match clone3(libc::CLONE_NEWPID as u64, None)? {
+    match super::fork::fork(libc::CLONE_NEWPID as u64, None, &super::fork::Kept::new([maker.as_fd()]))? {
         Side::Parent { pid, .. } => Ok(pid),
         Side::Child => {
             let ready = || -> Result<(), Errno> {

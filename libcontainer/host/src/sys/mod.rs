@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod clone;
 pub mod close_range;
 pub mod exec;
+pub mod fork;
 pub mod interface;
 pub mod keyctl;
 pub mod loop_device;
