@@ -102,8 +102,17 @@ impl Barrier {
     }
 
     /// Lets every reader go on, with the end of the file.
-    pub fn lift(&mut self) {
+    ///
+    /// # Errors
+    /// The fifo cannot be replaced.
+    pub fn lift(&mut self) -> Result<()> {
+        // who opens it from now on finds an empty file: a fifo without a writer would keep it waiting
+        let empty = self.path.with_extension("lifted");
+        fs::write(&empty, "").and_then(|()| fs::rename(&empty, &self.path)).context("replace a fifo")?;
+        // who is about to open the fifo itself still finds a writer
+        std::thread::sleep(Duration::from_millis(50));
         self.end = None;
+        Ok(())
     }
 }
 

@@ -75,7 +75,7 @@ fn a_forced_delete_does_not_wait_for_a_hook_of_create() {
             deleted_at_once(t, &id).with_context(|| kind.to_owned())?;
             let output = making.end_within(AT_ONCE).with_context(|| format!("the create, which waits for a {kind} hook"))?;
             ensure!(!output.status.success(), "the create of what was deleted: {output:?}");
-            barrier.lift();
+            barrier.lift()?;
             all_have_ended(t)?;
         }
         Ok(())
@@ -114,9 +114,9 @@ fn a_forced_delete_does_not_wait_for_a_start() {
             if kind == "startContainer" {
                 // the hook went with its container
                 start.end_within(AT_ONCE).context("the start of what was deleted")?;
-                barrier.lift();
+                barrier.lift()?;
             } else {
-                barrier.lift();
+                barrier.lift()?;
                 start.end_within(AT_ONCE).context("the start, whose hook has ended")?;
             }
             all_have_ended(t)?;
@@ -217,7 +217,7 @@ fn other_verbs_do_not_wait_for_a_start() {
         let (mut barrier, begun) = add_waiting_hook(t, &mut bundle, "poststart", 0)?;
         let (starting, _) = start(t, &bundle, &id, None, |_| Ok(begun.exists()))?;
         let verbs = verbs_work(t, &id).context("while a poststart hook runs");
-        barrier.lift();
+        barrier.lift()?;
         let started = starting.end().and_then(Output::ok);
         t.runtime(["delete", "--force", &id])?;
         verbs?;
@@ -241,7 +241,7 @@ fn a_delete_does_not_wait_for_a_poststart_hook() {
         let begin = Instant::now();
         let deleted = t.runtime(["delete", &id])?;
         let took = begin.elapsed();
-        barrier.lift();
+        barrier.lift()?;
         start.end()?;
         t.runtime(["delete", "--force", &id])?;
         deleted.ok()?;
@@ -303,7 +303,7 @@ fn a_hook_of_create_keeps_nobody_waiting() {
                 break;
             }
         }
-        barrier.lift();
+        barrier.lift()?;
         let made = making.end()?;
         let status = t.runtime(["state", &id])?;
         t.runtime(["delete", "--force", &id])?;

@@ -233,7 +233,7 @@ fn a_refused_start_does_not_disturb_the_first() {
             second.exits(1)?.fails_with(text)?;
         }
         ensure!(t.runtime.is("crun") || first.goes_on_after(Duration::ZERO)?, "the first start does not wait");
-        barrier.lift();
+        barrier.lift()?;
         let mut text = [0; 64];
         ensure!(readable_within(&manager, AT_ONCE)?, "the manager is not told");
         let length = manager.recv(&mut text)?;

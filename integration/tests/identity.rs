@@ -150,7 +150,7 @@ fn a_failed_hook_of_a_deleted_container_leaves_the_next_one_alone() {
         until("the hook has begun", || Ok(log.exists()))?;
         let deleted = t.runtime(["delete", "--force", &id])?;
         let made = t.runtime(verb("run", &bundle_that(t, &["/bin/sleep"])?, &id))?;
-        barrier.lift();
+        barrier.lift()?;
         let started = start.end()?;
         let whole = is_whole(t, &id);
         t.runtime(["delete", "--force", &id])?;

@@ -126,7 +126,7 @@ fn a_create_whose_pidfd_nobody_takes_is_taken_back() {
         until("the hook has begun", || Ok(begun.exists()))?;
         // with it goes the connection, which nobody has accepted
         drop(socket);
-        barrier.lift();
+        barrier.lift()?;
         let failed = making.end()?;
         ensure!(!failed.status.success(), "created");
         nothing_is_left(t, &id, &failed)?;
@@ -179,7 +179,9 @@ fn fails_and_leaves_nothing(t: &Test, bundle: &mut Bundle, calls: &[&str]) -> Re
         if output.status.success() {
             t.runtime(["delete", "--force", &id])?.exits(0)?;
             // its init became a child of this test, which alone reaps it
-            let _ = none_is_left_to_us();
+            for pid in left_to_us()? {
+                waitpid(Some(pid), WaitOptions::empty())?;
+            }
         } else {
             failures += 1;
             nothing_is_left(t, &id, &output)?;
