@@ -2,6 +2,8 @@
 
 #[path = "shim/faults.rs"]
 mod faults;
+#[path = "shim/forks.rs"]
+mod forks;
 #[path = "shim/freeze.rs"]
 mod freeze;
 #[path = "shim/rootfs.rs"]
