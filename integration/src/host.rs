@@ -5,7 +5,7 @@
 //!
 //! | kind | heeded | how it is known to be ours |
 //! |---|---|---|
-//! | mounts | each that is new or changed, wherever it is and whatever its name | the test has a mount namespace of its own ([`namespaces::enter`]), into which no other program's mounts come |
+//! | mounts | each that is new or changed, wherever it is and whatever its name | the test has a mount namespace of its own ([`namespaces::enter`]), into which no other program's mounts come. A mount is known by its number: another program that renames or removes a directory changes the paths of mounts also here |
 //! | mounts that are gone | unless the directory of the mount point changed, too | when another program removes a mount point, the kernel takes the mount out of every namespace, also out of ours; a runtime that unmounts leaves the directory alone |
 //! | cgroups | those with the test's token (`it-XXXXXX`) in their path | the cgroup tree is one for all and says nothing of its maker; so [`Test::new_id`](crate::Test::new_id) and [`cgroups::path_for`](crate::cgroups::path_for) put the token into each container's id and each first directory of its path, and systemd's units are named by them |
 //! | processes | each that descends from the test | orphans come to the test, as it is their subreaper; under `cargo test`, where one process runs many tests, only those with the token |
@@ -13,14 +13,14 @@
 //! | host name | each change | the test has a UTS namespace of its own |
 //! | device nodes, our own umask | each change | no other program has a reason to change /dev/null and the like: if one does, a failure is right |
 //!
-//! Not compared are the options of a file system that was there before, save `ro`: they are one for all namespaces, and
-//! other programs change them (runc does with cgroup2, for each container).
+//! Not compared are the options of a file system that was there before: they are one for all namespaces, and other programs
+//! change them (runc does with cgroup2, for each container). Only `ro` is compared, of what the machine cannot do without.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::env;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
@@ -36,13 +36,26 @@ pub fn kernel() -> (u32, u32) {
 /// The host at one moment.
 #[derive(Debug)]
 pub struct Host {
-    /// Lines of mountinfo, with the state of the directory that the mount point is in.
-    mounts: BTreeMap<String, Option<Directory>>,
+    /// By the number that the kernel gave each.
+    mounts: BTreeMap<String, Mount>,
     cgroups: BTreeSet<String>,
     processes: BTreeSet<String>,
     devices: Vec<String>,
     hostname: String,
     umask_of_us: String,
+}
+
+/// One line of mountinfo.
+#[derive(Debug)]
+struct Mount {
+    /// As it is shown.
+    line: String,
+    /// What no other program can change from another namespace: another one may rename or remove the directories of the
+    /// mount's root and point, and so change the paths in the line.
+    kept: String,
+    point: PathBuf,
+    /// The directory that the mount point is in.
+    directory: Option<Directory>,
 }
 
 /// Device, inode and time of the last change: another one once a directory in it was made, removed or renamed.
@@ -67,7 +80,7 @@ impl Host {
     }
 
     fn with(token: &str, processes: BTreeSet<String>) -> Result<Self> {
-        let mounts = mountinfo()?.lines().map(|line| (without_super_options(line), Directory::around(&mount_point(line)))).collect();
+        let mounts = mountinfo()?.lines().map(|line| (number(line).to_owned(), Mount::of(line))).collect();
         Ok(Self {
             mounts,
             cgroups: cgroups_with(token).into_iter().collect(),
@@ -83,11 +96,11 @@ impl Host {
     /// # Errors
     /// What is new, gone or changed.
     pub fn same_as(&self, before: &Self) -> Result<()> {
-        let new: Vec<_> = self.mounts.keys().filter(|line| !before.mounts.contains_key(*line)).collect();
-        let unmounted = |line: &String, directory: &Option<Directory>| {
-            !self.mounts.contains_key(line) && directory.is_some() && *directory == Directory::around(&mount_point(line))
-        };
-        let gone: Vec<_> = before.mounts.iter().filter(|(line, directory)| unmounted(line, directory)).map(|(line, _)| line).collect();
+        let is_new = |id: &String, now: &Mount| before.mounts.get(id).is_none_or(|then| then.kept != now.kept);
+        let stays = |id: &String, then: &Mount| self.mounts.get(id).is_some_and(|now| now.point == then.point && now.kept == then.kept);
+        let went = |id: &String, then: &Mount| !stays(id, then) && then.directory_is_same();
+        let new: Vec<_> = self.mounts.iter().filter(|(id, now)| is_new(id, now)).map(|(_, mount)| &mount.line).collect();
+        let gone: Vec<_> = before.mounts.iter().filter(|(id, then)| went(id, then)).map(|(_, mount)| &mount.line).collect();
         ensure!(new.is_empty() && gone.is_empty(), "mounts: new {new:#?}, gone {gone:#?}");
         for (kind, now, then) in [("cgroups", &self.cgroups, &before.cgroups), ("processes", &self.processes, &before.processes)] {
             let new: Vec<_> = now.difference(then).collect();
@@ -97,6 +110,19 @@ impl Host {
         ensure!(self.hostname == before.hostname, "host name {:?}, before {:?}", self.hostname, before.hostname);
         ensure!(self.umask_of_us == before.umask_of_us, "our own {}, before {}", self.umask_of_us, before.umask_of_us);
         Ok(())
+    }
+}
+
+impl Mount {
+    fn of(line: &str) -> Self {
+        let point = mount_point(line);
+        let directory = Directory::around(&point);
+        Self { line: line.to_owned(), kept: kept(line), point, directory }
+    }
+
+    /// A runtime that unmounts leaves the directory alone; another program that removes or renames the mount point does not.
+    fn directory_is_same(&self) -> bool {
+        self.directory.is_some() && self.directory == Directory::around(&self.point)
     }
 }
 
@@ -208,9 +234,21 @@ fn field(path: &str, name: &str) -> String {
     text(Path::new(path)).lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned()
 }
 
-/// A line of mountinfo with nothing of the file system's own options but `ro` or `rw`, the first.
-fn without_super_options(line: &str) -> String {
-    line.rsplit_once(' ').map(|(rest, options)| format!("{rest} {}", options.split(',').next().unwrap_or_default())).unwrap_or_default()
+/// The number of a mount in a line of mountinfo.
+fn number(line: &str) -> &str {
+    line.split(' ').next().unwrap_or_default()
+}
+
+/// A line of mountinfo without what other programs can change: the paths, the number of the parent, and the options of the
+/// file system. Only the first of these, `ro` or `rw`, is kept, and only for what the machine cannot do without: `/`, /proc,
+/// /sys, /dev and the mounts below them.
+fn kept(line: &str) -> String {
+    let mut fields: Vec<&str> = line.split(' ').collect();
+    let the_machines = mount_point(line).iter().nth(1).is_none_or(|name| ["proc", "sys", "dev"].iter().any(|one| name == *one));
+    let options = fields.pop().unwrap_or_default().split(',').next().filter(|_| the_machines);
+    // number, parent, device, root, point
+    let rest = fields.into_iter().enumerate().filter(|(n, _)| ![1, 3, 4].contains(n)).map(|(_, field)| field);
+    rest.chain(options).collect::<Vec<_>>().join(" ")
 }
 
 fn device(path: &str) -> String {
@@ -247,12 +285,13 @@ mod tests {
     }
 
     #[test]
-    fn of_the_options_of_a_file_system_only_the_first_is_kept() {
+    fn of_a_mount_only_what_others_cannot_change_is_compared() {
         for (line, expected) in [
-            ("36 35 98:0 / /a rw shared:7 - ext4 /dev/sda ro,errors=continue", "36 35 98:0 / /a rw shared:7 - ext4 /dev/sda ro"),
-            ("36 35 98:0 / /a ro - proc proc rw", "36 35 98:0 / /a ro - proc proc rw"),
+            ("36 35 98:0 /r / rw shared:7 - ext4 /dev/sda ro,errors=continue", "36 98:0 rw shared:7 - ext4 /dev/sda ro"),
+            ("36 35 98:0 /r//deleted /a/b rw - ext4 /dev/sda ro,errors=continue", "36 98:0 rw - ext4 /dev/sda"),
+            ("36 35 98:0 / /proc/sys ro - proc proc rw", "36 98:0 ro - proc proc rw"),
         ] {
-            assert_eq!(without_super_options(line), expected);
+            assert_eq!(kept(line), expected);
         }
     }
 }

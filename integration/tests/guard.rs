@@ -226,8 +226,10 @@ fn sees_a_file_in_the_state_directory() {
 fn heeds_no_mounts_of_others() {
     check(|t| {
         let other = Other::new()?;
-        other.sh("mkdir \"$1/goes\" \"$1/comes\" \"$1/changes\" \"$1/again\"")?;
-        for name in ["goes", "changes", "again"] {
+        other
+            .sh("mkdir \"$1/goes\" \"$1/comes\" \"$1/changes\" \"$1/again\" \"$1/moves\" \"$1/moves/inside\" \"$1/source\" \"$1/bound\"
+             mount --bind \"$1/source\" \"$1/bound\"")?;
+        for name in ["goes", "changes", "again", "moves/inside"] {
             other.sh(&format!("mount -t tmpfs -o size=64k other \"$1/{name}\""))?;
         }
         aside(t, |token| {
@@ -235,11 +237,13 @@ fn heeds_no_mounts_of_others() {
             ensure!(namespaces::mountinfo()?.contains(&format!("{}/again", other.name)), "the other's mount is not there");
             other.sh("mount -t tmpfs other \"$1/comes\"; mount --bind \"$1/comes\" \"$1/comes\"
                  umount \"$1/goes\"; rmdir \"$1/goes\"
-                 mount -o remount,size=128k \"$1/changes\"
+                 mount -o remount,ro,size=128k \"$1/changes\"
+                 mv \"$1/moves\" \"$1/moved\"
+                 rmdir \"$1/source\"
                  umount \"$1/again\"; rmdir \"$1/again\"; mkdir \"$1/again\"")?;
             ensure!(!namespaces::mountinfo()?.contains(&format!("{}/again", other.name)), "the kernel did not take the mount out");
             Host::look(token)?.same_as(&before)?;
-            other.sh("umount \"$1/comes\"; umount \"$1/comes\"; rmdir \"$1/comes\"; umount \"$1/changes\"")?;
+            other.sh("umount \"$1/comes\"; umount \"$1/comes\"; rmdir \"$1/comes\"; umount \"$1/changes\"; umount \"$1/moved/inside\"")?;
             Host::look(token)?.same_as(&before)
         })
     });
