@@ -1,9 +1,8 @@
-//! Safe open, mkdir and create below the root file system's descriptor.
+//! Paths that are opened, made and removed below the descriptor of a root directory.
 //!
-//! Everything in the rootfs is hostile, and may be changed by another container while we walk. So each path is resolved
-//! by the kernel from the root's descriptor, with every symbolic link kept inside (openat2(2), RESOLVE_IN_ROOT), and what
-//! comes of it is a descriptor that is used from then on: never a name again (CVE-2021-30465, CVE-2024-45310,
-//! CVE-2026-41579).
+//! The content of a root file system is hostile, and another container may change it at any moment. So the kernel resolves
+//! each path from the root's descriptor and keeps every symbolic link inside (openat2(2), RESOLVE_IN_ROOT). The resulting
+//! descriptor is used from then on, never the path again (CVE-2021-30465, CVE-2024-45310, CVE-2026-41579).
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,35 +15,44 @@ use crate::procfs::openat2_retry;
 use crate::sys::close_range::leave;
 
 const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
-/// As many symbolic links as the kernel follows (path_resolution(7)).
+/// The number of symbolic links that the kernel follows in one path (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
-/// Opens what `path` names inside `root`.
+/// Opens `path` inside `root`, close-on-exec.
 ///
 /// # Errors
-/// It is not there, or may not be opened so.
+/// The errno of openat2(2): the path does not exist, or `flags` are not permitted.
 pub fn open(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
     openat2_retry(root, in_root(path), flags | OFlags::CLOEXEC, IN_ROOT)
 }
 
-/// Whether the kernel has openat2(2). qemu-user before 9, which plays a kernel of another architecture, has not.
+/// Whether the kernel has openat2(2) (5.6). qemu-user before version 9, which emulates another architecture, lacks it.
 pub fn has_openat2() -> bool {
     rustix::fs::openat2(rustix::fs::CWD, "/", OFlags::PATH, Mode::empty(), ResolveFlags::empty()).err() != Some(Errno::NOSYS)
 }
 
-/// Opens the directory `path` without following any symbolic link, not even on the way.
+/// Opens the directory `path` with O_PATH. No component of the path may be a symbolic link.
+///
+/// # Errors
+/// ELOOP for a symbolic link; otherwise the errno of openat2(2).
 pub fn open_plain_dir(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat2_retry(root, in_root(path), flags, IN_ROOT | ResolveFlags::NO_SYMLINKS)
 }
 
-/// Opens what `path` names, whatever it is, without following any symbolic link.
+/// Opens `path`, a file of any type, with O_PATH. No component of the path may be a symbolic link.
+///
+/// # Errors
+/// ELOOP for a symbolic link; otherwise the errno of openat2(2).
 pub fn open_plain(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat2_retry(root, in_root(path), flags, IN_ROOT | ResolveFlags::NO_SYMLINKS)
 }
 
-/// Opens the directory `path`, making what is missing of it with mode 0755.
+/// Opens the directory `path` with O_PATH, and makes missing directories of the path with mode 0755.
+///
+/// # Errors
+/// A component is not a directory, has too many symbolic links, or cannot be made.
 pub fn mkdir_all(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
     match open(root, path, OFlags::PATH | OFlags::DIRECTORY) {
         Err(Errno::NOENT) => make(root, path, FileType::Directory),
@@ -52,36 +60,37 @@ pub fn mkdir_all(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
     }
 }
 
-/// What a mount goes upon.
+/// An opened mount point.
 #[derive(Debug)]
 pub struct Place {
+    /// The mount point, opened with O_PATH.
     pub fd: OwnedFd,
-    /// No part of the path is a symbolic link: it is where its name says.
+    /// True if no component of the path is a symbolic link. False also if that was not checked.
     pub is_plain: bool,
-    /// It was missing.
+    /// Whether [`place`] made the mount point.
     pub made: bool,
 }
 
-/// The directory in which something was last made for a mount: the next is often beside it.
+/// The directory in which [`place`] made the last mount point. It is kept open, because the next one is often beside it.
 #[derive(Debug, Default)]
 pub struct Beside(Option<(String, OwnedFd)>);
 
 impl Beside {
-    /// The directory, and the name that `path` has in it, if it is the one that holds `path`.
+    /// The kept directory and the name of `path` in it, if `path` is directly in that directory.
     fn of<'a>(&self, path: &'a str) -> Option<(BorrowedFd<'_>, &'a str)> {
         let (dir, fd) = self.0.as_ref()?;
         let name = path.strip_prefix(dir.as_str())?.strip_prefix('/')?;
         (!["", ".", ".."].contains(&name) && !name.contains('/')).then_some((fd.as_fd(), name))
     }
 
-    /// Something was mounted at `path`, and may hide the directory if it is not one of those in it.
+    /// Must be called after a mount at `path`: the mount may hide the kept directory, unless `path` is directly in it.
     pub fn mounted(&mut self, path: &str) {
         if self.of(path).is_none() {
             self.forget();
         }
     }
 
-    /// What was there may be hidden by now.
+    /// Closes the kept directory, because another mount may hide it.
     pub fn forget(&mut self) {
         self.keep(None);
     }
@@ -93,17 +102,20 @@ impl Beside {
     }
 }
 
-/// Opens what is at `path`, making it as `kind` and its directories where missing. What exists is taken as it is.
+/// Opens the mount point `path` inside `root`. A missing one is made as a `kind` (a directory, otherwise a regular file), with
+/// its parent directories; an existing one is not changed.
+///
+/// # Errors
+/// A component is not a directory, has too many symbolic links, or cannot be made.
 pub fn place(root: BorrowedFd<'_>, path: &str, beside: &mut Beside, kind: impl Fn() -> FileType) -> Result<Place> {
     let place = |fd, is_plain, made| Ok(Place { fd, is_plain, made });
     if let Some((dir, name)) = beside.of(path) {
-        // as the last one was
         if let Some(fd) = make_in(dir, name, kind()) {
             return place(fd, true, true);
         }
         beside.forget();
     }
-    // not O_NOFOLLOW, with which a link at the end is no error
+    // without O_NOFOLLOW: with it, a symbolic link at the end would be opened instead of refused
     match openat2_retry(root, in_root(path), OFlags::PATH | OFlags::CLOEXEC, IN_ROOT | ResolveFlags::NO_SYMLINKS) {
         Err(Errno::NOENT) => match make_plain(root, path, beside, kind()) {
             Some(fd) => place(fd, true, true),
@@ -117,8 +129,8 @@ pub fn place(root: BorrowedFd<'_>, path: &str, beside: &mut Beside, kind: impl F
     }
 }
 
-/// Makes the last part of `path`, where no more than that is missing, and keeps its directory as `beside`. `None` when it
-/// is not as simple as that.
+/// Makes the last component of `path` if only that is missing, and keeps its directory in `beside`. `None`: `make` must do
+/// the complete walk.
 fn make_plain(root: BorrowedFd<'_>, path: &str, beside: &mut Beside, kind: FileType) -> Option<OwnedFd> {
     let (dir, name) = path.rsplit_once('/').filter(|(_, name)| !["", ".", ".."].contains(name))?;
     let fd = open_plain_dir(root, dir).ok()?;
@@ -127,7 +139,7 @@ fn make_plain(root: BorrowedFd<'_>, path: &str, beside: &mut Beside, kind: FileT
     made
 }
 
-/// Makes `name` in the directory `dir`, if there is nothing of that name yet.
+/// Makes `name` in the directory `dir`; `None` if `name` exists.
 fn make_in(dir: BorrowedFd<'_>, name: &str, kind: FileType) -> Option<OwnedFd> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let flags = match kind {
@@ -143,7 +155,10 @@ fn make_in(dir: BorrowedFd<'_>, name: &str, kind: FileType) -> Option<OwnedFd> {
     rustix::fs::openat(dir, name, flags, Mode::empty()).ok()
 }
 
-/// The directory that holds `path`, made where missing, and the last part of `path`.
+/// Opens the directory that holds `path`, made where missing, and returns it with the last component of `path`.
+///
+/// # Errors
+/// `path` does not end in a name, or as for [`mkdir_all`].
 pub fn parent<'a>(root: BorrowedFd<'_>, path: &'a str) -> Result<(OwnedFd, &'a str)> {
     let path = path.trim_end_matches('/');
     let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
@@ -153,14 +168,14 @@ pub fn parent<'a>(root: BorrowedFd<'_>, path: &'a str) -> Result<(OwnedFd, &'a s
     Ok((mkdir_all(root, dir)?, name))
 }
 
-/// openat2 takes the empty path for an error and a leading slash for the root: both mean the root here.
+/// openat2(2) refuses the empty path and takes a leading slash for `root`; here both mean `root`.
 fn in_root(path: &str) -> &str {
     if path.is_empty() { "." } else { path }
 }
 
-/// Walks part by part, making what is missing. Needed only where the kernel found something missing: it does here what
-/// the kernel does with RESOLVE_IN_ROOT, on descriptors, and `..` is a step back in our own list, never the kernel's,
-/// which another container's rename could lead out of the root.
+/// Walks the path component by component and makes the missing ones. It follows the rules of RESOLVE_IN_ROOT on descriptors,
+/// because openat2(2) makes no directories. `..` goes one step back in `walked`: the kernel's `..` could leave the root after
+/// a rename by another container.
 fn make(root: BorrowedFd<'_>, path: &str, kind: FileType) -> Result<OwnedFd> {
     let mut rest: VecDeque<String> = parts(path).collect();
     let mut walked: Vec<OwnedFd> = Vec::new();
@@ -201,7 +216,7 @@ fn make(root: BorrowedFd<'_>, path: &str, kind: FileType) -> Result<OwnedFd> {
         }
     }
     if kind != FileType::Directory {
-        // the path led to a directory although a file was wanted; the caller's mount will say so
+        // the path is a directory although a file was wanted: the caller's mount will report that
         return walked.pop().ok_or_else(|| Errno::ISDIR.into());
     }
     match walked.pop() {
@@ -216,7 +231,7 @@ fn make_one(dir: BorrowedFd<'_>, name: &str, kind: FileType) -> Result<(), Errno
         _ => rustix::fs::mknodat(dir, name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0),
     };
     match made {
-        // another container was quicker; what it made is opened without following
+        // another container made it first: it is opened without following links
         Err(Errno::EXIST) => Ok(()),
         result => result,
     }
@@ -226,10 +241,11 @@ fn parts(path: &str) -> impl Iterator<Item = String> {
     path.split('/').filter(|p| !p.is_empty() && *p != ".").map(str::to_owned)
 }
 
-/// Removes all that is in the directory `dir`, which other processes may change meanwhile. It keeps one descriptor for each level.
+/// Removes the content of the directory `dir`, which other processes may change at the same time. It keeps one descriptor
+/// open for each level.
 ///
 /// # Errors
-/// Something cannot be removed, or is mounted there.
+/// An entry cannot be removed, for example a mount point.
 pub fn remove_all_in(dir: BorrowedFd<'_>) -> Result<()> {
     let readable = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let names: Vec<_> =
@@ -237,7 +253,7 @@ pub fn remove_all_in(dir: BorrowedFd<'_>) -> Result<()> {
     for name in names.into_iter().filter(|name| name.as_c_str() != c"." && name.as_c_str() != c"..") {
         match rustix::fs::unlinkat(dir, &name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
-            // a directory is EISDIR on Linux, and EPERM by POSIX
+            // unlink(2) of a directory is EISDIR on Linux, and EPERM in POSIX
             Err(Errno::ISDIR | Errno::PERM) => {
                 let inner = rustix::fs::openat(dir, &name, readable, Mode::empty())?;
                 remove_all_in(inner.as_fd())?;
@@ -252,7 +268,7 @@ pub fn remove_all_in(dir: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The lexical form of a path inside the root: absolute, without `.`, `..` and doubled slashes; `..` stops at the root.
+/// The lexical form of a path inside a root: absolute, without `.`, `..` and doubled slashes. `..` stops at the root.
 pub fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
@@ -267,7 +283,7 @@ pub fn clean(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// Whether there is anything at `path`, not following it if it is a symbolic link itself.
+/// Whether `name` exists in `dir`; a symbolic link counts itself and is not followed.
 pub fn exists(dir: BorrowedFd<'_>, name: &str) -> bool {
     rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
@@ -317,7 +333,7 @@ mod tests {
             (place.is_plain, place.made)
         };
         assert_eq!([of("/a"), of("/a"), of("a/./b")], [(true, true), (true, false), (true, true)]);
-        // made on a longer walk: nothing is claimed about it
+        // made by the longer walk, which does not check for symbolic links
         assert_eq!([of("/x/y/z"), of("/x/y/z")], [(false, true), (true, false)]);
         assert_eq!([of("link/c"), of("/link/c"), of("link")], [(false, true), (false, false), (false, false)]);
     }

@@ -1,48 +1,47 @@
-//! The one error type of the library.
+//! The error type of masu-host and of all crates above it.
 //!
-//! An [`Error`] says what was being done, to what, and why it failed, in one lower-case line that reads from the
-//! outside in: `create container web: mount proc on /proc: operation not permitted`. Each layer that knows more adds
-//! its words with [`Doing::doing`]; nothing is logged on the way. Programs decide by [`Error::kind`] and
-//! [`Error::errno`], never by text.
+//! An [`Error`] is one lower-case line: the action, its operand and the reason, from the outside in:
+//! `create container web: mount proc on /proc: operation not permitted`. Each layer that knows more adds its words with
+//! [`Doing::doing`], and logs nothing. Programs decide by [`Error::kind`] and [`Error::errno`], never by the text.
 
 use std::fmt;
 use std::io;
 
 use rustix::io::Errno;
 
-/// `Result` with this library's error.
+/// `Result` with [`Error`] as its default error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What class of failure this is: enough for exit codes, ttrpc codes and the texts that callers match.
+/// The class of a failure: enough for exit codes, ttrpc codes and the texts that callers match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
-    /// No such container.
+    /// No container has this id.
     NotFound,
-    /// A container of that id is already there.
+    /// A container with this id exists already.
     Exists,
-    /// The container is not in a status that allows this.
+    /// The status of the container does not allow this call.
     WrongStatus,
-    /// config.json, a flag or a resource document asks for something contradictory or malformed.
+    /// config.json, a flag or a document with resources contradicts itself or is malformed.
     InvalidSpec,
-    /// The request is valid, but this build or this kernel cannot do it.
+    /// The request is valid, but this build or this kernel cannot carry it out.
     Unsupported,
-    /// Another command is at work on the container, or what is to be removed is in use: it can be tried again.
+    /// Another command works on the container, or the object to remove is in use. The caller can try again.
     Busy,
-    /// Something that was waited for did not come in time.
+    /// An awaited event did not come in time.
     Timeout,
     /// A hook of the config failed.
     Hook,
-    /// A check of the host or of the root file system failed: going on could harm the host.
+    /// A check of the host or of the root file system failed: to go on could harm the host.
     Unsafe,
-    /// The kernel refused; see [`Error::errno`].
+    /// The kernel refused a call; [`Error::errno`] has its number.
     Os,
-    /// A peer broke the protocol, or a file of ours is damaged.
+    /// A peer broke the protocol, or a file of the runtime is damaged.
     Internal,
 }
 
 impl Kind {
-    /// The word used in logs, e.g. `wrong-status`.
+    /// The name of this kind in logs, e.g. `wrong-status`.
     pub fn name(self) -> &'static str {
         match self {
             Kind::NotFound => "not-found",
@@ -59,7 +58,7 @@ impl Kind {
         }
     }
 
-    /// The inverse of [`Kind::name`]; an unknown word is `Internal`.
+    /// The inverse of [`Kind::name`]; an unknown name is [`Kind::Internal`].
     pub fn from_name(name: &str) -> Kind {
         match name {
             "not-found" => Kind::NotFound,
@@ -77,41 +76,41 @@ impl Kind {
     }
 }
 
-/// What went wrong; see the module's text. Boxed, so that `Result<()>` stays one word.
+/// A failure; see the [module](self). It is a box, so that `Result<()>` has the size of one pointer.
 #[derive(Debug)]
 pub struct Error(Box<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     kind: Kind,
-    /// `None` where no call of the kernel failed.
+    /// `None` if no system call failed.
     source: Option<Errno>,
     text: String,
     step: Option<&'static str>,
 }
 
 impl Error {
-    /// A failure that starts here.
+    /// A failure of `kind` without an error number of the kernel.
     pub fn new(kind: Kind, text: impl Into<String>) -> Error {
         Error(Box::new(Inner { kind, source: None, text: text.into(), step: None }))
     }
 
-    /// The config, a flag or a document is wrong. `text` names the JSON path or the flag.
+    /// [`Kind::InvalidSpec`]; `text` must name the JSON path or the flag.
     pub fn invalid(text: impl Into<String>) -> Error {
         Error::new(Kind::InvalidSpec, text)
     }
 
-    /// Valid, but not to be had from this build or kernel.
+    /// [`Kind::Unsupported`].
     pub fn unsupported(text: impl Into<String>) -> Error {
         Error::new(Kind::Unsupported, text)
     }
 
-    /// The container's status does not allow this.
+    /// [`Kind::WrongStatus`].
     pub fn wrong_status(text: impl Into<String>) -> Error {
         Error::new(Kind::WrongStatus, text)
     }
 
-    /// Rebuilds an error that another process of ours reported.
+    /// Rebuilds an error that another process of the runtime sent over a socket.
     pub fn reported(kind: Kind, errno: Option<i32>, text: impl Into<String>) -> Error {
         Error(Box::new(Inner { kind, source: errno.map(Errno::from_raw_os_error), text: text.into(), step: None }))
     }
@@ -121,23 +120,23 @@ impl Error {
         self.0.kind
     }
 
-    /// The kernel's error number, where the kernel refused.
+    /// The kernel's error number, if a system call failed.
     pub fn errno(&self) -> Option<Errno> {
         self.0.source
     }
 
-    /// The step of the lifecycle in which it happened, for logs, e.g. `mounts`.
+    /// The step of the lifecycle in which the failure happened, for logs, e.g. `mounts`.
     pub fn step(&self) -> Option<&'static str> {
         self.0.step
     }
 
-    /// Notes the step of the lifecycle, unless a deeper layer did.
+    /// Notes the step of the lifecycle, unless a deeper layer has noted one.
     pub fn in_step(mut self, step: &'static str) -> Error {
         self.0.step.get_or_insert(step);
         self
     }
 
-    /// Puts `words` and a colon in front.
+    /// Puts `words` and a colon in front of the text.
     pub fn context(mut self, words: impl fmt::Display) -> Error {
         self.0.text = format!("{words}: {}", self.0.text);
         self
@@ -156,18 +155,18 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {
-    /// The kernel's answer, an [`Errno`], where the kernel refused.
+    /// The [`Errno`] of the kernel, if a system call failed.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.source.as_ref().map(|errno| errno as _)
     }
 }
 
-/// The kernel's words for an error number, as Go programs print them: lower case, no number. Callers of runc match
-/// on several of them ("permission denied", "no such file or directory", "is a directory", "not a directory").
+/// The text of an error number as Go programs print it: lower case, without the number. Callers of runc match several of
+/// these texts ("permission denied", "no such file or directory", "is a directory", "not a directory").
 pub fn errno_text(errno: i32) -> String {
     let text = io::Error::from_raw_os_error(errno).to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
-    // musl words some numbers differently from Go and glibc
+    // musl has other texts than Go and glibc for these
     match errno {
         libc::ESRCH => "no such process".into(),
         libc::ENOEXEC => "exec format error".into(),
@@ -198,9 +197,12 @@ impl From<io::Error> for Error {
     }
 }
 
-/// Adds what was being done, in the place that knows it.
+/// Adds the action that failed to an error, in the layer that knows it.
 pub trait Doing<T> {
-    /// `words` is a lower-case verb phrase with the operand in it; it is only built on failure.
+    /// Puts `words` in front of an error: a lower-case verb phrase with its operand. The closure runs on failure only.
+    ///
+    /// # Errors
+    /// The error of `self`, with the words in front.
     fn doing<W: fmt::Display>(self, words: impl FnOnce() -> W) -> Result<T>;
 }
 

@@ -1,4 +1,4 @@
-//! Descriptors over unix sockets (unix(7), SCM_RIGHTS).
+//! Unix sockets that carry descriptors (unix(7), SCM_RIGHTS).
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -14,12 +14,19 @@ use rustix::net::{
 
 use crate::error::{Doing, Error, Kind, Result};
 
-/// Connects to a unix socket by path, also one longer than an address can hold (108 bytes, unix(7)).
+/// Connects to the unix stream socket at `path`. A path longer than an address can hold (108 bytes, unix(7)) is reached
+/// through `/proc/self/fd`.
+///
+/// # Errors
+/// The errno of open(2), socket(2) or connect(2), with the path.
 pub fn connect(path: &Path) -> Result<OwnedFd> {
     connect_with(path, SocketFlags::empty())
 }
 
-/// The same without blocking: a full queue there is an error like an absent listener.
+/// Connects like [`connect`], but without blocking, also for later calls on the socket.
+///
+/// # Errors
+/// EAGAIN if the queue of the listener is full; otherwise as for [`connect`].
 pub fn connect_at_once(path: &Path) -> Result<OwnedFd> {
     connect_with(path, SocketFlags::NONBLOCK)
 }
@@ -44,6 +51,9 @@ fn connect_with(path: &Path, flags: SocketFlags) -> Result<OwnedFd> {
 }
 
 /// Sends a descriptor and a text in one message.
+///
+/// # Errors
+/// EPIPE if the peer closed the socket, with that explanation; otherwise the errno of sendmsg(2).
 pub fn send_fd(socket: &OwnedFd, text: &str, fd: &OwnedFd) -> Result<()> {
     send_bytes(socket.as_fd(), text.as_bytes(), Some(fd.as_fd())).map_err(|e| match e {
         rustix::io::Errno::PIPE => Error::new(Kind::Os, "the other side closed the socket: broken pipe"),
@@ -51,12 +61,18 @@ pub fn send_fd(socket: &OwnedFd, text: &str, fd: &OwnedFd) -> Result<()> {
     })
 }
 
-/// sendmsg(2) of one datagram, with at most one descriptor. A peer that is gone is EPIPE, never SIGPIPE.
+/// Sends one datagram with at most one descriptor (sendmsg(2)). On a stream use [`send_all`].
+///
+/// # Errors
+/// EPIPE if the peer is gone, without SIGPIPE; otherwise the errno of sendmsg(2), but never EINTR.
 pub fn send_bytes(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
     send_some(socket, bytes, fd).map(drop)
 }
 
-/// The same on a stream, which may take the bytes one part after the other.
+/// Sends `bytes` on a stream, in several calls if the socket takes only a part. The descriptor goes with the first part.
+///
+/// # Errors
+/// As for [`send_bytes`]. A part of the bytes may have been sent.
 pub fn send_all(socket: BorrowedFd<'_>, mut bytes: &[u8], mut fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
     while !bytes.is_empty() {
         let n = send_some(socket, bytes, fd.take())?;
@@ -80,7 +96,11 @@ fn send_some(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -
     }
 }
 
-/// recvmsg(2): how many bytes came, 0 at the end of a stream, and the descriptor that came with them.
+/// Receives into `bytes` (recvmsg(2)). It returns the number of bytes, 0 at the end of a stream, and the first descriptor of
+/// the message, close-on-exec.
+///
+/// # Errors
+/// The errno of recvmsg(2), but never EINTR.
 pub fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);

@@ -1,20 +1,23 @@
-//! The kernel and the host, with no idea of containers: the lowest floor of masu, under libcontainer, the command and the shim.
+//! The kernel and the host, without any knowledge of containers: the lowest floor of masu, under libcontainer, the command
+//! and the shim.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`sys`] | the system calls that rustix lacks, one file each: the only `unsafe` of the workspace |
-//! | [`procfs`] | the one checked handle of /proc |
+//! | [`sys`] | the system calls that rustix lacks, one file each; all `unsafe` code of this crate |
+//! | [`procfs`] | a checked handle of /proc |
 //! | [`beneath`] | paths that are resolved below a directory's descriptor |
-//! | [`mounts`] | mounts that are made, given their attributes, and then attached: the one mount builder |
+//! | [`mounts`] | the mount builder: a mount is made, gets its attributes, and is then attached |
 //! | [`fds`] | descriptors that are passed over unix sockets |
-//! | [`pidfd`] | waiting for processes by descriptor |
-//! | [`netlink`] | the few messages of rtnetlink that move a network device |
+//! | [`pidfd`] | waiting for a process by its descriptor |
+//! | [`netlink`] | the messages of rtnetlink that move a network device |
 //! | [`dbus`] | a connection to systemd |
 //! | [`mask`] | sets of CPUs and memory nodes |
 //! | [`time`] | the time of day as text |
-//! | [`sealed_exe`] | the program executes itself from a file that a container cannot write |
-//! | `write` | files that are there whole or not at all |
-//! | [`error`] | the one error type, which every floor above adds its words to |
+//! | [`sealed_exe`] | execution of the own program from a file that no container can write |
+//! | [`mod@write`] | files that are written completely or not at all |
+//! | [`error`] | the error type of this crate and of all crates above it |
+
+#![warn(missing_docs)]
 
 pub mod beneath;
 pub mod dbus;
@@ -30,8 +33,8 @@ pub mod sys;
 pub mod time;
 pub mod write;
 
-/// Whether the kernel is played by an emulator that lacks openat2 and seccomp: such a test is skipped, in words that the
-/// test command counts.
+/// Whether an emulator without openat2(2) and seccomp(2) plays the kernel. The test must then be skipped: the test command
+/// counts the printed line.
 #[cfg(test)]
 pub(crate) fn is_emulated(test: &str) -> bool {
     let emulated = !beneath::has_openat2();

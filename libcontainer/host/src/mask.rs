@@ -1,16 +1,20 @@
-//! Sets of CPUs or of memory nodes: written as lists (`0-3,7`), told to the kernel as bit masks.
+//! Sets of CPUs or memory nodes. A config writes them as lists (`0-3,7`), the kernel reads them as bit masks.
 
 use crate::error::{Error, Result};
 
-/// Numbers are below this: no kernel has more CPUs or nodes, and a mask is as long as its largest number asks for.
+/// All numbers must be below this limit: no kernel has more CPUs or nodes, and a mask is as long as its largest number.
 const LIMIT: usize = 1 << 16;
 
-/// A set that is not empty, as the kernel takes it: bit n of the words is number n.
+/// A set with at least one member, in the form that the kernel reads: bit n is number n.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mask(Vec<u64>);
 
 impl Mask {
-    /// Reads a list. White space around numbers and empty parts are allowed, as runc does; an empty list is `None`.
+    /// Parses a list, as runc does: white space around numbers and empty parts are allowed. The empty list is `None`.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidSpec`](crate::error::Kind::InvalidSpec): a malformed number, a number above 65535, a range that ends before
+    /// its start, or a list without members.
     pub fn parse(list: &str) -> Result<Option<Mask>> {
         if list.is_empty() {
             return Ok(None);
@@ -40,18 +44,18 @@ impl Mask {
         Ok(Some(Mask(words)))
     }
 
-    /// How many numbers are in it.
+    /// The number of members.
     pub fn count(&self) -> u32 {
         self.0.iter().map(|word| word.count_ones()).sum()
     }
 
-    /// The words, the lowest numbers first.
+    /// The mask in words of 64 bits, the lowest numbers first.
     pub fn words(&self) -> &[u64] {
         &self.0
     }
 }
 
-/// The part of `first..=last` that is in word `i`.
+/// The members of `first..=last` in word `i`.
 fn bits(first: usize, last: usize, i: usize) -> u64 {
     (0..64).filter(|bit| (first..=last).contains(&(i * 64 + bit))).fold(0, |word, bit| word | 1 << bit)
 }

@@ -1,5 +1,5 @@
-//! Mounts that are nowhere yet: made, given all their attributes, and then attached in one step (fsopen(2), open_tree(2),
-//! mount_setattr(2), move_mount(2)). Nothing is mounted and then changed, so there is no moment in which a read-only mount is writable.
+//! The mount builder. A mount is made, gets all its attributes, and is then attached in one step (fsopen(2), open_tree(2),
+//! mount_setattr(2), move_mount(2)). It is not changed after that, so a read-only mount is never writable for a moment.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -12,13 +12,20 @@ use crate::error::{Doing, Error, Result};
 use crate::sys::close_range::leave;
 use crate::sys::mount_attr::{ATIME, Change, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, RDONLY, RELATIME, STRICTATIME, mount_setattr};
 
-/// A copy of the host's tree at `source`; with `nofollow` of a symbolic link itself.
+/// A detached copy of the mount tree at `source` of the host, like a bind mount. With `nofollow` a symbolic link at the end of
+/// `source` is itself the root of the copy.
+///
+/// # Errors
+/// The errno of open_tree(2), with the path.
 pub fn bind(source: &str, recursive: bool, nofollow: bool) -> Result<OwnedFd> {
     let flags = if nofollow { OpenTreeFlags::AT_SYMLINK_NOFOLLOW } else { OpenTreeFlags::empty() };
     clone_tree(CWD, source, recursive, flags).map_err(Error::from).doing(|| format!("open {source}"))
 }
 
-/// A copy of the tree at `path` below `dir`, or of `dir` itself.
+/// A detached copy of the mount tree at `path` below `dir`, or at `dir` itself if `path` is empty.
+///
+/// # Errors
+/// The errno of open_tree(2).
 pub fn open_tree(dir: BorrowedFd<'_>, path: &str, recursive: bool) -> Result<OwnedFd, Errno> {
     clone_tree(dir, path, recursive, if path.is_empty() { OpenTreeFlags::AT_EMPTY_PATH } else { OpenTreeFlags::empty() })
 }
@@ -28,7 +35,10 @@ fn clone_tree(dir: BorrowedFd<'_>, path: &str, recursive: bool, flags: OpenTreeF
     rustix::mount::open_tree(dir, path, if recursive { flags | OpenTreeFlags::AT_RECURSIVE } else { flags })
 }
 
-/// A new mount of a file system, with the attributes `MOUNT_ATTR_*` of `attributes`.
+/// A new detached mount of a file system. `data` are its options, with or without a value; `attributes` are `MOUNT_ATTR_*`.
+///
+/// # Errors
+/// The errno of fsopen(2), fsconfig(2) or fsmount(2), with the file system's own message if it has one.
 pub fn filesystem(fs_type: &str, source: &str, data: &[(String, Option<String>)], attributes: u64) -> Result<OwnedFd> {
     let fs = rustix::mount::fsopen(fs_type, FsOpenFlags::FSOPEN_CLOEXEC).doing(|| format!("open file system {fs_type}"))?;
     if !source.is_empty() {
@@ -44,7 +54,10 @@ pub fn filesystem(fs_type: &str, source: &str, data: &[(String, Option<String>)]
     Ok(mount)
 }
 
-/// Gives the file system that is mounted at `mount` other options (fspick(2)).
+/// Changes the options of the file system at `mount` (fspick(2)).
+///
+/// # Errors
+/// The errno of fspick(2) or fsconfig(2), with the file system's own message if it has one.
 pub fn reconfigure(mount: BorrowedFd<'_>, data: &[(String, Option<String>)]) -> Result<()> {
     let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
     let fs = rustix::mount::fspick(mount, "", flags).doing(|| "pick the file system")?;
@@ -66,7 +79,7 @@ fn set_options(fs: &OwnedFd, data: &[(String, Option<String>)]) -> Result<()> {
     Ok(())
 }
 
-/// The errno, and what the file system says about it (fsopen(2): messages are read from the descriptor).
+/// The errno with the message of the file system, which is read from the descriptor of fsopen(2).
 fn explain(fs: &OwnedFd, errno: Errno) -> Error {
     let mut text = [0u8; 256];
     let error = Error::from(errno);
@@ -76,17 +89,24 @@ fn explain(fs: &OwnedFd, errno: Errno) -> Error {
     }
 }
 
-/// Attaches the mount to what `target` is.
+/// Attaches the detached mount `mount` at `target`.
+///
+/// # Errors
+/// ENOTDIR if one of both is a directory and the other is not; otherwise the errno of move_mount(2).
 pub fn move_to(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     match rustix::mount::move_mount(mount, "", target, "", flags) {
-        // the kernel says no more than that when one is a directory and the other is not
+        // the kernel does not tell this cause of EINVAL apart
         Err(Errno::INVAL) if is_dir(mount) != is_dir(target) => Err(Errno::NOTDIR),
         result => result,
     }
 }
 
-/// Sets the propagation of a mount that is attached, and of those below where that is asked for.
+/// Sets the propagation of an attached mount. Each entry has a propagation (`MS_SHARED` and so on), and whether it applies to
+/// the mounts below, too.
+///
+/// # Errors
+/// The errno of mount_setattr(2).
 pub fn propagate(mount: BorrowedFd<'_>, propagation: &[(u64, bool)]) -> Result<()> {
     for (propagation, recursive) in propagation {
         mount_setattr(mount, *recursive, Change { propagation: *propagation, ..Change::default() }).doing(|| "set its propagation")?;
@@ -94,11 +114,15 @@ pub fn propagate(mount: BorrowedFd<'_>, propagation: &[(u64, bool)]) -> Result<(
     Ok(())
 }
 
+/// Whether `fd` is a directory; false also if fstat(2) fails.
 pub fn is_dir(fd: BorrowedFd<'_>) -> bool {
     rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir())
 }
 
-/// Makes the mount that `path` below `root` is in read-only at that place, with all below: a bind of itself.
+/// Makes `path` below `root` read-only, with all mounts below it: a bind mount of the path to itself. A missing path is ignored.
+///
+/// # Errors
+/// The errno of openat2(2), open_tree(2), mount_setattr(2) or move_mount(2).
 pub fn make_read_only(root: BorrowedFd<'_>, path: &str) -> Result<(), Errno> {
     let target = match beneath::open(root, path, OFlags::PATH) {
         Err(Errno::NOENT) => return Ok(()),
@@ -112,8 +136,8 @@ pub fn make_read_only(root: BorrowedFd<'_>, path: &str) -> Result<(), Errno> {
     Ok(())
 }
 
-/// The flags that stay as they are on a mount that came from the namespace of another user namespace, and the statvfs(3)
-/// flag and the name of each.
+/// The flags that the kernel locks on a mount from a more privileged mount namespace (mount_namespaces(7)), each with its
+/// statvfs(3) flag and its name.
 const LOCKABLE: [(u64, StatVfsMountFlags, &str); 4] = [
     (RDONLY, StatVfsMountFlags::RDONLY, "MS_RDONLY"),
     (NOSUID, StatVfsMountFlags::NOSUID, "MS_NOSUID"),
@@ -121,8 +145,11 @@ const LOCKABLE: [(u64, StatVfsMountFlags, &str); 4] = [
     (NOEXEC, StatVfsMountFlags::NOEXEC, "MS_NOEXEC"),
 ];
 
-/// Changes the flags of a bind. Where some are locked (mount_namespaces(7)), they are kept, as under runc, unless the config
-/// asks for the contrary: `cleared` are those that it wants to be off.
+/// Changes the flags of a bind mount. Locked flags (mount_namespaces(7)) are kept, as in runc; `cleared` are the flags that
+/// the config wants off.
+///
+/// # Errors
+/// EPERM if a flag of `cleared` or another access time mode is locked; otherwise the errno of mount_setattr(2).
 pub fn change_flags(mount: BorrowedFd<'_>, change: Change, cleared: u64) -> Result<()> {
     let doing = || "failed to set user-requested vfs flags on bind-mount";
     match mount_setattr(mount, false, change) {
@@ -138,7 +165,7 @@ fn keep_locked(mount: BorrowedFd<'_>, mut change: Change, cleared: u64) -> Resul
     if !wanted.is_empty() {
         return Err(Errno::PERM).doing(|| format!("cannot clear locked flags {}", wanted.join("|")));
     }
-    // access times are locked as a whole
+    // the kernel locks the access time flags as a whole
     if change.clear & ATIME != 0 {
         let mode = match () {
             () if flags.contains(StatVfsMountFlags::NOATIME) => NOATIME,

@@ -1,6 +1,6 @@
-//! The five exchanges of rtnetlink(7) that moving a network device takes, over one blocking socket.
+//! The five exchanges of rtnetlink(7) that move a network device, over one blocking socket.
 //!
-//! A socket belongs to the network namespace in which it was made, whoever uses it later.
+//! A socket belongs to the network namespace in which it was made, also when its user has joined another one.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -14,29 +14,31 @@ const HEADER: usize = 16;
 const LINK: usize = 16;
 const ADDRESS: usize = 8;
 const ATTRIBUTE: usize = 4;
-/// The kernel's answers are shorter than this; one that is not is told, never cut.
+/// The kernel's answers are shorter, in bytes. A longer one is an error and is not cut.
 const LONGEST: usize = 32 << 10;
 
-/// Where in the kernel's header of a link: index, flags.
+/// Offsets of two fields of ifinfomsg.
 const LINK_INDEX: usize = 4;
 const LINK_FLAGS: usize = 8;
 
-/// What of an address is its own, not the device's: local, peer, broadcast, metric, and the long flags.
+/// The attributes that belong to an address and not to its device: local, peer, broadcast, metric and the long flags.
 const KEPT: [u16; 5] = [libc::IFA_ADDRESS, libc::IFA_LOCAL, libc::IFA_BROADCAST, IFA_RT_PRIORITY, libc::IFA_FLAGS];
 const IFA_RT_PRIORITY: u16 = 9;
 
-/// A socket in one network namespace.
+/// A NETLINK_ROUTE socket in one network namespace.
 #[derive(Debug)]
 pub struct Netlink(OwnedFd);
 
 /// A network device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
+    /// The index of the device in its network namespace.
     pub index: u32,
+    /// Whether it is up (IFF_UP).
     pub up: bool,
 }
 
-/// An address of a device, as the kernel tells it and takes it.
+/// An address of a device, as the kernel reports it and accepts it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     header: [u8; ADDRESS],
@@ -44,14 +46,20 @@ pub struct Address {
 }
 
 impl Netlink {
-    /// In the caller's network namespace.
+    /// Opens a socket in the caller's network namespace.
+    ///
+    /// # Errors
+    /// The errno of socket(2).
     pub fn open() -> Result<Netlink> {
-        // no protocol is the first one: NETLINK_ROUTE
+        // the default protocol is NETLINK_ROUTE
         let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None);
         Ok(Netlink(socket.doing(|| "open a netlink socket")?))
     }
 
-    /// The device of that name.
+    /// Finds the device `name`.
+    ///
+    /// # Errors
+    /// ENODEV if there is none; otherwise the errno of the kernel's answer.
     pub fn link(&self, name: &str) -> Result<Link> {
         let mut request = Request::new(libc::RTM_GETLINK, 0, &[0; LINK]);
         request.attribute(libc::IFLA_IFNAME, &zero_terminated(name));
@@ -64,6 +72,9 @@ impl Netlink {
     }
 
     /// The names of all devices.
+    ///
+    /// # Errors
+    /// The errno of the kernel's answer; [`Kind::Internal`] if the answer is damaged.
     pub fn names(&self) -> Result<Vec<String>> {
         let answers = self.exchange(Request::new(libc::RTM_GETLINK, libc::NLM_F_DUMP, &[0; LINK]), Until::Done)?;
         let name = |a: &Answer| {
@@ -74,12 +85,18 @@ impl Netlink {
     }
 
     /// Sets the device up or down.
+    ///
+    /// # Errors
+    /// The errno of the kernel's answer.
     pub fn set_up(&self, index: u32, up: bool) -> Result<()> {
         let flags = if up { libc::IFF_UP as u32 } else { 0 };
         self.exchange(Request::new(libc::RTM_NEWLINK, 0, &link_header(index, flags, libc::IFF_UP as u32)), Until::Acknowledged).map(drop)
     }
 
-    /// Moves the device into another namespace under that name. After a failure it may be there under its old name.
+    /// Moves the device into the network namespace `namespace` under the name `name`.
+    ///
+    /// # Errors
+    /// The errno of the kernel's answer. The device may then be in the new namespace under its old name.
     pub fn move_link(&self, index: u32, name: &str, namespace: BorrowedFd<'_>) -> Result<()> {
         let mut request = Request::new(libc::RTM_NEWLINK, 0, &link_header(index, 0, 0));
         request.attribute(libc::IFLA_IFNAME, &zero_terminated(name));
@@ -87,7 +104,10 @@ impl Netlink {
         self.exchange(request, Until::Acknowledged).map(drop)
     }
 
-    /// The device's permanent addresses of global scope: those that somebody gave it and that mean something elsewhere.
+    /// The permanent addresses of global scope of the device: those that were configured and are valid in another namespace.
+    ///
+    /// # Errors
+    /// The errno of the kernel's answer; [`Kind::Internal`] if the answer is damaged.
     pub fn lasting_addresses(&self, index: u32) -> Result<Vec<Address>> {
         let answers = self.exchange(Request::new(libc::RTM_GETADDR, libc::NLM_F_DUMP, &[0; ADDRESS]), Until::Done)?;
         let address = |a: &Answer| {
@@ -105,7 +125,10 @@ impl Netlink {
         Ok(answers.iter().filter_map(address).collect())
     }
 
-    /// Gives the device an address.
+    /// Adds an address to the device, or replaces the same one.
+    ///
+    /// # Errors
+    /// The errno of the kernel's answer.
     pub fn add_address(&self, index: u32, address: &Address) -> Result<()> {
         let mut header = address.header;
         header[4..].copy_from_slice(&index.to_ne_bytes());
@@ -114,7 +137,7 @@ impl Netlink {
         self.exchange(request, Until::Acknowledged).map(drop)
     }
 
-    /// Sends a request and takes all that answers it.
+    /// Sends a request and reads all its answers.
     fn exchange(&self, mut request: Request, until: Until) -> Result<Vec<Answer>> {
         if until == Until::Acknowledged {
             request.set_flags(libc::NLM_F_ACK);
@@ -155,7 +178,7 @@ impl AsFd for Netlink {
     }
 }
 
-/// What ends the answers.
+/// The last message of an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Until {
     Acknowledged,
@@ -168,7 +191,7 @@ struct Answer {
     body: Vec<u8>,
 }
 
-/// A message: a header, the kernel's struct, attributes.
+/// A message: the netlink header, the kernel's struct, attributes.
 #[derive(Debug)]
 struct Request(Vec<u8>);
 
@@ -201,7 +224,7 @@ impl Request {
     }
 }
 
-/// ifinfomsg.
+/// An ifinfomsg; `change` is the mask of `flags`.
 fn link_header(index: u32, flags: u32, change: u32) -> [u8; LINK] {
     let mut header = [0; LINK];
     header[LINK_INDEX..LINK_INDEX + 4].copy_from_slice(&index.to_ne_bytes());
@@ -214,7 +237,7 @@ fn zero_terminated(name: &str) -> Vec<u8> {
     [name.as_bytes(), b"\0"].concat()
 }
 
-/// Types and values of a list of attributes.
+/// The types and values of a list of attributes.
 fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(short(bytes, 0)?);
@@ -224,7 +247,7 @@ fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// Messages and attributes begin at multiples of four.
+/// Messages and attributes begin at multiples of four bytes.
 fn aligned(length: usize) -> usize {
     length.next_multiple_of(4)
 }
@@ -247,7 +270,7 @@ mod tests {
         assert_ne!(netlink.link("lo").unwrap().index, 0);
         assert!(netlink.names().unwrap().contains(&"lo".to_owned()));
         assert_eq!(netlink.link("nosuch0").unwrap_err().errno(), Some(Errno::NODEV));
-        // 127.0.0.1 has the scope of the host, if it is there at all
+        // 127.0.0.1, if configured, has host scope
         assert_eq!(netlink.lasting_addresses(netlink.link("lo").unwrap().index).unwrap(), []);
     }
 

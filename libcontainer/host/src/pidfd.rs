@@ -1,5 +1,5 @@
-//! Waiting for a process by its descriptor (pidfd_open(2)): no polling, no signal, and never for another process that got
-//! the same number.
+//! Waiting for a process by its descriptor (pidfd_open(2)). It needs no polling and no signal, and it never waits for another
+//! process with a reused pid.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -9,7 +9,10 @@ use rustix::io::Errno;
 
 use crate::error::{Doing, Result};
 
-/// Waits until the process ends or `limit` has passed; whether it ended. It need not be our child.
+/// Waits until the process ends or `limit` has passed, and returns whether it ended. The process need not be a child.
+///
+/// # Errors
+/// The errno of poll(2).
 pub fn wait_for_end(pidfd: &OwnedFd, limit: Duration) -> Result<bool> {
     let end = Instant::now() + limit;
     loop {

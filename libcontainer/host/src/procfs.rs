@@ -1,9 +1,8 @@
-//! /proc, opened once and checked, and the few fields of it that we read.
+//! A checked handle of /proc, and the fields of it that the runtime reads.
 //!
-//! A path below /proc is only as good as what is mounted there: CVE-2019-16884, CVE-2019-19921 and CVE-2025-52881 all
-//! wrote to, or read from, something that merely looked like procfs. So there is one handle, known to be the root of a
-//! procfs, and everything is opened below it with openat2(2) so that no symbolic link, magic link or other mount is
-//! followed. This is the only file that opens anything under /proc.
+//! A path below /proc may meet another file system or a link: CVE-2019-16884, CVE-2019-19921 and CVE-2025-52881 wrote to or
+//! read from files that only looked like procfs. So a handle is checked to be the root of a procfs. Files are opened below it
+//! with openat2(2), which follows no symbolic link, no magic link and no other mount.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
@@ -18,16 +17,19 @@ use crate::sys::close_range::leave;
 /// The inode number of the root directory of every procfs (PROC_ROOT_INO).
 const ROOT_INODE: u64 = 1;
 
-/// A handle of the root of a procfs of the caller's pid namespace.
+/// A handle of the root of a procfs.
 #[derive(Debug)]
 pub struct Procfs {
     fd: OwnedFd,
-    /// Read once: it does not change while we live.
+    /// Read once, because it cannot change while this process lives.
     boot_id: OnceLock<String>,
 }
 
 impl Procfs {
-    /// The procfs at /proc, checked. Mounts on top of single files in it are not followed, but hide them.
+    /// Opens and checks /proc. A file under another mount cannot be opened, because mounts are not followed.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] if /proc is not the root of a procfs; otherwise the errno of open(2).
     pub fn open() -> Result<Procfs> {
         let doing = || "open /proc";
         let fd =
@@ -40,8 +42,11 @@ impl Procfs {
         Ok(Procfs::of(fd))
     }
 
-    /// A procfs of our own that is mounted nowhere, so that nothing can be mounted over its files; where the caller may
-    /// not mount, [`Procfs::open`]. For writes that matter: labels and sysctls.
+    /// Makes a procfs that is mounted nowhere, so that nothing can be mounted over its files. It is for writes that must not be
+    /// diverted: labels and sysctls. A caller that may not mount gets [`Procfs::open`].
+    ///
+    /// # Errors
+    /// As [`Procfs::open`].
     pub fn detached() -> Result<Procfs> {
         let mount = || -> rustix::io::Result<OwnedFd> {
             let fs = rustix::mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
@@ -59,19 +64,27 @@ impl Procfs {
         Procfs { fd, boot_id: OnceLock::new() }
     }
 
-    /// Another handle of the same procfs.
+    /// Duplicates the handle.
+    ///
+    /// # Errors
+    /// The errno of fcntl(2), F_DUPFD_CLOEXEC.
     pub fn try_clone(&self) -> Result<Procfs> {
         Ok(Procfs::of(rustix::io::fcntl_dupfd_cloexec(&self.fd, 3).doing(|| "duplicate the handle of /proc")?))
     }
 
-    /// Opens `path` (relative to /proc), following nothing.
+    /// Opens `path` (relative to /proc), close-on-exec. It follows no link and no mount.
+    ///
+    /// # Errors
+    /// ELOOP for a link, EXDEV for a mount or a path that leaves /proc; otherwise the errno of openat2(2).
     pub fn open_file(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
         openat2_retry(self.fd.as_fd(), path, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, resolve)
     }
 
-    /// Opens a namespace of the process `pid`; `file` is its name below `/proc/PID/ns`. The kernel's own link is followed from
-    /// a directory that is its own.
+    /// Opens `/proc/PID/ns/FILE`, a magic link, which is followed below a directory of this procfs.
+    ///
+    /// # Errors
+    /// The errno of openat2(2) or openat(2).
     pub fn open_namespace(&self, pid: i32, file: &str) -> Result<OwnedFd, Errno> {
         let folder = self.open_file(&format!("{pid}/ns"), OFlags::PATH | OFlags::DIRECTORY)?;
         let fd = rustix::fs::openat(&folder, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
@@ -80,6 +93,9 @@ impl Procfs {
     }
 
     /// Writes `value` to the file `path` in one call.
+    ///
+    /// # Errors
+    /// As [`Procfs::open_file`], or the errno of write(2).
     pub fn write(&self, path: &str, value: &[u8]) -> Result<(), Errno> {
         let fd = self.open_file(path, OFlags::WRONLY)?;
         rustix::io::write(&fd, value)?;
@@ -87,7 +103,7 @@ impl Procfs {
         Ok(())
     }
 
-    /// Reads the file `path`, which the kernel makes as a whole and which is smaller than a page: one call reads it.
+    /// Reads the file `path` in one call: the kernel makes such a file as a whole, and it is smaller than a page.
     fn read_small(&self, path: &str) -> Result<Vec<u8>, Errno> {
         let fd = self.open_file(path, OFlags::RDONLY)?;
         let mut text = Vec::with_capacity(4096);
@@ -95,7 +111,10 @@ impl Procfs {
         Ok(text)
     }
 
-    /// Reads the file `path`.
+    /// Reads the file `path` to its end.
+    ///
+    /// # Errors
+    /// As [`Procfs::open_file`], or the errno of read(2).
     pub fn read(&self, path: &str) -> Result<Vec<u8>, Errno> {
         let fd = self.open_file(path, OFlags::RDONLY)?;
         let mut text = Vec::with_capacity(1024);
@@ -110,16 +129,19 @@ impl Procfs {
         }
     }
 
-    /// The root directory.
+    /// The root directory of this procfs.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
-    /// A namespace of process `pid`, by its file's name in namespaces(7).
+    /// Opens a namespace of process `pid`; `file` is its name in namespaces(7). The result is checked to be a namespace.
+    ///
+    /// # Errors
+    /// The errno of openat2(2), openat(2) or fstatfs(2); [`Kind::Internal`] if the file is not on nsfs.
     pub fn namespace(&self, pid: i32, file: &str) -> Result<OwnedFd> {
         let doing = || format!("open /proc/{pid}/ns/{file}");
         let dir = self.open_file(&format!("{pid}/ns"), OFlags::PATH | OFlags::DIRECTORY).doing(doing)?;
-        // the one kind of link that is followed: it leads to the namespace itself, wherever it is
+        // a magic link is followed on purpose: it is the only way to the namespace
         let fd = rustix::fs::openat(&dir, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).doing(doing)?;
         match rustix::fs::fstatfs(&fd).doing(doing)?.f_type as i64 {
             libc::NSFS_MAGIC => Ok(fd),
@@ -127,8 +149,11 @@ impl Procfs {
         }
     }
 
-    /// What identifies the process `pid` for as long as the machine runs: its state and start time. `None` when there is
-    /// no such process.
+    /// The state and start time of process `pid`, or `None` if it does not exist. Pid and start time identify a process until
+    /// the machine is rebooted.
+    ///
+    /// # Errors
+    /// The errno of openat2(2) or read(2); [`Kind::Internal`] if the text is not as in proc_pid_stat(5).
     pub fn process(&self, pid: i32) -> Result<Option<ProcessStat>> {
         let text = match self.read_small(&format!("{pid}/stat")) {
             Ok(text) => text,
@@ -139,6 +164,9 @@ impl Procfs {
     }
 
     /// The id of this boot of the kernel (random(4)).
+    ///
+    /// # Errors
+    /// The errno of openat2(2) or read(2).
     pub fn boot_id(&self) -> Result<&str> {
         if let Some(known) = self.boot_id.get() {
             return Ok(known);
@@ -147,22 +175,31 @@ impl Procfs {
         Ok(self.boot_id.get_or_init(|| String::from_utf8_lossy(text.trim_ascii()).into_owned()))
     }
 
-    /// The caller's own directory: its pid as this procfs has it, which need not be the caller's own pid namespace.
+    /// The name of the caller's directory: its pid in the pid namespace of this procfs, which need not be the caller's own.
+    ///
+    /// # Errors
+    /// The errno of readlinkat(2): the caller has no pid in that namespace.
     pub fn me(&self) -> Result<String> {
         let me = rustix::fs::readlinkat(&self.fd, "self", Vec::new()).doing(|| "find ourselves in /proc")?;
         Ok(me.to_string_lossy().into_owned())
     }
 
-    /// A namespace of the caller's, by its file below `ns`: a magic link, which is followed here on purpose.
+    /// Opens a namespace of the caller, by its name in namespaces(7). The magic link is followed on purpose.
+    ///
+    /// # Errors
+    /// The errno of readlinkat(2) or openat(2).
     pub fn own_namespace(&self, file: &str) -> Result<OwnedFd> {
         let path = format!("{}/ns/{file}", self.me()?);
         rustix::fs::openat(&self.fd, path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .doing(|| format!("open the own namespace {file}"))
     }
 
-    /// The signals that the caller ignores, as a mask (bit n-1 for signal n).
+    /// The signals that the caller ignores, as a mask: bit n-1 for signal n.
+    ///
+    /// # Errors
+    /// The errno of openat2(2) or read(2); [`Kind::Internal`] if the file lacks the field.
     pub fn ignored_signals(&self) -> Result<u64> {
-        // the caller's entry is found by pid: "self" is a symbolic link
+        // by pid, because "self" is a symbolic link, which is not followed
         let pid = rustix::process::getpid().as_raw_nonzero();
         let text = self.read_small(&format!("{pid}/status")).doing(|| "read /proc/self/status")?;
         let line = text.split(|&b| b == b'\n').find_map(|l| l.strip_prefix(b"SigIgn:"));
@@ -171,7 +208,7 @@ impl Procfs {
     }
 }
 
-/// Undoes the octal escapes of proc_pid_mountinfo(5).
+/// Decodes the octal escapes of proc_pid_mountinfo(5).
 pub fn unescape(field: &str) -> String {
     let octal = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
     octal.iter().fold(field.to_owned(), |text, (from, to)| text.replace(from, to))
@@ -180,21 +217,21 @@ pub fn unescape(field: &str) -> String {
 /// Two fields of `/proc/PID/stat` (proc_pid_stat(5)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProcessStat {
-    /// `R`, `S`, `D`, `Z`, `X`, …
+    /// `R`, `S`, `D`, `Z`, `X` and others.
     pub state: u8,
-    /// In clock ticks since boot.
+    /// Clock ticks since the boot.
     pub start_time: u64,
 }
 
 impl ProcessStat {
-    /// Whether the process still runs code: not a zombie, not dead.
+    /// Whether the process can still run: it is neither a zombie nor dead.
     pub fn is_alive(&self) -> bool {
         !matches!(self.state, b'Z' | b'X' | b'x')
     }
 }
 
 fn parse_stat(text: &[u8]) -> Option<ProcessStat> {
-    // the second field is a name in brackets, which may hold anything, brackets and spaces included
+    // the second field is the name in brackets, which may itself contain brackets and spaces
     let end = text.iter().rposition(|&b| b == b')')?;
     let mut fields = text.get(end + 2..)?.split(|&b| b == b' ');
     let state = *fields.next()?.first()?;
@@ -202,9 +239,12 @@ fn parse_stat(text: &[u8]) -> Option<ProcessStat> {
     Some(ProcessStat { state, start_time })
 }
 
-/// openat2(2) that tries again when a rename or mount elsewhere disturbed the walk (EAGAIN; EINTR).
+/// Calls openat2(2) again when a signal (EINTR) or a rename or mount elsewhere (EAGAIN) interrupted the walk.
+///
+/// # Errors
+/// The errno of openat2(2); EAGAIN after 128 interrupted walks.
 pub fn openat2_retry(dir: BorrowedFd<'_>, path: &str, flags: OFlags, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
-    // each try is disturbed independently; a host on which this many fail is under attack
+    // only an attack can interrupt so many walks in a row
     for _ in 0..128 {
         match rustix::fs::openat2(dir, path, flags, Mode::empty(), resolve) {
             Err(Errno::AGAIN | Errno::INTR) => {}
@@ -214,8 +254,10 @@ pub fn openat2_retry(dir: BorrowedFd<'_>, path: &str, flags: OFlags, resolve: Re
     Err(Errno::AGAIN)
 }
 
-/// Reads a file of at most `max` bytes that is expected to be a regular one; a FIFO or device is an error and never a
-/// hang.
+/// Reads the regular file `fd`, of at most `max` bytes. The type is checked first, because a FIFO or a device could block.
+///
+/// # Errors
+/// EISDIR for a directory, [`Kind::InvalidSpec`] for another type or a larger file, or the errno of read(2).
 pub fn read_regular(fd: BorrowedFd<'_>, max: u64) -> Result<Vec<u8>> {
     let stat = rustix::fs::fstat(fd)?;
     match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
@@ -227,7 +269,7 @@ pub fn read_regular(fd: BorrowedFd<'_>, max: u64) -> Result<Vec<u8>> {
     if size > max {
         return Err(Error::invalid(format!("larger than {max} bytes")));
     }
-    // the size is known: no call is spent on finding the end
+    // the size is known, so no read(2) is needed to find the end
     let mut bytes = vec![0; size as usize];
     let mut filled = 0;
     while filled < bytes.len() {

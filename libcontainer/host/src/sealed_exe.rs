@@ -1,14 +1,14 @@
-//! Our own executable cannot be written from a container (CVE-2019-5736).
+//! The runtime's own executable cannot be written from a container (CVE-2019-5736).
 //!
-//! A process of ours that is inside a container shows the file it runs from as `/proc/PID/exe`, and root in there could
-//! open that for writing once we are gone, and so replace the runtime of the host. Before a container is made or
-//! entered, the program therefore executes itself once more from something that cannot be written:
+//! A process of the runtime inside a container shows its executable as `/proc/PID/exe`. Root in the container could keep
+//! that file open, write it later, and so replace the runtime of the host. Before a container is made or entered, the program
+//! therefore executes itself again from a file that cannot be written:
 //!
-//! 1. a read-only overlay of its own directory, mounted nowhere: it has no upper layer, so nothing can make it
-//!    writable, and it shares the page cache, so nothing is copied. (A read-only bind would not do: whoever owns a user
-//!    namespace can clone the mount and drop the flag.)
-//! 2. where overlays are refused, a sealed copy in memory (memfd_create(2));
-//! 3. else it fails: there is no unsealed way on.
+//! 1. a read-only overlay of its own directory, which is mounted nowhere. It has no upper layer, so it cannot be made
+//!    writable; it shares the page cache, so nothing is copied. (A read-only bind mount is not enough: the owner of a user
+//!    namespace can clone the mount and clear the flag.)
+//! 2. if overlays are refused, a sealed copy in memory (memfd_create(2));
+//! 3. otherwise sealing fails, and the program must not go on.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -25,8 +25,11 @@ const OWN: &str = "/proc/self/exe";
 const OVERLAYFS_MAGIC: i64 = 0x794c_7630;
 const SEALS: SealFlags = SealFlags::SEAL.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::WRITE);
 
-/// Returns when this process runs from a sealed executable; until then, executes the program again with the same
-/// arguments and environment.
+/// Returns if this process runs from a sealed executable. Otherwise it executes the program again, with the same arguments
+/// and environment.
+///
+/// # Errors
+/// No sealed executable can be made or executed, or the process was started as a sealed copy that is not sealed.
 pub fn seal() -> Result<()> {
     if started_from_fd() {
         if is_sealed()? {
@@ -44,7 +47,7 @@ pub fn seal() -> Result<()> {
     Err(errno).doing(|| "execute the sealed copy of the runtime")
 }
 
-/// What this process runs from, once sealed: for the debug log.
+/// The type of the sealed executable, for the debug log; only meaningful after [`seal`].
 pub fn kind() -> &'static str {
     let fs = rustix::fs::statfs(OWN).map(|fs| u64::try_from(fs.f_type));
     if fs.is_ok_and(|magic| magic == Ok(OVERLAYFS_MAGIC as u64)) { "overlayfs" } else { "a copy in memory" }
@@ -61,7 +64,7 @@ fn is_sealed() -> Result<bool> {
 
 fn memory_copy() -> Result<OwnedFd> {
     let open = |flags| rustix::fs::memfd_create("masu", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | flags);
-    // kernels before 6.3 know no MFD_EXEC, and make every memfd executable
+    // kernels before 6.3 lack MFD_EXEC and make every memfd executable
     let copy = open(MemfdFlags::EXEC).or_else(|_| open(MemfdFlags::empty()))?;
     let mut from = File::from(rustix::fs::openat(CWD, OWN, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?);
     let mut to = File::from(copy);

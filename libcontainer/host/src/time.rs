@@ -1,14 +1,14 @@
-//! The time of day as RFC 3339 text in UTC, as `state` and the log print it.
+//! The time of day as RFC 3339 text in UTC, for `state` and the log.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Now, with nanoseconds: `2026-11-24T04:24:40.123456789Z`.
+/// The current time, with nanoseconds: `2026-11-24T04:24:40.123456789Z`.
 pub fn now() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format(since.as_secs(), Some(since.subsec_nanos()))
 }
 
-/// `seconds` since 1970, with nanoseconds if given (runc prints none in its log).
+/// The text of `seconds` after 1970-01-01 00:00 UTC. With `None` it has no fraction, as in runc's log.
 pub fn format(seconds: u64, nanoseconds: Option<u32>) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
@@ -16,8 +16,8 @@ pub fn format(seconds: u64, nanoseconds: Option<u32>) -> String {
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}{fraction}Z", rest / 3600, rest / 60 % 60, rest % 60)
 }
 
-/// Year, month and day of the Gregorian calendar, `days` after 1970-01-01. Counted in eras of 400 years that begin on the
-/// first of March, so that the leap day is the last of its year.
+/// Year, month and day of the Gregorian calendar, `days` after 1970-01-01. It counts eras of 400 years that begin on 1 March,
+/// so that the leap day is the last day of its year.
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);

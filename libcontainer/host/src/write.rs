@@ -1,4 +1,4 @@
-//! How files of ours are written: in pieces, and those that somebody may read meanwhile whole or not at all.
+//! Files of the runtime: written in pieces, and replaced as a whole where another process may read them meanwhile.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -8,20 +8,25 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::error::{Error, Result};
 
-/// A file that is written piece by piece: to fill memory for the first time costs more than to write, and a document may be a
-/// megabyte.
+/// A file that is written in pieces: to touch new memory for a whole document, up to a megabyte, costs more than the writes.
 pub type Pieces = BufWriter<File>;
-/// In bytes; most documents are one.
+/// Bytes of one piece; most documents are shorter.
 const PIECE: usize = 16 << 10;
 
-/// Writes the new file `file`.
+/// Writes `content` to the new file `file`.
+///
+/// # Errors
+/// The error of `content`, or the errno of write(2).
 pub fn in_pieces(file: OwnedFd, content: impl FnOnce(&mut Pieces) -> Result<()>) -> Result<()> {
     let mut file = BufWriter::with_capacity(PIECE, File::from(file));
     content(&mut file)?;
     Ok(file.flush()?)
 }
 
-/// Writes `name` in `dir` so that it is there whole or not at all, by way of the file `temporary`.
+/// Writes the file `name` in `dir` by a rename of the file `temporary`. A reader sees the old file or the complete new one.
+///
+/// # Errors
+/// The error of `content`, or the errno of openat(2), write(2) or renameat(2). The temporary file is then removed.
 pub fn atomically(
     dir: BorrowedFd<'_>,
     name: &str,

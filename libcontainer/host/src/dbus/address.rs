@@ -1,28 +1,29 @@
-//! Where systemd is spoken to: its own socket, or a bus between (D-Bus specification, "Server Addresses").
+//! The sockets of systemd: a bus, or its own private socket (D-Bus specification, "Server Addresses").
 //!
-//! [`Address::parse`] is pure; the rest looks at the environment.
+//! [`Address::parse`] is pure; the other functions read the environment.
 
 use rustix::fs::Access;
 use serde::{Deserialize, Serialize};
 
-/// The bus of the machine.
+/// The system bus.
 const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
-/// The socket of systemd itself, for its root.
+/// The private socket of the system's systemd, which only root may use.
 const PRIVATE: &str = "/run/systemd/private";
 
-/// Whose systemd it is.
+/// The systemd that makes the cgroup: the system's or a user's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Owner {
-    /// The machine's, process 1.
+    /// The systemd of the system, process 1.
     #[default]
     System,
-    /// That of the user who runs us.
+    /// The systemd of the user that runs this process.
     User,
 }
 
 impl Owner {
-    /// The machine's, if we are its root: also of a machine in a user namespace, whose systemd then lets us in.
+    /// The system's systemd if the caller is root of the host. Root of a machine in a user namespace gets it, too, if it may
+    /// write to systemd's private socket.
     pub fn detect() -> Owner {
         let maps = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
         let whole = maps.split_whitespace().eq(["0", "0", "4294967295"]) || maps.is_empty();
@@ -31,11 +32,11 @@ impl Owner {
     }
 }
 
-/// A socket to try.
+/// A socket of a bus or of systemd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Address {
     pub place: Place,
-    /// Whether a bus is there, and not systemd itself: it wants to be greeted, and to be told which signals to send.
+    /// Whether a bus listens there, not systemd itself. A bus wants a greeting and a list of the signals to forward.
     pub bus: bool,
 }
 
@@ -46,9 +47,9 @@ pub(super) enum Place {
 }
 
 impl Address {
-    /// The sockets to try, in order. The bus comes first, as for runc, although it is one more program in between: to each
-    /// connection on its own socket systemd writes whatever happens to any unit, which takes process 1 longer than all that it
-    /// does for a container.
+    /// The sockets to try, in order. The bus comes first, as in runc, although it is one more program in between. systemd writes
+    /// each change of any unit to each connection on its private socket. That costs process 1 more time than its work for a
+    /// container.
     pub(super) fn all(owner: Owner) -> Vec<Address> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let given = |name: &str| variable(name).map(|list| Address::parse(&list));
@@ -68,7 +69,7 @@ impl Address {
         }
     }
 
-    /// The unix sockets among the addresses of a list: `unix:path=/run/bus,guid=…;unix:abstract=x`.
+    /// The unix sockets in a list of addresses: `unix:path=/run/bus,guid=...;unix:abstract=x`.
     fn parse(list: &str) -> Vec<Address> {
         let place = |address: &str| {
             address.strip_prefix("unix:")?.split(',').find_map(|pair| match pair.split_once('=')? {
@@ -90,7 +91,7 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// `%2f` is a slash.
+/// Decodes `%2f` and the like.
 fn unescape(value: &str) -> Option<String> {
     let mut out = Vec::new();
     let mut bytes = value.bytes();

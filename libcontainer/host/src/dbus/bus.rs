@@ -1,7 +1,7 @@
-//! A connection to systemd: opened, authenticated, calls made and answers awaited, all within one deadline.
+//! A connection to systemd: opened, authenticated, used for calls and their answers, all within one deadline.
 //!
-//! Runs in the runtime. D-Bus specification, "Authentication Protocol" and "Message Bus"; org.freedesktop.systemd1(5). One
-//! thread, one socket, poll(2): this process forks.
+//! D-Bus specification, "Authentication Protocol" and "Message Bus"; org.freedesktop.systemd1(5). It uses poll(2) and no
+//! thread, because the calling process forks.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -15,23 +15,23 @@ use super::message::{ANSWER, Message, Method, REFUSAL, SIGNAL, START};
 use super::value::{Value, garbage};
 use crate::error::{Doing, Error, Kind, Result};
 
-/// How long a conversation may take: what systemd does for us takes milliseconds, but while it reloads the units of a large
-/// machine it answers nobody.
+/// The time limit of a conversation. systemd works for milliseconds, but it answers nothing while it reloads the units of a
+/// large machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// While a systemd that runs is not to be reached, it is being restarted: that long it is tried again, and until the deadline
-/// where its socket is there and nobody listens, or it closes what it took, as while it executes itself anew.
+/// The time limit of new attempts while systemd is being restarted. They go on until the deadline if the socket refuses or
+/// closes connections, as while systemd executes itself again.
 const RESTART: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(20);
-/// How long the machine's bus may take to greet us, before systemd's own socket is tried.
+/// The time limit of the bus's greeting, before systemd's private socket is tried.
 const GREETING: Duration = Duration::from_secs(5);
-/// A job whose end is not told by then may have ended while systemd was being restarted: then its effect tells.
+/// After this time a job may have ended during a restart of systemd, unreported: its effect is then checked.
 const GLANCE: Duration = Duration::from_secs(1);
-/// An answer to the authentication is shorter, in bytes.
+/// The longest line of the authentication, in bytes.
 const LONGEST_LINE: usize = 16 << 10;
-/// Made by a systemd that is process 1 (sd_booted(3)).
+/// A directory of a systemd that is process 1 (sd_booted(3)).
 const BOOTED: &str = "/run/systemd/system";
 
-/// What a bus says for a systemd that is being restarted.
+/// Errors of a bus while systemd is being restarted.
 const AWAY: [&str; 5] = [
     "org.freedesktop.DBus.Error.NoReply",
     "org.freedesktop.DBus.Error.Disconnected",
@@ -42,16 +42,16 @@ const AWAY: [&str; 5] = [
 
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 
-/// Why a call has no answer.
+/// The reason why a call has no answer.
 #[derive(Debug)]
 pub enum Failure {
-    /// The connection ended: systemd or the bus is being restarted. It can be tried on another one.
+    /// The connection ended: systemd or the bus is being restarted. The caller can try again on a new connection.
     Closed,
-    /// systemd said no: the name of its error, and its text.
+    /// systemd refused: the name of its error, and its text.
     Refused(String, String),
-    /// Our patience is at its end.
+    /// The deadline has passed.
     TimedOut,
-    /// Anything else.
+    /// Another failure.
     Broken(Error),
 }
 
@@ -76,10 +76,10 @@ impl From<Failure> for Error {
     }
 }
 
-/// An end of a job: its path, and how it ended.
+/// The end of a job: its object path and its result.
 type Ended = (String, String);
 
-/// An open connection.
+/// An open connection to systemd.
 #[derive(Debug)]
 pub struct Bus {
     owner: Owner,
@@ -88,12 +88,15 @@ pub struct Bus {
     deadline: Instant,
     serial: u32,
     input: Vec<u8>,
-    /// Jobs that ended while an answer was awaited.
+    /// Jobs that ended while another answer was awaited.
     ended: Vec<Ended>,
 }
 
 impl Bus {
-    /// Connects and authenticates, so that a systemd that is not there is an error before anything is made.
+    /// Connects and authenticates, within [`PATIENCE`]. It is called before anything is made, because systemd may be absent.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] if systemd does not run or has no known address; otherwise the first socket's failure.
     pub fn connect(owner: Owner) -> Result<Bus> {
         Bus::connect_until(owner, Instant::now() + PATIENCE)
     }
@@ -108,7 +111,7 @@ impl Bus {
                 let until = if i + 1 < addresses.len() { deadline.min(Instant::now() + GREETING) } else { deadline };
                 match open(address, owner, until) {
                     Ok(bus) => return Ok(Bus { deadline, ..bus }),
-                    // the others would keep us waiting for the same systemd
+                    // the other sockets belong to the same systemd
                     Err(failure) if Instant::now() >= deadline => return Err(Error::from(failure).context(doing)),
                     Err(failure) => {
                         let closed = matches!(failure, Failure::Closed);
@@ -128,7 +131,7 @@ impl Bus {
             match reason {
                 None => return Err(Error::unsupported("could not detect DBUS_SESSION_BUS_ADDRESS from the environment")),
                 Some(_) if owner == Owner::System && !booted && std::env::var_os("DBUS_SYSTEM_BUS_ADDRESS").is_none() => {
-                    // runc's words
+                    // the text of runc
                     return Err(Error::unsupported("systemd not running on this host, cannot use systemd cgroups manager"));
                 }
                 Some(reason) if !booted || Instant::now() >= tries && !is_renewed => return Err(reason),
@@ -137,18 +140,21 @@ impl Bus {
         }
     }
 
-    /// Starts the deadline of a new conversation.
+    /// Starts the deadline of a new conversation, [`PATIENCE`] from now.
     pub fn begin(&mut self) {
         self.deadline = Instant::now() + PATIENCE;
     }
 
-    /// Gives systemd some time. `false`: there is none left.
+    /// Waits 20 ms, and returns whether the deadline is still ahead.
     pub fn pause(&self) -> bool {
         std::thread::sleep(PAUSE);
         Instant::now() < self.deadline
     }
 
-    /// Opens the connection anew, within the same deadline.
+    /// Opens the connection again, within the same deadline.
+    ///
+    /// # Errors
+    /// The deadline has passed, or as for [`Bus::connect`].
     pub fn reconnect(&mut self) -> Result<()> {
         if Instant::now() >= self.deadline {
             return Err(Failure::TimedOut.into());
@@ -158,8 +164,11 @@ impl Bus {
         Ok(())
     }
 
-    /// Asks the bus for the end of jobs of `unit`; systemd itself sends them unasked. One that refuses is as one that loses
-    /// them: [`Bus::wait_job`] does not rely on it.
+    /// Asks the bus to forward the ends of jobs of `unit`; systemd itself sends them unasked. The answer is not awaited, because
+    /// [`Bus::wait_job`] also works without these signals.
+    ///
+    /// # Errors
+    /// The message cannot be sent.
     pub fn watch_jobs(&mut self, unit: &str) -> Result<(), Failure> {
         if !self.address.bus {
             return Ok(());
@@ -171,13 +180,19 @@ impl Bus {
         self.send(&bus_method("AddMatch"), false, &[Value::text(rule)]).map(drop)
     }
 
-    /// Calls a method of systemd's manager.
+    /// Calls the method `member` of systemd's manager, and waits for the answer.
+    ///
+    /// # Errors
+    /// See [`Failure`].
     pub fn call(&mut self, member: &str, arguments: &[Value]) -> Result<Message, Failure> {
         let serial = self.send(&manager_method(member), true, arguments)?;
         self.answer(serial)
     }
 
-    /// A property of systemd's manager, a text.
+    /// Reads a text property of systemd's manager.
+    ///
+    /// # Errors
+    /// See [`Failure`]; [`Failure::Broken`] if the property is not a text.
     pub fn property(&mut self, name: &str) -> Result<String, Failure> {
         let method = Method { interface: "org.freedesktop.DBus.Properties", ..manager_method("Get") };
         let serial = self.send(&method, true, &[Value::text(MANAGER), Value::text(name)])?;
@@ -190,13 +205,19 @@ impl Bus {
         }
     }
 
-    /// The same as [`Bus::call`], without waiting: its answer is not wanted.
+    /// Calls the method `member` of systemd's manager without an answer.
+    ///
+    /// # Errors
+    /// The message cannot be sent.
     pub fn tell(&mut self, member: &str, arguments: &[Value]) -> Result<(), Failure> {
         self.send(&manager_method(member), false, arguments).map(drop)
     }
 
-    /// Waits for the end of the job at the path `job`, and returns how it ended: `done`, if all is well. `is_done` tells
-    /// whether what it was for is so, for an end that nobody tells.
+    /// Waits for the end of the job `job`, an object path, and returns its result: `done` for success. `is_done` checks the
+    /// effect of the job, for an end that is not reported.
+    ///
+    /// # Errors
+    /// See [`Failure`].
     pub fn wait_job(&mut self, job: &str, is_done: &dyn Fn() -> bool) -> Result<String, Failure> {
         let deadline = self.deadline;
         let result = loop {
@@ -246,7 +267,7 @@ impl Bus {
         }
     }
 
-    /// Keeps the end of a job.
+    /// Stores the end of a job.
     fn note(&mut self, message: &Message) -> Result<()> {
         if message.kind == SIGNAL && message.member == "JobRemoved" && message.interface == MANAGER {
             let arguments = message.arguments()?;
@@ -267,7 +288,7 @@ impl Bus {
         Ok(message)
     }
 
-    /// The first `n` bytes that were not read yet.
+    /// The first `n` bytes of the input, which stay there.
     fn peek(&mut self, n: usize) -> Result<&[u8], Failure> {
         while self.input.len() < n {
             self.fill()?;
@@ -275,7 +296,7 @@ impl Bus {
         self.input.get(..n).ok_or_else(|| garbage().into())
     }
 
-    /// A line of the authentication.
+    /// Reads a line of the authentication.
     fn line(&mut self) -> Result<String, Failure> {
         loop {
             if let Some(end) = self.input.windows(2).position(|two| two == b"\r\n") {
@@ -289,7 +310,7 @@ impl Bus {
         }
     }
 
-    /// Reads what has come, or waits for it.
+    /// Reads the next bytes, and waits for them if there are none.
     fn fill(&mut self) -> Result<(), Failure> {
         let mut part = [0_u8; 8192];
         loop {
@@ -336,8 +357,8 @@ impl Bus {
 fn open(address: &Address, owner: Owner, deadline: Instant) -> Result<Bus, Failure> {
     let socket = connect(&address.place, deadline)?;
     let mut bus = Bus { owner, socket, address: address.clone(), deadline, serial: 0, input: Vec::new(), ended: Vec::new() };
-    // EXTERNAL is who the socket says that we are. It wants our uid as text, in hexadecimal digits, or nothing: in a user
-    // namespace, where podman runs without root, our uid is not what others see
+    // EXTERNAL takes the identity from the socket. The client sends its uid in hexadecimal digits, or nothing: in a user
+    // namespace (podman without root) the server sees another uid
     let identity = match owner {
         Owner::System => {
             rustix::process::geteuid().as_raw().to_string().bytes().fold(String::from(" "), |all, digit| all + &format!("{digit:02x}"))
@@ -359,14 +380,14 @@ fn open(address: &Address, owner: Owner, deadline: Instant) -> Result<Bus, Failu
     Ok(bus)
 }
 
-/// Connects. A socket whose queue is full is waited for: that is what SO_SNDTIMEO bounds.
+/// Connects. While the socket's queue is full, connect(2) waits, for at most SO_SNDTIMEO.
 fn connect(place: &Place, deadline: Instant) -> Result<OwnedFd> {
     let address = match place {
         Place::Path(path) => SocketAddrUnix::new(path.as_str())?,
         Place::Abstract(name) => SocketAddrUnix::new_abstract_name(name.as_bytes())?,
     };
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    // zero would mean no limit
+    // 0 means no limit
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
     rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Send, Some(left))?;
     rustix::io::retry_on_intr(|| rustix::net::connect(&socket, &address)).doing(|| "connect")?;

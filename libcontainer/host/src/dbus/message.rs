@@ -1,15 +1,14 @@
-//! Messages of D-Bus: the call that we send, the answers and signals that we read (D-Bus specification, "Message Protocol").
-//!
-//! Pure.
+//! Messages of D-Bus: calls are written, answers and signals are read (D-Bus specification, "Message Protocol"). No function
+//! has side effects.
 
 use super::value::{Reader, Value, align, garbage};
 use crate::error::Result;
 
-/// The start of each message, in bytes; it says how long the rest is.
+/// The size of the fixed header, in bytes; it has the size of the rest.
 pub(super) const START: usize = 16;
-/// The longest message that is taken, in bytes: signals that nobody looks at are among them.
+/// The largest accepted body, in bytes. Signals that are not used are read, too.
 const MAX: usize = 1 << 20;
-/// The longest header, and the longest arguments that are looked at. What systemd answers us has a few hundred bytes.
+/// The largest header and the largest decoded arguments, in bytes. An answer of systemd has a few hundred bytes.
 const MAX_READ: usize = 64 << 10;
 
 const CALL: u8 = 1;
@@ -18,7 +17,7 @@ pub(super) const REFUSAL: u8 = 3;
 pub(super) const SIGNAL: u8 = 4;
 const VERSION: u8 = 1;
 
-/// What is called is not started for it: a systemd that is gone for a moment is nothing that a bus could start.
+/// The bus must not start the called service: it cannot start a systemd that is being restarted.
 const NO_AUTO_START: u8 = 2;
 
 const PATH: u8 = 1;
@@ -29,7 +28,7 @@ const REPLY_TO: u8 = 5;
 const DESTINATION: u8 = 6;
 const SIGNATURE: u8 = 8;
 
-/// Who is called, and for what.
+/// A method and the object that it is called on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Method<'a> {
     pub destination: &'a str,
@@ -39,7 +38,7 @@ pub(super) struct Method<'a> {
 }
 
 impl Method<'_> {
-    /// The bytes of a call. `serial` is what the answer will name; `answered`: whether there is to be one.
+    /// The bytes of a call. The answer will name `serial`; without `answered` there is none.
     pub(super) fn call(&self, serial: u32, answered: bool, arguments: &[Value]) -> Vec<u8> {
         let mut body = Vec::new();
         arguments.iter().for_each(|v| v.write(&mut body));
@@ -64,13 +63,18 @@ impl Method<'_> {
     }
 }
 
-/// A message that came.
+/// A received message.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Message {
+    /// The message type: 2 method return, 3 error, 4 signal.
     pub kind: u8,
+    /// The serial of the call that this message answers, or 0.
     pub reply_to: u32,
+    /// The interface of a signal.
     pub interface: String,
+    /// The name of a signal.
     pub member: String,
+    /// The name of an error.
     pub error: String,
     signature: String,
     body: Vec<u8>,
@@ -78,7 +82,10 @@ pub struct Message {
 }
 
 impl Message {
-    /// How long a message is, from its first `START` bytes.
+    /// The size of the message that begins with `start`, in bytes.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`](crate::error::Kind::Internal): not a message of protocol version 1, or too large.
     pub fn length(start: &[u8; START]) -> Result<usize> {
         let big_endian = big_endian(start[0])?;
         let mut reader = Reader::new(start, big_endian);
@@ -90,7 +97,10 @@ impl Message {
         Ok((START + fields).next_multiple_of(8) + body)
     }
 
-    /// Reads one whole message.
+    /// Parses one complete message.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`](crate::error::Kind::Internal): malformed.
     pub fn parse(bytes: &[u8]) -> Result<Message> {
         let big_endian = big_endian(bytes.first().copied().unwrap_or_default())?;
         let mut reader = Reader::new(bytes, big_endian);
@@ -120,7 +130,10 @@ impl Message {
         Ok(message)
     }
 
-    /// Its arguments.
+    /// The decoded arguments.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`](crate::error::Kind::Internal): malformed, larger than 64 KiB, or of a type that [`Value`] lacks.
     pub fn arguments(&self) -> Result<Vec<Value>> {
         if self.body.len() > MAX_READ {
             return Err(garbage());
@@ -128,7 +141,10 @@ impl Message {
         Reader::new(&self.body, self.big_endian).values(&self.signature)
     }
 
-    /// The first argument, if it is a text or a path.
+    /// The first argument, which must be a string or an object path.
+    ///
+    /// # Errors
+    /// As [`Message::arguments`], or the argument is missing or of another type.
     pub fn first_text(&self) -> Result<String> {
         match self.arguments()?.into_iter().next() {
             Some(Value::Text(text) | Value::Path(text)) => Ok(text),

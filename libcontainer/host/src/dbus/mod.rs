@@ -1,4 +1,4 @@
-//! D-Bus, as far as a conversation with systemd needs it: addresses, messages, values, and one connection.
+//! D-Bus, as far as masu needs it to talk to systemd: addresses, messages, values and one connection.
 
 mod address;
 mod bus;

@@ -1,52 +1,69 @@
-//! Values of D-Bus, as many types as properties of units have, and how they are laid out (D-Bus specification, "Marshaling").
+//! Values of D-Bus, of the types that unit properties have, and their encoding (D-Bus specification, "Marshaling").
 //!
-//! Pure. What comes from the bus is read with strict limits: nothing in it can make this panic, loop or take much memory.
+//! No function has side effects. Decoding has strict limits, so that no message can cause a panic, an endless loop or the
+//! allocation of much memory.
 
 use std::fmt;
 
 use crate::error::{Error, Result};
 
-/// Values within values, at most. Nothing that systemd sends or takes comes near.
+/// The largest depth of nested values. Messages of systemd are less deep.
 const MAX_DEPTH: usize = 16;
 /// The largest array, in bytes (D-Bus specification).
 const MAX_ARRAY: usize = 64 << 20;
 
-/// One value.
+/// One value. The comments name the D-Bus type and its signature.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
+    /// BYTE, `y`.
     Byte(u8),
+    /// BOOLEAN, `b`.
     Bool(bool),
+    /// INT16, `n`.
     I16(i16),
+    /// UINT16, `q`.
     U16(u16),
+    /// INT32, `i`.
     I32(i32),
+    /// UINT32, `u`.
     U32(u32),
+    /// INT64, `x`.
     I64(i64),
+    /// UINT64, `t`.
     U64(u64),
+    /// DOUBLE, `d`.
     F64(f64),
+    /// STRING, `s`.
     Text(String),
+    /// OBJECT_PATH, `o`.
     Path(String),
+    /// SIGNATURE, `g`.
     Signature(String),
+    /// VARIANT, `v`.
     Variant(Box<Value>),
-    /// The signature of the elements, and the elements.
+    /// ARRAY, `a`: the signature of the elements, and the elements.
     Array(String, Vec<Value>),
+    /// STRUCT, `(...)`: its fields.
     Struct(Vec<Value>),
 }
 
 impl Value {
+    /// A STRING.
     pub fn text(text: impl Into<String>) -> Value {
         Value::Text(text.into())
     }
 
-    /// `as`, `a(ss)` and so on.
+    /// An ARRAY; `element` is the signature of its elements.
     pub fn array(element: &str, items: impl IntoIterator<Item = Value>) -> Value {
         Value::Array(element.to_owned(), items.into_iter().collect())
     }
 
-    /// `ay`.
+    /// An ARRAY of BYTE, `ay`.
     pub fn bytes(bytes: &[u8]) -> Value {
         Value::array("y", bytes.iter().map(|b| Value::Byte(*b)))
     }
 
+    /// The signature of the value's type.
     pub fn signature(&self) -> String {
         match self {
             Value::Byte(_) => "y".into(),
@@ -67,7 +84,7 @@ impl Value {
         }
     }
 
-    /// Appends the value to a message, of which `out` is all that comes before; numbers have their lowest byte first.
+    /// Appends the value in little-endian order to `out`, which must begin where the message begins, because of the alignment.
     pub fn write(&self, out: &mut Vec<u8>) {
         align(out, alignment(&self.signature()));
         match self {
@@ -106,7 +123,7 @@ impl Value {
     }
 }
 
-/// As GVariant writes it, without types.
+/// The text form of GVariant, without type annotations.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |f: &mut fmt::Formatter<'_>, items: &[Value]| {
@@ -136,7 +153,7 @@ fn write_signature(text: &str, out: &mut Vec<u8>) {
     out.push(0);
 }
 
-/// A config is far smaller than what 32 bits count, and a peer refuses what is longer than it says.
+/// The length of an array or string. A config is far smaller than 4 GiB, and a peer refuses a wrong length.
 fn length(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
@@ -154,7 +171,7 @@ fn alignment(signature: &str) -> usize {
     }
 }
 
-/// Reads values from a message.
+/// A decoder of values.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
@@ -167,7 +184,7 @@ impl<'a> Reader<'a> {
         Reader { bytes, at: 0, big_endian }
     }
 
-    /// How far it has read.
+    /// The number of consumed bytes.
     pub(super) fn at(&self) -> usize {
         self.at
     }
@@ -219,11 +236,10 @@ impl<'a> Reader<'a> {
         Ok(text.to_owned())
     }
 
-    /// All values of `signature`.
+    /// Decodes the values of `signature`.
     ///
     /// # Errors
-    /// [`Kind::Internal`](crate::error::Kind) if they are not there, or of a type that nothing needs (a dictionary, a
-    /// descriptor).
+    /// [`Kind::Internal`](crate::error::Kind): malformed, or of a type that is not supported (a dictionary, a descriptor).
     pub(super) fn values(&mut self, signature: &str) -> Result<Vec<Value>> {
         let mut values = Vec::new();
         let mut rest = signature;
@@ -284,7 +300,7 @@ impl<'a> Reader<'a> {
                     fields.push(self.value(one, depth + 1)?);
                     rest = more;
                 }
-                // an empty one would let an array of them have no end
+                // elements without size would make an array endless
                 if fields.is_empty() {
                     return Err(garbage());
                 }
@@ -295,14 +311,17 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The first complete type of a signature, and the rest.
+/// Splits a signature after its first complete type.
+///
+/// # Errors
+/// [`Kind::Internal`](crate::error::Kind::Internal): it begins with no complete type.
 pub fn split_first(signature: &str) -> Result<(&str, &str)> {
     let mut open = 0_usize;
     for (i, c) in signature.bytes().enumerate() {
         match c {
             b'(' | b'{' => open += 1,
             b')' | b'}' => open = open.checked_sub(1).ok_or_else(garbage)?,
-            // its element follows
+            // the element type follows
             b'a' => continue,
             b'y' | b'b' | b'n' | b'q' | b'i' | b'u' | b'x' | b't' | b'd' | b's' | b'o' | b'g' | b'v' | b'h' => {}
             _ => return Err(garbage()),
@@ -314,6 +333,7 @@ pub fn split_first(signature: &str) -> Result<(&str, &str)> {
     Err(garbage())
 }
 
+/// The error for a malformed message.
 pub fn garbage() -> Error {
     Error::new(crate::error::Kind::Internal, "the answer is not a message of D-Bus")
 }
@@ -340,7 +360,7 @@ mod tests {
             (Value::Signature("as".into()), "g", b"\x02as\0"),
             (Value::Variant(Box::new(Value::U32(5))), "v", b"\x01u\0\0\x05\0\0\0"),
             (Value::bytes(&[1, 2]), "ay", &[2, 0, 0, 0, 1, 2]),
-            // the padding before the first element is not counted
+            // the size excludes the padding before the first element
             (Value::array("t", [Value::U64(1)]), "at", &[8, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]),
             (Value::array("(ss)", []), "a(ss)", &[0, 0, 0, 0, 0, 0, 0, 0]),
             (Value::Struct(vec![Value::Byte(1), Value::U32(2)]), "(yu)", &[1, 0, 0, 0, 2, 0, 0, 0]),
@@ -364,7 +384,7 @@ mod tests {
         assert!(Reader::new(&b"\x01v\0".repeat(1000), false).values("v").is_err());
         let lists: Vec<u8> = (0..40_u32).rev().flat_map(|n| (n * 4).to_le_bytes()).collect();
         assert!(Reader::new(&lists, false).values(&format!("{}y", "a".repeat(40))).is_err());
-        // an array that says that it is longer than the message
+        // an array longer than the message
         assert!(Reader::new(&[255, 255, 255, 255, 1], false).values("ay").is_err());
         assert!(Reader::new(&[8, 0, 0, 0, 0, 0, 0, 0], false).values("a()").is_err());
     }

@@ -1,37 +1,35 @@
-//! close_range(2).
+//! close_range(2): kernel 5.9, and 5.11 for CLOSE_RANGE_CLOEXEC.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rustix::io::Errno;
 
-/// Closes every descriptor from `first` to `last`.
+/// Closes the descriptors from `first` to `last`, both included.
 ///
 /// # Safety
-/// Nobody may use an owned descriptor of that range afterwards: the caller leaks or forgets them, as a process does
-/// that is about to execve.
+/// No owned descriptor of that range may be used or dropped afterwards.
 unsafe fn close(first: u32, last: u32) -> Result<(), Errno> {
-    // SAFETY: the call reads no memory; the caller vouches for the descriptors.
+    // SAFETY: the call accesses no memory; the caller promises the rest.
     match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } {
         0 => Ok(()),
         _ => Err(super::last_errno()),
     }
 }
 
-/// Up to which number [`leave`] leaves descriptors open; 0 in every process but a child of ours.
+/// [`leave`] does not close descriptors below this number; 0 in all processes but a container's init before its execve.
 static LEAVE_BELOW: AtomicU32 = AtomicU32::new(0);
-/// Those that it left open, a bit each.
+/// The descriptors that [`leave`] left open, one bit each.
 static LEFT: AtomicU64 = AtomicU64::new(0);
 
-/// Lets [`leave`] leave descriptors open in the children that are cloned next: `limit` is the number of open files they may
-/// have.
+/// Lets [`leave`] leave descriptors open in the children that are cloned next. `limit` is their RLIMIT_NOFILE.
 pub fn allow_leaving(limit: u64) {
-    // up to 64 the kernel's table of them need not grow
+    // the kernel's table of descriptors starts with 64 entries
     LEAVE_BELOW.store(u32::try_from(limit / 2).unwrap_or(u32::MAX).min(60), Ordering::Relaxed);
 }
 
-/// Is done with a descriptor: init leaves the first of them open, for it closes all at once before it waits, and when there
-/// are many, which is one call instead of one each.
+/// Gives up a descriptor. It is closed at once, except in the children of [`allow_leaving`]: they collect descriptors and
+/// close them together, by one system call for each range.
 pub fn leave(fd: OwnedFd) {
     let number = fd.as_raw_fd() as u32;
     if number < LEAVE_BELOW.load(Ordering::Relaxed) {
@@ -44,20 +42,22 @@ pub fn leave(fd: OwnedFd) {
     while left != 0 {
         let first = left.trailing_zeros();
         let next = first + (left >> first).trailing_ones();
-        // SAFETY: each of these was forgotten above; a descriptor in use between them has no bit.
+        // SAFETY: each of these was forgotten above; a descriptor in use has no bit.
         let _ = unsafe { close(first, next - 1) };
         left &= u64::MAX.checked_shl(next).unwrap_or(0);
     }
 }
 
-/// Closes every descriptor above stderr but those of `keep` (sorted). Only for a fresh child, which uses none but
-/// those of its plan.
+/// Closes all descriptors above stderr except `keep`, which must be sorted. Only for a new child that uses no others.
+///
+/// # Errors
+/// The errno of close_range(2).
 pub fn close_all_but(keep: &[u32]) -> Result<(), Errno> {
     LEFT.store(0, Ordering::Relaxed);
     let mut first = 3;
     for &fd in keep.iter().filter(|&&fd| fd >= 3) {
         if fd > first {
-            // SAFETY: the child runs no destructor of the parent's values: it never returns from its own story.
+            // SAFETY: the child never returns, so it runs no destructor of the parent's descriptors.
             unsafe { close(first, fd - 1)? };
         }
         first = fd + 1;
@@ -66,9 +66,12 @@ pub fn close_all_but(keep: &[u32]) -> Result<(), Errno> {
     unsafe { close(first, u32::MAX) }
 }
 
-/// Marks every descriptor from `first` on close-on-exec (kernel 5.11).
+/// Marks all descriptors from `first` on as close-on-exec (kernel 5.11).
+///
+/// # Errors
+/// The errno of close_range(2).
 pub fn set_cloexec_from(first: u32) -> Result<(), Errno> {
-    // SAFETY: the call reads no memory and closes nothing now.
+    // SAFETY: the call accesses no memory and closes nothing now.
     match unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) } {
         0 => Ok(()),
         _ => Err(super::last_errno()),
@@ -81,7 +84,7 @@ mod tests {
 
     #[test]
     fn what_is_left_is_closed_when_there_is_much_of_it() {
-        // a file that no other test opens
+        // no other test opens this file
         let file = tempfile::NamedTempFile::new().unwrap();
         let open = || std::fs::File::open(file.path()).map(OwnedFd::from).unwrap();
         let is_open = |number: i32| std::fs::read_link(format!("/proc/self/fd/{number}")).is_ok_and(|path| path == file.path());

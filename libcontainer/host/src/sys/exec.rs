@@ -1,11 +1,11 @@
-//! execve(2), execveat(2) and _exit(2): the ways in which a process of ours ends.
+//! execve(2), execveat(2) and _exit(2).
 
 use std::ffi::{CStr, c_char};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
 
-/// A list of C strings, ended by a null pointer, as execve(2) wants it.
+/// A list of C strings with a null pointer at its end, as execve(2) reads it.
 #[derive(Debug)]
 pub struct Strings<'a> {
     pointers: Vec<*const c_char>,
@@ -13,27 +13,28 @@ pub struct Strings<'a> {
 }
 
 impl<'a> Strings<'a> {
-    /// Borrows `strings`.
+    /// Makes a list that borrows `strings`.
     pub fn new(strings: impl IntoIterator<Item = &'a (impl AsRef<CStr> + ?Sized + 'a)>) -> Strings<'a> {
         let mut pointers: Vec<_> = strings.into_iter().map(|s| s.as_ref().as_ptr()).collect();
         pointers.push(std::ptr::null());
         Strings { pointers, _strings: std::marker::PhantomData }
     }
 
+    /// The address of the first pointer, valid while this list lives.
     pub fn as_ptr(&self) -> *const *const c_char {
         self.pointers.as_ptr()
     }
 }
 
-/// execve(2); returns only on failure.
+/// execve(2). It returns only on failure, with the errno.
 pub fn execve(path: &CStr, args: &Strings<'_>, env: &Strings<'_>) -> Errno {
-    // SAFETY: path and every pointer of the two lists are C strings that outlive the call (borrowed), and both lists end
-    // with a null pointer (Strings::new).
+    // SAFETY: path and every pointer of the two lists are borrowed C strings that outlive the call, and both lists end with a
+    // null pointer (Strings::new).
     unsafe { libc::execve(path.as_ptr(), args.pointers.as_ptr(), env.pointers.as_ptr()) };
     super::last_errno()
 }
 
-/// execveat(2) of the program that `fd` is; returns only on failure.
+/// execveat(2) of the file `fd` itself. It returns only on failure, with the errno.
 pub fn execve_fd(fd: BorrowedFd<'_>, args: &Strings<'_>, env: &Strings<'_>) -> Errno {
     // SAFETY: as for execve; the empty path is a C string and AT_EMPTY_PATH makes fd the program.
     unsafe {
@@ -42,7 +43,7 @@ pub fn execve_fd(fd: BorrowedFd<'_>, args: &Strings<'_>, env: &Strings<'_>) -> E
     super::last_errno()
 }
 
-/// Ends the process at once: no destructor, no atexit handler, no flush of what the parent's copy also holds.
+/// Ends the process with _exit(2): no destructor and no atexit handler runs, and no buffer that the parent also has is flushed.
 pub fn exit(code: i32) -> ! {
     // SAFETY: _exit takes no memory and does not return.
     unsafe { libc::_exit(code) }

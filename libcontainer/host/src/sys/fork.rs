@@ -1,7 +1,7 @@
-//! A fork that starts with the descriptors it needs and no others.
+//! A fork that keeps only the descriptors that it needs.
 //!
-//! A fork has a copy of every descriptor of its maker. Each copy keeps a pipe from ending and a socket from closing for as long
-//! as the fork lives, so a fork names those that it keeps, and closes the others before anything else.
+//! A fork has a copy of every descriptor of its parent. Each copy keeps a pipe from its end of file and a socket from closing. So
+//! the caller names the descriptors to keep, and the fork first closes all others.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -11,24 +11,24 @@ use super::clone::{Side, clone3};
 use super::close_range::close_all_but;
 use super::exec::exit;
 
-/// The descriptors that a new process has: its standard streams, and those that it keeps by their numbers.
+/// The descriptors of a new process: its standard streams, and those that it keeps under their numbers.
 #[derive(Debug, Default)]
 pub struct Kept<'a> {
-    /// These become 0, 1 and 2. Without one, the maker's stays.
+    /// The new descriptors 0, 1 and 2. With `None` the parent's stays.
     stdio: [Option<BorrowedFd<'a>>; 3],
-    /// In their order.
+    /// Sorted.
     numbers: Vec<u32>,
 }
 
 impl<'a> Kept<'a> {
-    /// Keeps these, beside the maker's standard streams.
+    /// Keeps `fds` and the parent's standard streams.
     pub fn new(fds: impl IntoIterator<Item = BorrowedFd<'a>>) -> Kept<'a> {
         let mut numbers: Vec<u32> = fds.into_iter().map(|fd| fd.as_raw_fd() as u32).collect();
         numbers.sort_unstable();
         Kept { stdio: [None; 3], numbers }
     }
 
-    /// Keeps `n` more from 3 on, whatever they are, as a caller may hand them to the program.
+    /// Also keeps `n` descriptors from 3 on, open or not, which a caller may pass to the program.
     #[must_use]
     pub fn preserve(mut self, n: u32) -> Kept<'a> {
         self.numbers.extend(3..3 + n);
@@ -37,19 +37,20 @@ impl<'a> Kept<'a> {
         self
     }
 
-    /// Has these as standard streams.
+    /// Sets the standard streams.
     #[must_use]
     pub fn stdio(self, stdio: [Option<BorrowedFd<'a>>; 3]) -> Kept<'a> {
         Kept { stdio, ..self }
     }
 
-    /// Puts the standard streams in place and closes all others. Only for a fresh child, which never uses nor drops what was
-    /// closed.
+    /// Installs the standard streams and closes all descriptors that are not kept. Only for a new child that neither uses nor
+    /// drops
+    /// a closed descriptor.
     ///
     /// # Errors
-    /// The table of descriptors is full, and a stream is itself one of 0 to 2.
+    /// The errno of fcntl(2), dup2(2) or close_range(2), for example EMFILE if the table of descriptors is full.
     pub fn take(&self) -> Result<(), Errno> {
-        // one that is itself below 3 would be overwritten before its turn
+        // a stream below 3 could be overwritten before its own dup2(2)
         let mut moved = [const { None }; 3];
         for (moved, fd) in moved.iter_mut().zip(self.stdio) {
             if let Some(fd) = fd.filter(|fd| fd.as_raw_fd() < 3) {
@@ -72,9 +73,12 @@ impl<'a> Kept<'a> {
     }
 }
 
-/// [`clone3`] of a process that takes `kept` first. One that cannot ends with 1, and never returns.
+/// [`clone3`] of a process that first takes `kept`. If that fails, the child exits with 1. As for [`clone3`], the caller must
+/// have
+/// one thread.
 ///
-/// The caller must have one thread, as for [`clone3`].
+/// # Errors
+/// The errno of clone3(2).
 pub fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>, kept: &Kept<'_>) -> Result<Side, Errno> {
     match clone3(flags, cgroup)? {
         Side::Child if kept.take().is_err() => exit(1),
@@ -90,12 +94,13 @@ mod tests {
 
     use super::*;
 
-    /// Has a child take `kept` and run `body`. A test has threads, which the maker of a [`fork`] must not have, so the standard
-    /// library makes the child; `body` takes no lock.
+    /// Runs `body` in a child that has taken `kept`. The standard library makes the child, because a test has threads and
+    /// [`fork`]
+    /// does not allow. `body` takes no lock.
     fn in_child(kept: &Kept<'static>, body: fn(&PipeWriter), say: &'static PipeWriter) {
         let kept = Kept { stdio: kept.stdio, numbers: kept.numbers.clone() };
         let mut command = Command::new("/bin/true");
-        // SAFETY: the closure makes system calls alone, and ends the child.
+        // SAFETY: the closure makes only system calls, and ends the child.
         unsafe {
             command.pre_exec(move || {
                 let taken = kept.take().is_ok();
@@ -120,7 +125,7 @@ mod tests {
         let kept = forever(std::fs::File::open("/dev/null").unwrap());
         let body = |mut say: &PipeWriter| {
             let open = |number: u8| {
-                // SAFETY: only asks whether the number is open.
+                // SAFETY: the call only checks whether the number is open.
                 unsafe { libc::fcntl(i32::from(number), libc::F_GETFD) >= 0 }
             };
             let mut said = [0; 256];
@@ -145,7 +150,7 @@ mod tests {
         let (stdin, mut ask) = std::io::pipe().unwrap();
         let (stdin, say) = (forever(stdin), forever(say));
         ask.write_all(b"x").unwrap();
-        // 2 becomes what 1 was before the pipe took its place
+        // 2 becomes the old 1, although the pipe replaces 1 first
         let kept = Kept::new([]).stdio([Some(stdin.as_fd()), Some(say.as_fd()), Some(rustix::stdio::stdout())]);
         let body = |_: &PipeWriter| {
             let mut byte = [0; 1];

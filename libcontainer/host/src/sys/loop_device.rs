@@ -1,10 +1,10 @@
-//! Loop devices: files as block devices (loop(4)).
+//! Loop devices, which make a file a block device (loop(4)).
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
 
-/// `linux/loop.h`.
+/// These constants are from linux/loop.h.
 const CTL_GET_FREE: u64 = 0x4c82;
 const CONFIGURE: u64 = 0x4c0a;
 const READ_ONLY: u32 = 1;
@@ -12,15 +12,15 @@ const AUTOCLEAR: u32 = 4;
 const DIRECT_IO: u32 = 16;
 const NAME: usize = 64;
 
-/// `struct loop_config` with the `struct loop_info64` that is in it.
+/// `struct loop_config`, with its `struct loop_info64`.
 #[repr(C)]
 struct Config {
     fd: u32,
     block_size: u32,
-    /// Device, inode, rdevice, offset and limit of the size: the kernel's to fill in, or none.
+    /// Device, inode, rdevice, offset and size limit: 0, or filled in by the kernel.
     places: [u64; 5],
     number: u32,
-    /// Type and size of the key of an encryption that is no more.
+    /// The type and key size of an encryption that the kernel no longer has.
     encryption: [u32; 2],
     flags: u32,
     name: [u8; NAME],
@@ -30,15 +30,21 @@ struct Config {
     reserved: [u64; 8],
 }
 
-/// The number of a device that is free, or was just now; `control` is `/dev/loop-control`.
+/// The number of a free device. Another process may take it before [`configure`]. `control` is `/dev/loop-control`.
+///
+/// # Errors
+/// The errno of ioctl(2), LOOP_CTL_GET_FREE.
 pub fn free(control: BorrowedFd<'_>) -> Result<u32, Errno> {
     // SAFETY: the call takes no argument.
     let number = unsafe { libc::ioctl(control.as_raw_fd(), CTL_GET_FREE as _) };
     u32::try_from(number).map_err(|_| super::last_errno())
 }
 
-/// Makes `device` show the file `backing` (kernel 5.8), until nobody has it open or mounted any more. `name` is what
-/// `losetup` tells, cut to 63 bytes. Busy: somebody else was faster.
+/// Attaches the file `backing` to `device` (LOOP_CONFIGURE, kernel 5.8). The kernel detaches it after the last close and
+/// unmount. `name`, cut to 63 bytes, is the file name in the output of losetup(8).
+///
+/// # Errors
+/// EBUSY if another process took the device first; otherwise the errno of ioctl(2).
 pub fn configure(device: BorrowedFd<'_>, backing: BorrowedFd<'_>, name: &[u8], read_only: bool, direct: bool) -> Result<(), Errno> {
     let mut config = Config {
         fd: backing.as_raw_fd() as u32,

@@ -1,7 +1,7 @@
-//! The system calls that rustix does not have, one file each: thin, named, errno in, errno out.
+//! The system calls that rustix lacks, one file each: thin wrappers that return the errno.
 //!
-//! These are the only files that may contain `unsafe`. Every block names the contract of the call and why it holds.
-//! What rustix has (openat2, fsopen, move_mount, setns, pidfd_open, capset, …) is called there directly.
+//! All `unsafe` code of this crate is in these files. Each block names the contract of the call and why it holds. For the other
+//! system calls (openat2, fsopen, move_mount, pidfd_open, capset and so on) the callers use rustix.
 #![allow(unsafe_code, reason = "the raw system calls live here and nowhere else")]
 
 pub mod bpf;
@@ -26,7 +26,7 @@ pub mod start;
 
 use rustix::io::Errno;
 
-/// The errno of the call that just returned -1 through libc.
+/// The errno of a libc call that has just returned -1.
 fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)
 }

@@ -1,30 +1,37 @@
-//! mount_setattr(2), kernel 5.12.
+//! mount_setattr(2), kernel 5.12. The constants are `MOUNT_ATTR_*` of linux/mount.h.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
 
-/// Flags of the attributes of a mount (`MOUNT_ATTR_*`).
+/// Read-only.
 pub const RDONLY: u64 = 0x1;
+/// Set-user-ID bits and file capabilities have no effect.
 pub const NOSUID: u64 = 0x2;
+/// Device nodes cannot be opened.
 pub const NODEV: u64 = 0x4;
+/// Programs cannot be executed.
 pub const NOEXEC: u64 = 0x8;
-/// The mask of the access time modes; a change of mode must clear all of it.
+/// The mask of the access time modes. A change of the mode must clear the whole mask.
 pub const ATIME: u64 = 0x70;
+/// Access times are updated relative to the modification time: the mode 0.
 pub const RELATIME: u64 = 0;
+/// Access times are not updated.
 pub const NOATIME: u64 = 0x10;
+/// Access times are always updated.
 pub const STRICTATIME: u64 = 0x20;
+/// Access times of directories are not updated.
 pub const NODIRATIME: u64 = 0x80;
-/// Kernel 5.14.
+/// Symbolic links are not followed; kernel 5.14.
 pub const NOSYMFOLLOW: u64 = 0x20_0000;
 
-/// The words of a mount's options for attributes.
+/// The names of the mount options for these attributes, e.g. `ro`.
 pub fn names(bits: u64) -> impl Iterator<Item = &'static str> {
     let flags = [(RDONLY, "ro"), (NOSUID, "nosuid"), (NODEV, "nodev"), (NOEXEC, "noexec"), (NODIRATIME, "nodiratime")];
     let time = match bits & ATIME {
         NOATIME => Some("noatime"),
         STRICTATIME => Some("strictatime"),
-        // the mask, to be cleared: whatever it was
+        // the mask in `Change::clear`: any mode
         ATIME => Some("atime"),
         _ => None,
     };
@@ -32,23 +39,25 @@ pub fn names(bits: u64) -> impl Iterator<Item = &'static str> {
     flags.into_iter().filter(move |(flag, _)| bits & flag != 0).map(|(_, name)| name).chain(time).chain(last)
 }
 
-/// What to change: flags to set, flags to clear, and a propagation (`MS_SHARED`, `MS_PRIVATE`, `MS_SLAVE`,
-/// `MS_UNBINDABLE`; 0 leaves it).
+/// A change of a mount's attributes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Change {
+    /// The flags to set.
     pub set: u64,
+    /// The flags to clear.
     pub clear: u64,
+    /// The propagation (`MS_SHARED`, `MS_PRIVATE`, `MS_SLAVE`, `MS_UNBINDABLE`); 0 keeps the present one.
     pub propagation: u64,
 }
 
 impl Change {
-    /// Whether there is nothing to do.
+    /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
         *self == Change::default()
     }
 }
 
-/// `linux/mount.h`.
+/// `MOUNT_ATTR_IDMAP`.
 const IDMAP: u64 = 0x10_0000;
 
 #[repr(C)]
@@ -59,12 +68,18 @@ struct MountAttr {
     userns_fd: u64,
 }
 
-/// Changes the mount whose root `fd` is; with `recursive` all mounts below as well.
+/// Changes the mount with the root `fd`; with `recursive` also all mounts below it.
+///
+/// # Errors
+/// The errno of mount_setattr(2).
 pub fn mount_setattr(fd: BorrowedFd<'_>, recursive: bool, change: Change) -> Result<(), Errno> {
     call(fd, recursive, &MountAttr { attr_set: change.set, attr_clr: change.clear, propagation: change.propagation, userns_fd: 0 })
 }
 
-/// Maps the ids of the detached mount whose root `fd` is as those of the user namespace `namespace` are mapped.
+/// Gives the detached mount with the root `fd` the id mapping of the user namespace `namespace`.
+///
+/// # Errors
+/// The errno of mount_setattr(2); EINVAL if the file system does not support id-mapped mounts.
 pub fn set_id_map(fd: BorrowedFd<'_>, recursive: bool, namespace: BorrowedFd<'_>) -> Result<(), Errno> {
     call(fd, recursive, &MountAttr { attr_set: IDMAP, attr_clr: 0, propagation: 0, userns_fd: namespace.as_raw_fd() as u64 })
 }

@@ -1,11 +1,10 @@
-//! Our own executable, executed once more from a read-only overlay of its directory: [`sealed_exe`](crate::sealed_exe) says
-//! why. In a static program that happens at the kernel's first instruction, before the C library and the standard library
-//! have started: what they do, and the reading of the arguments, is then done once and not twice. It spares a sixth of the page
-//! faults of an `exec`.
+//! Executes the own program again from a read-only overlay of its directory; [`sealed_exe`](crate::sealed_exe) says why. In a
+//! static program this happens at the first instruction, before the C library and the standard library start. So their start
+//! and the parsing of the arguments are done once, not twice. This saves a sixth of the page faults of an `exec`.
 //!
-//! There nothing is relocated yet, and there is no thread-local storage: no address may come from a table (of calls into the C
-//! library too: a loop over bytes must not become a strlen, which is what the volatile accesses are for), and nothing may set
-//! `errno`. What fails there is tried again, and told, by [`seal`](crate::sealed_exe::seal).
+//! At that point nothing is relocated and there is no thread-local storage. So no address may come from a table, and nothing may
+//! set `errno`. A call into the C library would need the table, too: the volatile accesses keep the compiler from making a loop
+//! over bytes a call of strlen(3). A failure here is not reported: [`seal`](crate::sealed_exe::seal) tries again and reports it.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, c_char, c_long};
@@ -14,12 +13,12 @@ use std::mem::MaybeUninit;
 use super::exec::Strings;
 
 const OWN: &CStr = c"/proc/self/exe";
-/// The executable is sealed in this way if its path has fewer bytes.
+/// A program with a longer path is sealed by a copy in memory.
 const LONGEST: usize = 1000;
-/// Why there are two lower directories: see [`execve_with`].
+/// A second lower directory; [`execve_with`] says why.
 const SECOND: &[u8] = b":/sys\0";
 
-/// Executes our program again, from a sealed overlay; returns only on failure.
+/// Executes the own program again, from a sealed overlay. It returns only on failure.
 pub fn execve_overlay(args: &Strings<'_>, env: &Strings<'_>) {
     // SAFETY: both lists end with a null pointer, and their strings are borrowed (Strings::new).
     unsafe { execve(args.as_ptr(), env.as_ptr()) }
@@ -30,7 +29,7 @@ pub fn execve_overlay(args: &Strings<'_>, env: &Strings<'_>) {
 #[inline(always)]
 unsafe fn execve(args: *const *const c_char, env: *const *const c_char) {
     let mut opened = [usize::MAX; 3];
-    // SAFETY: as the caller says; nobody else has the descriptors, and closing what none is does nothing.
+    // SAFETY: as the caller says. The descriptors have no other owner, and close(2) of an invalid number does nothing.
     unsafe {
         let _ = execve_with(&mut opened, args, env);
         for fd in opened {
@@ -40,14 +39,14 @@ unsafe fn execve(args: *const *const c_char, env: *const *const c_char) {
 }
 
 /// # Safety
-/// As for [`execve`]. `opened` gets the descriptors that were opened, which an execve closes.
+/// As for [`execve`]. The opened descriptors are stored in `opened`; a successful execve closes them.
 #[inline(always)]
 unsafe fn execve_with(opened: &mut [usize; 3], args: *const *const c_char, env: *const *const c_char) -> Option<Infallible> {
     let (mut path, mut lower) = (MaybeUninit::<[u8; LONGEST + 1]>::uninit(), MaybeUninit::<[u8; 2 * LONGEST + SECOND.len()]>::uninit());
     let (mut ours, mut theirs) = (MaybeUninit::<libc::stat>::uninit(), MaybeUninit::<libc::stat>::uninit());
     let (path, lower) = (path.as_mut_ptr().cast::<u8>(), lower.as_mut_ptr().cast::<u8>());
-    // SAFETY: the kernel gets C strings, and memory of ours of the size that it is told. Of the path `len` bytes are there, and
-    // room for one more; each of those before its last slash makes at most two of the lower directories.
+    // SAFETY: the kernel gets C strings, and buffers with their sizes. `path` has `len` bytes and room for one more. Each byte
+    // before its last slash becomes at most two bytes of `lower`.
     unsafe {
         let len = call(libc::SYS_readlinkat, [word(libc::AT_FDCWD), address(OWN), path as usize, LONGEST, 0])?;
         path.add(len).write(0);
@@ -57,11 +56,11 @@ unsafe fn execve_with(opened: &mut [usize; 3], args: *const *const c_char, env: 
                 slash = i;
             }
         }
-        // cut off, or a program that was removed
+        // the path was cut off, or the program was removed
         if len == LONGEST || path.read() != b'/' {
             return None;
         }
-        // an overlay without an upper layer wants two lower ones; the second is only looked at where the first has no entry
+        // an overlay without an upper layer needs two lower ones; the second is used only for names that the first lacks
         let mut end = lower;
         for i in 0..slash.max(1) {
             let byte = path.add(i).read_volatile();
@@ -84,7 +83,7 @@ unsafe fn execve_with(opened: &mut [usize; 3], args: *const *const c_char, env: 
         let flags = word(libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC);
         let copy = call(libc::SYS_openat, [mount, path.add(slash + 1) as usize, flags, 0, 0])?;
         opened[2] = copy;
-        // the path may have been replaced since we were started: what we execute must be what we are
+        // another file may be at the path by now: the executed file must be the one that runs
         call(libc::SYS_newfstatat, [word(libc::AT_FDCWD), address(OWN), ours.as_mut_ptr() as usize, 0, 0])?;
         call(libc::SYS_newfstatat, [copy, address(c""), theirs.as_mut_ptr() as usize, word(libc::AT_EMPTY_PATH), 0])?;
         let (ours, theirs) = (ours.assume_init_ref(), theirs.assume_init_ref());
@@ -109,20 +108,20 @@ fn address(text: &'static CStr) -> usize {
     text.as_ptr() as usize
 }
 
-/// As the kernel reads an int.
+/// The value as the kernel reads an int.
 #[inline(always)]
 fn word(value: i32) -> usize {
     value as isize as usize
 }
 
-/// A system call without the C library: what it returned, unless it failed.
+/// A system call without the C library; `None` if it failed.
 ///
 /// # Safety
-/// As the call itself wants its arguments.
+/// The arguments must be valid for the call.
 #[inline(always)]
 unsafe fn call(number: c_long, [a, b, c, d, e]: [usize; 5]) -> Option<usize> {
     let result: isize;
-    // SAFETY: the caller vouches for the arguments; the kernel changes the result's register, on x86_64 also rcx and r11.
+    // SAFETY: the caller promises valid arguments; the kernel changes the result's register, on x86_64 also rcx and r11.
     #[cfg(target_arch = "x86_64")]
     unsafe {
         std::arch::asm!("syscall", inlateout("rax") number as isize => result, in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d,
@@ -134,7 +133,7 @@ unsafe fn call(number: c_long, [a, b, c, d, e]: [usize; 5]) -> Option<usize> {
         std::arch::asm!("svc 0", inlateout("x0") a as isize => result, in("x1") b, in("x2") c, in("x3") d, in("x4") e,
             in("x8") number, options(nostack));
     }
-    // SAFETY: as above; elsewhere this is only called when the C library has started.
+    // SAFETY: as above; on these architectures this is called only after the start of the C library.
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     unsafe {
         result = libc::syscall(number, a, b, c, d, e) as isize;
@@ -142,13 +141,13 @@ unsafe fn call(number: c_long, [a, b, c, d, e]: [usize; 5]) -> Option<usize> {
     usize::try_from(result).ok()
 }
 
-/// Where the kernel begins; the build script of a program names it to the linker.
+/// The entry point of the program; a build script passes its name to the linker.
 #[cfg(all(target_env = "musl", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod entry {
     use super::*;
 
     /// # Safety
-    /// Only for the kernel: the stack is as execve(2) leaves it.
+    /// Only the kernel may call this, with the stack of execve(2).
     #[unsafe(naked)]
     #[unsafe(no_mangle)]
     #[cfg(target_arch = "x86_64")]
@@ -166,9 +165,9 @@ mod entry {
     }
 
     /// # Safety
-    /// `stack` is what execve(2) laid there: the number of arguments, the arguments, the environment, the auxiliary vector.
+    /// `stack` must be the stack of execve(2): the number of arguments, the arguments, the environment, the auxiliary vector.
     unsafe extern "C" fn seal(stack: *const usize) {
-        // SAFETY: each of the lists ends with a null (getauxval(3)).
+        // SAFETY: both lists end with a null pointer (getauxval(3)).
         unsafe {
             let args = stack.add(1).cast::<*const c_char>();
             let env = args.add(*stack).add(1);
@@ -182,7 +181,7 @@ mod entry {
         }
     }
 
-    /// Whether one of the words is a command that does. Another command that is given such a word is sealed without need.
+    /// Whether one of the arguments is a command that enters a container. A false match only costs an unneeded seal.
     ///
     /// # Safety
     /// `args` is a list of C strings that ends with a null pointer.
@@ -201,7 +200,7 @@ mod entry {
         false
     }
 
-    /// Whether the program is named `/dev/fd/N`: it was executed from a descriptor (execveat(2)).
+    /// Whether the program was executed from a descriptor: its name is then `/dev/fd/N` (execveat(2)).
     ///
     /// # Safety
     /// `vector` is the auxiliary vector.
@@ -220,11 +219,11 @@ mod entry {
     }
 
     /// # Safety
-    /// `text` is a C string, and `with` has a zero only at its end.
+    /// `text` must be a C string, and `with` may have a NUL only at its end.
     #[inline(always)]
     unsafe fn begins(text: *const c_char, with: &'static [u8]) -> bool {
         let mut i = 0;
-        // SAFETY: the text is read up to its zero, at which it differs unless `with` ends there too.
+        // SAFETY: the loop stops at the NUL of `text` at the latest, because `with` differs there or ends.
         unsafe {
             while i < with.len() {
                 if text.add(i).cast::<u8>().read_volatile() != with.as_ptr().add(i).read_volatile() {

@@ -1,11 +1,14 @@
-//! Who is at the other end of a unix socket (unix(7), SO_PEERCRED). rustix has this with a pid that may not be 0, but it is 0
-//! for a peer outside of our pid namespace.
+//! The credentials of a peer of a unix socket (unix(7), SO_PEERCRED). rustix's type excludes the pid 0, but a peer outside of
+//! the caller's pid namespace has that pid.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
 
-/// The user id that the peer had when it connected.
+/// The user id of the peer at the time of its connect(2).
+///
+/// # Errors
+/// The errno of getsockopt(2).
 pub fn uid(socket: BorrowedFd<'_>) -> Result<u32, Errno> {
     let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;

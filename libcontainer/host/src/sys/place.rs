@@ -1,4 +1,4 @@
-//! Descriptors at fixed numbers, for a program that is about to be executed (dup2(2)).
+//! Descriptors at fixed numbers, for a program that is executed next (dup2(2)).
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -6,16 +6,19 @@ use rustix::io::Errno;
 
 use super::close_range;
 
-/// Puts `fds` at 3, 4 and so on, open across execve, and closes all others above them. Only for a fresh child that executes
-/// or exits next: what owned a descriptor there no longer does.
+/// Puts `fds` at 3, 4 and so on, without close-on-exec, and closes all higher ones. Only for a new child that executes or exits
+/// next, because former owners of these numbers lose their descriptors.
+///
+/// # Errors
+/// The errno of fcntl(2), dup2(2) or close_range(2).
 pub fn from_three(fds: Vec<OwnedFd>) -> Result<(), Errno> {
     let end = 3 + fds.len() as i32;
-    // out of the way first: one's place may be another's number
+    // first to higher numbers, because a target number may be in use by another of them
     let high = fds.iter().map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, end)).collect::<Result<Vec<_>, _>>()?;
     std::mem::forget(fds);
     for (number, fd) in (3..end).zip(&high) {
-        // SAFETY: both are numbers; who owned the target is in the memory of a child that is about to execve or exit, and
-        // was told so.
+        // SAFETY: both are numbers. A former owner of the target is in the memory of a child that executes or exits next, so its
+        // destructor does not run.
         if unsafe { libc::dup2(fd.as_raw_fd(), number) } < 0 {
             return Err(super::last_errno());
         }

@@ -1,5 +1,5 @@
-//! The start of a program without the standard library's own, which costs a dozen system calls and several pages: more
-//! than a `state` needs for its work. On musl it does nothing else that we use.
+//! A program start without the standard library's own start code. That code costs a dozen system calls and several pages, more
+//! than the work of `state`. On musl it does nothing else that masu needs.
 
 use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;
@@ -7,26 +7,27 @@ use std::sync::OnceLock;
 
 static ARGS: OnceLock<Vec<OsString>> = OnceLock::new();
 
-/// The program's arguments, argument 0 first: of [`program!`](crate::program), else of the standard library.
+/// The program's arguments, with argument 0. They are those that [`program!`](crate::program) kept, or else the standard
+/// library's.
 pub fn args() -> Vec<OsString> {
     ARGS.get().cloned().unwrap_or_else(|| std::env::args_os().collect())
 }
 
-/// Keeps what the C library gave `main`. Only for [`program!`](crate::program).
+/// Keeps the arguments that the C library passed to `main`. Only [`program!`](crate::program) may call this.
 ///
 /// # Safety
-/// `argv` points to `argc` C strings that are never freed, as the kernel lays them out.
+/// `argv` must point to `argc` C strings that are never freed.
 #[doc(hidden)]
 pub unsafe fn keep_args(argc: c_int, argv: *const *const c_char) {
     let n = usize::try_from(argc).unwrap_or(0);
-    // SAFETY: the caller vouches for argc and argv.
+    // SAFETY: the caller promises valid argc and argv.
     let arg = |i| OsStr::from_bytes(unsafe { CStr::from_ptr(*argv.add(i)) }.to_bytes()).to_owned();
-    // it is called once, before anything could have asked
+    // called once, at the start
     let _ = ARGS.set((0..n).map(arg).collect());
 }
 
-/// Opens /dev/null on those of 0, 1 and 2 that are closed, so that no file of ours can land there and be taken for a
-/// standard stream.
+/// Opens /dev/null on the closed ones of descriptors 0, 1 and 2. Otherwise another file could get such a number and be used
+/// as a standard stream.
 #[doc(hidden)]
 pub fn open_standard_streams() {
     use rustix::event::{PollFd, PollFlags};
@@ -42,7 +43,7 @@ pub fn open_standard_streams() {
         return;
     }
     loop {
-        // the lowest free number is taken: the first above 2 ends it
+        // open(2) takes the lowest free number, so a number above 2 ends the loop
         let Ok(null) = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty()) else { return };
         if std::os::fd::AsRawFd::as_raw_fd(&null) > 2 {
             return;
@@ -51,14 +52,14 @@ pub fn open_standard_streams() {
     }
 }
 
-/// Makes `$main`, a `fn() -> u8`, the program's entry: what it returns is the exit code. The crate says `#![no_main]`.
+/// Makes `$main`, a `fn() -> u8`, the program's entry; its result is the exit code. The crate must have `#![no_main]`.
 #[macro_export]
 macro_rules! program {
     ($main:path) => {
         mod entry {
             #[unsafe(no_mangle)]
             extern "C" fn main(argc: ::std::ffi::c_int, argv: *const *const ::std::ffi::c_char) -> ::std::ffi::c_int {
-                // SAFETY: the C library passes on what the kernel laid on the stack, which stays there.
+                // SAFETY: the C library passes the strings that the kernel put on the stack, where they stay.
                 unsafe { $crate::sys::start::keep_args(argc, argv) };
                 $crate::sys::start::open_standard_streams();
                 ::std::ffi::c_int::from($main())
