@@ -1,4 +1,4 @@
-//! The mount of type `cgroup`: the container's own view of the control groups (cgroup_namespaces(7)).
+//! The mount of type `cgroup`: the cgroups as the container sees them (cgroup_namespaces(7)).
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -17,19 +17,19 @@ use masu_host::mounts::{bind, filesystem, move_to};
 use masu_host::sys::close_range::leave;
 use masu_host::sys::mount_attr::{ATIME, Change, NODEV, NOEXEC, NOSUID, RDONLY, mount_setattr, names};
 
-/// What to put at the target.
+/// The plan of the mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CgroupMount {
     pub target: String,
     attributes: u64,
-    /// Whether the container has a cgroup namespace of its own making: then the hierarchies are mounted anew, rooted at
-    /// its cgroup. Else directories of the host are bound there: a new mount from the host's namespace waits for a grace
-    /// period of the kernel and resets the flags of the host's mount.
+    /// Whether the container has a new cgroup namespace. Then the hierarchies are mounted anew, with its cgroup as their root.
+    /// Otherwise directories of the host are bind-mounted: a new mount from the host's namespace waits for a grace period of the
+    /// kernel and resets the flags of the host's mount.
     namespace: bool,
-    /// What to bind of v2, if the container has a cgroup there: its directory, or, without any namespace, the whole tree, in
-    /// which what /proc/self/cgroup says is found, as under runc and crun.
+    /// The directory of v2 to bind-mount, if the container has a cgroup there. Without any cgroup namespace it is the whole
+    /// hierarchy, so that the path in /proc/self/cgroup exists below it, as in runc and crun.
     v2: Option<String>,
-    /// v1 hierarchies: name of the folder, controllers, directory on the host.
+    /// The v1 hierarchies.
     v1: Vec<Hierarchy>,
 }
 
@@ -48,7 +48,7 @@ impl CgroupMount {
                 "error mounting \"cgroup\" to rootfs at {target:?}: it cannot be mounted because it is inside /proc"
             )));
         }
-        // nothing is below the hierarchies: rro is ro
+        // hierarchies have no mounts below them, so rro means ro
         let recursive = options.change_all.set & !ATIME;
         let v1 = paths.v1.iter().map(|(controllers, dir)| Hierarchy { controllers: controllers.clone(), dir: dir.clone() }).collect();
         let is_hosts = !namespaces.has(libc::CLONE_NEWCGROUP);
@@ -102,14 +102,14 @@ impl CgroupMount {
 
     fn bind(&self, dir: &str, target: BorrowedFd<'_>) -> Result<()> {
         let tree = bind(dir, true, false)?;
-        // what the host mounts there later does not appear in the container, as it would not in a mount made anew
+        // a later mount of the host there must not appear in the container
         mount_setattr(tree.as_fd(), true, Change { set: self.attributes, propagation: libc::MS_PRIVATE, ..Change::default() })?;
         Ok(move_to(tree.as_fd(), target)?)
     }
 
     fn mount_v1(&self, target: BorrowedFd<'_>) -> Result<()> {
         let data = [("mode".to_owned(), Some("755".to_owned()))];
-        // what is mounted anew has these whatever the config says, as in runc
+        // new mounts always have these flags, as in runc
         let attributes = self.attributes | NODEV | NOEXEC | NOSUID;
         let top = filesystem("tmpfs", "tmpfs", &data, attributes & !RDONLY)?;
         move_to(top.as_fd(), target)?;
@@ -123,7 +123,7 @@ impl CgroupMount {
                 } else {
                     name.split(',').map(|controller| (controller.to_owned(), None)).collect()
                 };
-                // the names that runc gives it
+                // runc's source names
                 let source = if name == "systemd" { name } else { "cgroup" };
                 filesystem("cgroup", source, &data, attributes).and_then(|mount| Ok(move_to(mount.as_fd(), folder.as_fd())?))
             } else {

@@ -1,4 +1,4 @@
-//! The mount option `tmpcopyup`: a tmpfs begins with what the directory below it held.
+//! The mount option `tmpcopyup`: a tmpfs starts with the content of the directory below it.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -6,8 +6,8 @@ use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid};
 
 use crate::error::{Doing, Result};
 
-/// Copies what is in `from` into `to`: directories, regular files, symbolic links and device nodes, with owner and mode.
-/// Nothing is followed and no other mount is entered.
+/// Copies the content of `from` to `to`: directories, regular files, symbolic links and device nodes, with owner and mode. It
+/// follows no symbolic link and enters no other mount.
 pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let from = rustix::fs::openat(from, ".", flags, Mode::empty())?;
@@ -48,7 +48,7 @@ pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
         let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
         rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).doing(doing)?;
         if !FileType::from_raw_mode(stat.st_mode).is_symlink() {
-            // chown clears set-id bits
+            // chown(2) clears the set-id bits
             rustix::fs::chmodat(to, name, mode, AtFlags::empty()).doing(doing)?;
         }
     }

@@ -1,4 +1,4 @@
-//! Device nodes and the links of /dev (config-linux.md, "Default Devices"; null(4), pts(4)).
+//! Device nodes and the symbolic links in /dev (config-linux.md, "Default Devices"; null(4), pts(4)).
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -13,32 +13,32 @@ use masu_host::beneath;
 use masu_host::mounts::{move_to, open_tree};
 use masu_host::sys::close_range::leave;
 
-/// A node to make.
+/// A device node to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DevicePlan {
-    /// Absolute and clean, inside the root.
+    /// An absolute clean path inside the root.
     pub path: String,
     pub kind: FileType,
     pub rdev: u64,
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
-    /// In a user namespace the kernel makes no nodes: the host's own of that path is bound there.
+    /// The host's node at `path` is bind-mounted, because the kernel makes no device nodes in a user namespace.
     pub bound: bool,
 }
 
-/// Nodes that every container has: name, major, minor.
+/// The default nodes: path, major, minor.
 const DEFAULTS: [(&str, u32, u32); 6] =
     [("/dev/null", 1, 3), ("/dev/zero", 1, 5), ("/dev/full", 1, 7), ("/dev/random", 1, 8), ("/dev/urandom", 1, 9), ("/dev/tty", 5, 0)];
 
-/// Links that every container has: name below /dev, target.
+/// The default symbolic links: name in /dev, target.
 const LINKS: [(&str, &str); 4] =
     [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")];
-/// And this one where the kernel has the file (CONFIG_PROC_KCORE), as under runc.
+/// A link that is made only if the kernel has the file (CONFIG_PROC_KCORE), as in runc.
 pub(super) const CORE: (&str, &str) = ("core", "/proc/kcore");
 
 impl DevicePlan {
-    /// The default nodes and those of the config; one of the config stands in for a default of the same path.
+    /// Plans the default nodes and those of the config. A node of the config replaces the default at the same path.
     pub(crate) fn plan(list: &[spec::Device], bound: bool, found: &mut Findings) -> Vec<DevicePlan> {
         let mut plans: Vec<DevicePlan> = DEFAULTS
             .iter()
@@ -79,7 +79,7 @@ impl DevicePlan {
         };
         let rdev = rustix::fs::makedev(number(device.major, "major")?, number(device.minor, "minor")?);
         let path = beneath::clean(&device.path);
-        // a rule for the cgroup only, and the link that /dev/ptmx always is
+        // "/" is only for a rule of the cgroup, and /dev/ptmx is always a symbolic link
         if path == "/" || path == "/dev/ptmx" {
             return Ok(None);
         }
@@ -92,16 +92,16 @@ impl DevicePlan {
         Ok(Some(DevicePlan { path, kind, rdev, mode: mode & 0o7777, uid, gid, bound }))
     }
 
-    /// One node for a container that exists. `None` for a path that is no node's.
+    /// Plans one node for a container that exists. `None` if no node is made at this path.
     pub(crate) fn plan_live(device: &spec::Device) -> Result<Option<DevicePlan>> {
         Self::plan_one(device, false)
     }
 
-    /// Makes the node in a container that exists; whether it was not there. One that is there already stays as it is.
+    /// Makes the node in a container that exists, and returns whether it was missing. An existing node is not changed.
     pub(crate) fn add(&self, root: BorrowedFd<'_>) -> Result<bool> {
         let doing = || format!("create device {}", self.path);
         let (dir, name) = beneath::parent(root, &self.path).doing(doing)?;
-        // the umask is 0 here too
+        // the mode is exact, because the umask is 0
         let made = match rustix::fs::mknodat(&dir, name, self.kind, Mode::from_raw_mode(self.mode), self.rdev) {
             Ok(()) => true,
             Err(Errno::EXIST) => false,
@@ -115,7 +115,7 @@ impl DevicePlan {
         Ok(made)
     }
 
-    /// Removes the node from a container that exists; what it was, if it was there.
+    /// Removes the node from a container that exists. It returns the former mode and owner, or `None` if there was no node.
     pub(crate) fn remove(&self, root: BorrowedFd<'_>) -> Result<Option<DevicePlan>> {
         let doing = || format!("remove device {}", self.path);
         let (dir, name) = self.path.rsplit_once('/').unwrap_or(("", &self.path));
@@ -132,7 +132,7 @@ impl DevicePlan {
         Ok(Some(DevicePlan { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, ..self.clone() }))
     }
 
-    /// The node at its name, if it is this device.
+    /// Opens the node, if it is this device.
     fn find(&self, dir: &OwnedFd, name: &str) -> Result<OwnedFd> {
         let node = rustix::fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
         let stat = rustix::fs::fstat(&node)?;
@@ -155,15 +155,15 @@ impl DevicePlan {
         if self.bound {
             return self.bind(dir, name, sources).doing(doing);
         }
-        // the umask is 0 here, so the mode is exact
+        // the mode is exact, because the umask is 0
         match rustix::fs::mknodat(dir, name, self.kind, Mode::from_raw_mode(self.mode), self.rdev) {
             Ok(()) if self.uid == 0 && self.gid == 0 => return Ok(()),
             Ok(()) | Err(Errno::EXIST) => {}
-            // we are in a user namespace ourselves
+            // the runtime itself is in a user namespace
             Err(Errno::PERM) if self.kind != FileType::Fifo => return self.bind(dir, name, sources).doing(doing),
             Err(e) => return Err(e).doing(doing),
         }
-        // what was there may be anything, and may change: from here on it is one descriptor
+        // an existing file may be of any type and may be replaced: from here on only this descriptor is used
         let node = rustix::fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).doing(doing)?;
         let stat = rustix::fs::fstat(&node).doing(doing)?;
         if !is_device(&stat, self.kind, self.rdev) {
@@ -174,15 +174,15 @@ impl DevicePlan {
                 .doing(doing)?;
         }
         if stat.st_mode & 0o7777 != self.mode {
-            // fchmod does not take such a descriptor; its entry in the host's /proc, which is still ours here, is the
-            // node itself, whatever the name is now
+            // fchmod(2) refuses an O_PATH descriptor. Its entry in /proc, still the host's, is the node itself even if the path
+            // has changed
             let own = format!("/proc/self/fd/{}", node.as_raw_fd());
             rustix::fs::chmod(own, Mode::from_raw_mode(self.mode)).doing(doing)?;
         }
         Ok(())
     }
 
-    /// Binds the host's node, checked, on a file made for it. Its mode and owner are the host's and stay as they are.
+    /// Bind-mounts the host's node, after a check, on a new file. Its mode and owner stay the host's.
     fn bind(&self, dir: BorrowedFd<'_>, name: &str, sources: Sources<'_>) -> Result<()> {
         let node = sources.open(&self.path)?;
         if !is_device(&rustix::fs::fstat(&node)?, self.kind, self.rdev) {
@@ -210,8 +210,8 @@ fn is_device(stat: &rustix::fs::Stat, kind: FileType, rdev: u64) -> bool {
     FileType::from_raw_mode(stat.st_mode) == kind && (kind == FileType::Fifo || stat.st_rdev == rdev)
 }
 
-/// Makes the nodes and links. The rootfs's /dev may be a symbolic link to a folder of the host (CVE-2026-41579): it is
-/// resolved inside the root like everything else.
+/// Makes the nodes and links. /dev may be a symbolic link to a directory of the host (CVE-2026-41579), so it is also resolved
+/// inside the root.
 pub(super) fn apply(plans: &[DevicePlan], root: BorrowedFd<'_>, core: bool, sources: Sources<'_>) -> Result<()> {
     let dev = beneath::mkdir_all(root, "/dev").doing(|| "create /dev")?;
     for plan in plans {
@@ -223,7 +223,7 @@ pub(super) fn apply(plans: &[DevicePlan], root: BorrowedFd<'_>, core: bool, sour
     if core {
         link(&dev, CORE.0, CORE.1)?;
     }
-    // the container's own devpts, not the host's: an old node or link is replaced
+    // an existing node or link is replaced, because it could be the host's devpts
     let ptmx = || rustix::fs::symlinkat("pts/ptmx", &dev, "ptmx");
     match ptmx() {
         Err(Errno::EXIST) => rustix::fs::unlinkat(&dev, "ptmx", AtFlags::empty()).and_then(|()| ptmx()),

@@ -1,7 +1,7 @@
-//! Id-mapped mounts: a mount whose files belong to other ids than on disk (mount_setattr(2), `MOUNT_ATTR_IDMAP`).
+//! Id-mapped mounts: files appear with other owners than on disk (mount_setattr(2), `MOUNT_ATTR_IDMAP`).
 //!
-//! The kernel takes such a map as a user namespace. Each distinct map of the config is one, made by the runtime before
-//! init is cloned: from a child that ends at once and is looked at as a zombie, so nothing is left if we are killed.
+//! The kernel takes such a map from a user namespace. The runtime makes one for each distinct map, before it clones init. It
+//! makes them with a child that exits at once and stays a zombie, so nothing is left if the runtime is killed.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -14,26 +14,26 @@ use crate::spec;
 use masu_host::procfs::Procfs;
 use masu_host::sys::mount_attr::set_id_map;
 
-/// How the ids of a mount are mapped.
+/// The id mapping of a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IdMapped {
     pub map: Map,
-    /// The mounts below as well.
+    /// Also maps the mounts below.
     pub recursive: bool,
 }
 
-/// Where the map is.
+/// The place of the map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Map {
-    /// In the plan's list, at this place.
+    /// The index in the plan's list.
     Listed(usize),
-    /// It is that of the container's user namespace.
+    /// The map of the container's user namespace.
     Container,
 }
 
-/// Plans the map of one mount and puts it into `maps`, unless it is there. A mount with mappings needs no option, and
-/// crun's form is an option with mappings. `container` are the maps of the container's user namespace if it has one, empty
-/// if it is joined and the config does not tell them.
+/// Plans the id map of one mount and adds it to `maps`, unless it is there. A mount with mappings needs no option; crun's option
+/// has mappings itself. `container` is the map of the container's user namespace, if there is one. It is empty if the namespace
+/// is joined and the config has no mappings.
 pub(super) fn plan(mount: &spec::Mount, options: &Options, container: Option<&IdMaps>, maps: &mut Vec<IdMaps>) -> Result<Option<IdMapped>> {
     let target = &mount.destination;
     let invalid = |why: &str| Error::invalid(format!("invalid mount {target}: {why}"));
@@ -55,11 +55,11 @@ pub(super) fn plan(mount: &spec::Mount, options: &Options, container: Option<&Id
         Some(written) => written,
         None => own,
     };
-    // the option alone means the container's map, and who writes that out means the same
+    // the option without mappings means the container's map, and so do equal mappings
     if let Some(container) = container
         && (wanted == IdMaps::default() || wanted == *container)
     {
-        // a file system that is mounted inside has the ids of the container anyway
+        // a new file system of the container already has the container's ids
         return Ok(options.bind.then_some(IdMapped { map: Map::Container, recursive }));
     }
     if wanted.uids.is_empty() || wanted.gids.is_empty() {
@@ -72,7 +72,7 @@ pub(super) fn plan(mount: &spec::Mount, options: &Options, container: Option<&Id
     Ok(Some(IdMapped { map: Map::Listed(map), recursive }))
 }
 
-/// crun's form: `uids=INSIDE-OUTSIDE-SIZE#…;gids=…`; with `@` before a range OUTSIDE is an id in the container.
+/// Parses crun's form, `uids=INSIDE-OUTSIDE-SIZE#...;gids=...`. After `@`, OUTSIDE is an id in the container.
 fn parse(text: &str, target: &str, container: Option<&IdMaps>) -> Result<IdMaps> {
     let invalid = |why: String| Error::invalid(format!("invalid mount {target}: {why}"));
     let mut maps = IdMaps::default();
@@ -103,13 +103,13 @@ fn parse(text: &str, target: &str, container: Option<&IdMaps>) -> Result<IdMaps>
     Ok(maps)
 }
 
-/// A user namespace for each of `maps`, in their order.
+/// Makes one user namespace for each of `maps`, in their order.
 pub(crate) fn make(maps: &[IdMaps], proc: &Procfs) -> Result<Vec<OwnedFd>> {
     maps.iter().map(|map| map.user_namespace(proc)).collect()
 }
 
 impl IdMapped {
-    /// Maps the ids of a detached mount. `namespaces` are those that [`make`] made.
+    /// Maps the ids of a detached mount. `namespaces` are those of [`make`].
     pub(super) fn apply(self, mount: BorrowedFd<'_>, namespaces: &[OwnedFd]) -> Result<()> {
         let namespace = match self.map {
             Map::Listed(i) => namespaces.get(i),
@@ -138,7 +138,7 @@ mod tests {
 
     type Planned = Option<(Map, bool)>;
 
-    /// The maps of these mounts, as what the kernel is told, and which each mount has.
+    /// The maps as text for the kernel, and the map of each mount.
     fn plan_all(mounts: &str, container: Option<&IdMaps>) -> Result<(Vec<String>, Vec<Planned>)> {
         let mut maps = Vec::new();
         let mut plans = Vec::new();
@@ -174,7 +174,7 @@ mod tests {
         let (maps, plans) = plan_all(&mounts, Some(&container())).unwrap();
         assert_eq!(maps, ["0 50 1,1 4 10,/0 5001 1,"]);
         assert_eq!(plans, [Some((Map::Container, false)), Some((Map::Listed(0), false)), Some((Map::Container, true)), None]);
-        // joined, and the config does not say what it maps
+        // a joined user namespace, whose maps are not in the config
         let joined = plan_all(r#"[{"destination":"/a","options":["bind","idmap"]}]"#, Some(&IdMaps::default())).unwrap();
         assert_eq!(joined.1, [Some((Map::Container, false))]);
         for (mounts, container, text) in [

@@ -12,7 +12,7 @@ use masu_host::mounts::{filesystem, make_read_only, move_to, open_tree};
 use masu_host::sys::close_range::leave;
 use masu_host::sys::mount_attr::{Change, NODEV, NOEXEC, NOSUID, RDONLY, mount_setattr};
 
-/// Paths in the root, absolute and clean, none twice.
+/// Absolute clean paths inside the root, without duplicates.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Masking {
     pub masked: Vec<String>,
@@ -20,7 +20,7 @@ pub(crate) struct Masking {
 }
 
 impl Masking {
-    /// Checks the paths. Relative ones count from the root.
+    /// Checks the paths. Relative paths start at the root.
     pub(crate) fn plan(masked: &[String], read_only: &[String], found: &mut Findings) -> Masking {
         let mut list = |paths: &[String], key: &str| {
             let list = format!("linux.{key}");
@@ -48,7 +48,7 @@ impl Masking {
         Masking { masked: list(masked, "maskedPaths"), read_only: list(read_only, "readonlyPaths") }
     }
 
-    /// Makes paths read-only, then hides those that are masked. What does not exist is left out.
+    /// Makes paths read-only, then masks paths. Missing paths are ignored.
     pub(crate) fn apply(&self, root: BorrowedFd<'_>, null: Option<Cover>) -> Result<()> {
         for path in &self.read_only {
             make_read_only(root, path).doing(|| format!("make {path} read-only"))?;
@@ -62,8 +62,8 @@ impl Masking {
     }
 }
 
-/// What masked paths are covered with: files with /dev/null, folders with one empty read-only tmpfs, which serves all of
-/// them: one superblock instead of dozens, and unmounting each costs.
+/// The mounts that cover masked paths: /dev/null on files, one empty read-only tmpfs on all directories. One superblock is
+/// enough, and each one costs time to unmount.
 struct Covers {
     null: Option<Cover>,
     empty: Option<Cover>,
@@ -104,8 +104,7 @@ impl Covers {
     }
 }
 
-/// A mount that is attached in several places: itself at the first, copies of it at the others, since only what is
-/// attached can be copied.
+/// A mount for several targets. It is attached at the first, and its copies at the others: only an attached mount can be copied.
 #[derive(Debug)]
 pub(crate) struct Cover {
     mount: OwnedFd,
@@ -129,10 +128,9 @@ impl Cover {
     }
 }
 
-/// What files are masked with: the container's own /dev/null, checked, since an image may have put there a link to a file
-/// worth writing to (CVE-2025-31133). The host's would be the same inode as on the host, whose mode and owner the
-/// container's root could change through the mask; it stands in, read-only, where the container has none. Taken before
-/// the pivot, which lets go of the host's tree.
+/// Opens the cover of masked files: the container's own /dev/null. It is checked, because an image may have a link to another
+/// file there (CVE-2025-31133). The host's /dev/null is the same inode as on the host, whose mode and owner the container's root
+/// could change. So it is used only if the container has none, and read-only. Called before the pivot, because it needs the host.
 pub(crate) fn open_null(root: BorrowedFd<'_>) -> Result<Cover> {
     let doing = || "open /dev/null";
     if let Some(null) = beneath::open(root, "/dev/null", OFlags::PATH | OFlags::NOFOLLOW).ok().filter(|fd| is_null(fd.as_fd())) {

@@ -1,7 +1,7 @@
-//! The container's file system: a plan of ordered operations, and init's part in carrying it out.
+//! The root file system: a plan of ordered operations, and the part of init that carries it out.
 //!
-//! The story is [`RootfsPlan::build`] (everything that needs the host's files, before the pivot), [`RootfsPlan::enter`]
-//! (the pivot) and [`RootfsPlan::lock_down`] (what must come last). All of it acts on descriptors below the root's own.
+//! Init calls [`RootfsPlan::build`] (all that needs the host's files, before the pivot), [`RootfsPlan::enter`] (the pivot) and
+//! [`RootfsPlan::lock_down`] (the last changes). They work on descriptors below the root's own.
 
 mod cgroup_mount;
 mod copy_up;
@@ -46,7 +46,7 @@ use masu_host::sys::mount_attr::{Change, RDONLY, mount_setattr};
 use mount::MountLabel;
 use options::Options;
 
-/// Plans a mount for a container that exists; `maps` collects its map of ids.
+/// Plans a mount for a container that exists; its id map is added to `maps`.
 pub(crate) fn plan_live(mount: &spec::Mount, bundle: &str, maps: &mut Vec<IdMaps>) -> Result<MountPlan> {
     let options = Options::plan(&mount.options, &mount.destination)?;
     if mount.fs_type == "cgroup" && !options.bind {
@@ -65,34 +65,34 @@ pub(crate) fn plan_live(mount: &spec::Mount, bundle: &str, maps: &mut Vec<IdMaps
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Operation {
     Mount(MountPlan),
-    /// From here on the container's cgroup is its view: wait until it is in it for good, and unshare the cgroup
-    /// namespace if it has a fresh one. Before the first mount that shows it, else after all mounts.
+    /// Waits until init is in its final cgroup, and unshares the cgroup namespace if the container has a new one. The position is
+    /// before the first mount of cgroups, or else after all mounts: such a mount shows the cgroup of that moment.
     EnterCgroup,
     Cgroup(CgroupMount),
-    /// What is mounted at its target changes.
+    /// Changes the mount at its target.
     Remount(Remount),
 }
 
-/// Everything about the container's file system.
+/// The plan of the root file system.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct RootfsPlan {
-    /// Absolute path on the host, free of symbolic links.
+    /// An absolute path on the host without symbolic links.
     pub path: String,
     pub operations: Vec<Operation>,
-    /// The maps of id-mapped mounts, each once.
+    /// The maps of id-mapped mounts, without duplicates.
     pub id_maps: Vec<IdMaps>,
-    /// None when /dev is a bind of something that is ready as it is.
+    /// `None` if /dev is a bind mount, whose content is used as it is.
     pub devices: Option<Vec<DevicePlan>>,
-    /// Whether /dev/core is to lead to /proc/kcore.
+    /// Whether /dev/core is made, a symbolic link to /proc/kcore.
     pub core: bool,
     pub masking: Masking,
     pub read_only: bool,
-    /// `rootfsPropagation` as MS_* flags with MS_REC, if given.
+    /// `rootfsPropagation` as `MS_*` flags with MS_REC, if given.
     pub propagation: Option<u64>,
     pub pivot: bool,
 }
 
-/// The options of one mount, and warnings of those that do nothing.
+/// The options of one mount; options without effect become warnings.
 fn plan_options(mount: &spec::Mount, at: Item<'_>, found: &mut Findings) -> Option<Options> {
     if !mount.destination.starts_with('/') && !mount.destination.is_empty() {
         let text = format!(
@@ -113,8 +113,8 @@ fn plan_options(mount: &spec::Mount, at: Item<'_>, found: &mut Findings) -> Opti
 }
 
 impl RootfsPlan {
-    /// Plans it. `path` is the rootfs and `bundle` the bundle, both absolute; `paths` are the container's cgroups and `ids` the
-    /// maps of its user namespace.
+    /// Makes the plan. `path` is the rootfs and `bundle` the bundle, both absolute. `paths` are the container's cgroups, and
+    /// `ids` the maps of its user namespace.
     pub(crate) fn plan(
         spec: &Spec,
         path: &str,
@@ -183,24 +183,23 @@ impl RootfsPlan {
         }
     }
 
-    /// Whether the container sees its cgroup and may write there.
+    /// Whether the container sees its cgroup at /sys/fs/cgroup and may write there.
     pub(crate) fn has_writable_cgroup(&self) -> bool {
         self.operations.iter().any(|o| matches!(o, Operation::Cgroup(mount) if mount.target == "/sys/fs/cgroup" && mount.is_writable()))
     }
 
-    /// Whether nothing that happens below the container's copy of the host's tree reaches the host. A word without `r` is about
-    /// the host's root alone, and the rootfs may be below another mount.
+    /// Whether the propagation keeps all changes of the container's mount namespace from the host. `slave` (not `rslave`) changes
+    /// only the root mount, and the rootfs may be on another one.
     fn old_root_is_slave(&self) -> bool {
         self.propagation.is_none_or(|p| p & (libc::MS_SLAVE | libc::MS_PRIVATE) != 0 && p & libc::MS_REC != 0)
     }
 
-    /// The user namespaces that id-mapped mounts take their maps from, made in the runtime.
+    /// Makes the user namespaces that hold the maps of id-mapped mounts. Called in the runtime.
     pub(crate) fn make_id_maps(&self, proc: &Procfs) -> Result<Vec<OwnedFd>> {
         make_id_maps(&self.id_maps, proc)
     }
 
-    /// Mounts everything on the rootfs, in init, in the container's fresh mount namespace. `enter_cgroup` is called at
-    /// its place among the mounts.
+    /// Makes all mounts and devices, in init, in its new mount namespace. [`Operation::EnterCgroup`] calls `enter_cgroup`.
     pub(crate) fn build(&self, sources: Sources<'_>, mut enter_cgroup: impl FnMut() -> Result<()>) -> Result<Rootfs> {
         let host = pivot::open_root().doing(|| "open /")?;
         let flags = self.propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC);
@@ -211,10 +210,10 @@ impl RootfsPlan {
         }
         let doing = || format!("prepare rootfs {}", self.path);
         let below = sources.open(&self.path).doing(doing)?;
-        // a mount of its own, as pivot_root wants; the descriptor stays its root whatever is done to names
+        // pivot_root(2) needs a mount of its own; the descriptor remains its root after any rename
         let root = open_tree(below.as_fd(), "", true).doing(doing)?;
         if self.propagation.is_none() {
-            // what the host mounts below the rootfs later does not appear in the container, as under runc
+            // a later mount of the host below the rootfs must not appear in the container, as in runc
             mount_setattr(root.as_fd(), false, Change { propagation: libc::MS_PRIVATE, ..Change::default() }).doing(doing)?;
         }
         move_to(root.as_fd(), below.as_fd()).doing(doing)?;
@@ -252,14 +251,14 @@ impl RootfsPlan {
         Ok(Rootfs { root, null, read_only_last: read_only_last.into_iter().map(|(_, mount)| mount).collect() })
     }
 
-    /// Makes the rootfs the root.
+    /// Makes the rootfs the root directory.
     pub(crate) fn enter(&self, rootfs: &Rootfs) -> Result<()> {
         if self.pivot {
             pivot::pivot(rootfs.root.as_fd(), self.old_root_is_slave())?;
         } else {
             pivot::move_root(rootfs.root.as_fd(), &self.path, self.old_root_is_slave())?;
         }
-        // only after the pivot, which refuses a shared root
+        // after the pivot, because pivot_root(2) refuses a shared root
         if let Some(flags) = self.propagation.filter(|f| f & (libc::MS_SHARED | libc::MS_UNBINDABLE) != 0) {
             let change = Change { propagation: flags & !libc::MS_REC, ..Change::default() };
             mount_setattr(rootfs.root.as_fd(), flags & libc::MS_REC != 0, change).doing(|| "set the propagation of the rootfs")?;
@@ -267,7 +266,7 @@ impl RootfsPlan {
         Ok(())
     }
 
-    /// Read-only paths and mounts, masks, and the read-only root: after hooks and the terminal, which still write.
+    /// Makes paths, mounts and the root read-only and masks paths. It runs after the hooks and the terminal, which still write.
     pub(crate) fn lock_down(&self, rootfs: &mut Rootfs) -> Result<()> {
         let read_only = Change { set: RDONLY, ..Change::default() };
         for mount in &rootfs.read_only_last {
@@ -280,7 +279,7 @@ impl RootfsPlan {
     }
 }
 
-/// What the steps of init share about the root file system.
+/// The descriptors that init's steps share.
 #[derive(Debug)]
 pub(crate) struct Rootfs {
     root: OwnedFd,
@@ -289,7 +288,7 @@ pub(crate) struct Rootfs {
 }
 
 impl Rootfs {
-    /// Is done with it.
+    /// Gives up the descriptors.
     pub(crate) fn leave(self) {
         leave(self.root);
         self.read_only_last.into_iter().for_each(leave);
@@ -301,7 +300,7 @@ impl Rootfs {
     }
 }
 
-/// `linux.mountLabel`, and the option that crun's annotation `run.oci.mount_context_type` wants it to be.
+/// `linux.mountLabel`, and the mount option of crun's annotation `run.oci.mount_context_type`.
 fn mount_label<'a>(spec: &'a Spec, linux: &'a spec::Linux) -> Result<Option<MountLabel<'a>>> {
     let option = match spec.annotations.get("run.oci.mount_context_type").map(String::as_str) {
         None => "context",
@@ -317,8 +316,8 @@ fn mount_label<'a>(spec: &'a Spec, linux: &'a spec::Linux) -> Result<Option<Moun
     Ok(labelled.then_some(MountLabel { label: &linux.mount_label, option }))
 }
 
-/// The mount with its destination inside the root, also where it is written with the path of the rootfs on the host, as
-/// callers of runc may.
+/// The mount with its destination inside the root. Some callers of runc write the destination with the path of the rootfs on the
+/// host.
 fn inside<'a>(mount: &'a spec::Mount, rootfs: &str) -> Cow<'a, spec::Mount> {
     match mount.destination.strip_prefix(rootfs) {
         Some(destination) if rootfs != "/" && destination.starts_with('/') => {
@@ -328,7 +327,7 @@ fn inside<'a>(mount: &'a spec::Mount, rootfs: &str) -> Cow<'a, spec::Mount> {
     }
 }
 
-/// MS_* flags by the spec's word.
+/// The `MS_*` flags of a value of `rootfsPropagation`.
 fn propagation(name: &str) -> Option<u64> {
     Some(match name {
         "shared" => libc::MS_SHARED,
@@ -343,8 +342,8 @@ fn propagation(name: &str) -> Option<u64> {
     })
 }
 
-/// Makes the mount that holds `path` private, so that what is mounted there does not appear on the host. The first
-/// ancestor that is a mount point is the one.
+/// Makes the mount that holds `path` private, so that mounts below `path` do not appear on the host. It is the mount at the
+/// nearest ancestor that is a mount point.
 fn make_parent_private(path: &str) -> Result<()> {
     let mut at = path;
     loop {

@@ -1,7 +1,7 @@
-//! One mount: from the config to what the kernel is told (`MountPlan`), and carried out in init.
+//! One mount: the plan of an entry of `mounts` (`MountPlan`), and its execution in init.
 //!
-//! The mount is made where it is nowhere, gets all its attributes there (`detached.rs`), and is attached in one step to a
-//! target that is a descriptor too (`target.rs`), so no target is looked up twice.
+//! The mount is detached until it has all its attributes (`mounts` of masu-host). It is then attached in one step to a target
+//! descriptor (`target.rs`), so no target path is resolved twice.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -19,12 +19,12 @@ use masu_host::mounts::{change_flags, filesystem, is_dir, move_to, propagate};
 use masu_host::sys::close_range::leave;
 use masu_host::sys::mount_attr::{Change, RDONLY, mount_setattr};
 
-/// One mount, ready to be made.
+/// The plan of one mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MountPlan {
-    /// Absolute and clean, inside the root.
+    /// An absolute clean path inside the root.
     pub target: String,
-    /// Whether a symbolic link there is mounted upon, not followed.
+    /// Whether a symbolic link at the target is mounted over, not followed.
     pub target_nofollow: bool,
     pub what: What,
     pub id_map: Option<IdMapped>,
@@ -32,44 +32,44 @@ pub(crate) struct MountPlan {
     pub propagation: Vec<(u64, bool)>,
 }
 
-/// What is mounted.
+/// The type and source of a mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum What {
-    /// A tree of the host.
+    /// A bind mount of a tree of the host.
     Bind {
-        /// Absolute.
+        /// An absolute path on the host.
         source: String,
         recursive: bool,
-        /// What becomes of a symbolic link at the source.
+        /// The treatment of a symbolic link at the source.
         link: Link,
         change: Change,
-        /// Flags that the config asks to be off.
+        /// The flags that the config wants off.
         cleared: u64,
     },
-    /// A file system of its own.
+    /// A new mount of a file system.
     Filesystem {
         fs_type: String,
         source: String,
         data: Vec<(String, Option<String>)>,
         attributes: u64,
-        /// A tmpfs that takes over the content of the directory below it.
+        /// A tmpfs that starts with the content of the directory below it.
         copy_up: bool,
-        /// A label for its root, where the file system takes none as an option.
+        /// The label of its root, for a file system without a mount option for it.
         label: Option<String>,
     },
 }
 
-/// What becomes of a symbolic link at the source of a bind.
+/// The treatment of a symbolic link at the source of a bind mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Link {
     Follow,
-    /// It is bound itself.
+    /// The link itself is bind-mounted.
     Bind,
-    /// The same link is made at the target instead of a mount.
+    /// The same link is made at the target, without a mount.
     Copy,
 }
 
-/// The label of mounts (`linux.mountLabel`), and how it is given to a file system: as which option.
+/// `linux.mountLabel`, and the mount option that gives it to a file system.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MountLabel<'a> {
     pub(super) label: &'a str,
@@ -77,7 +77,7 @@ pub(super) struct MountLabel<'a> {
 }
 
 impl MountPlan {
-    /// Turns one entry of `mounts` into a plan. `bundle` is absolute; a relative source is below it.
+    /// Plans one entry of `mounts`. `bundle` is absolute; a relative source is below it.
     pub(super) fn plan(
         mount: &spec::Mount,
         options: Options,
@@ -99,7 +99,7 @@ impl MountPlan {
         })
     }
 
-    /// A bind of the host's folder `source` as it is.
+    /// Plans a bind mount of the host's directory `source`, with the flags of the source.
     pub(crate) fn bind(target: &str, source: &str) -> MountPlan {
         let what = What::Bind { source: source.into(), recursive: false, link: Link::Follow, change: Change::default(), cleared: 0 };
         MountPlan {
@@ -112,15 +112,14 @@ impl MountPlan {
         }
     }
 
-    /// Whether this is a file system that must still be written into (devices, mount points, copied content) and so becomes
-    /// read-only last.
+    /// Whether the file system is written to after the mount (devices, mount points, copied content). It becomes read-only last.
     pub(crate) fn read_only_last(&self) -> bool {
         let What::Filesystem { fs_type, attributes, .. } = &self.what else { return false };
         (fs_type == "tmpfs" || self.target == "/dev") && attributes & RDONLY != 0
     }
 
-    /// Makes and attaches it below `root`; the mount itself is returned, if there is one. `beside` is where the last mount
-    /// point was made.
+    /// Makes the mount and attaches it below `root`. It returns the mount, unless a link was made. `beside` has the directory of
+    /// the last mount point.
     pub(crate) fn apply(&self, root: BorrowedFd<'_>, sources: Sources<'_>, beside: &mut Beside) -> Result<Option<OwnedFd>> {
         self.attach(root, sources, beside).doing(|| self.doing())
     }
@@ -130,7 +129,7 @@ impl MountPlan {
         format!("error mounting {source:?} to rootfs at {:?}", self.target)
     }
 
-    /// Makes it, attached to nothing: for [`attach_live`](Self::attach_live), in a container that exists.
+    /// Makes a detached mount for [`attach_live`](Self::attach_live), in a container that exists.
     pub(crate) fn make_live(&self, root: BorrowedFd<'_>, id_maps: &[OwnedFd]) -> Result<OwnedFd> {
         let make = || match &self.what {
             What::Bind { link: Link::Copy, .. } => Err(Error::unsupported("copy-symlink is for containers that are being made")),
@@ -144,7 +143,7 @@ impl MountPlan {
         make().doing(|| self.doing())
     }
 
-    /// Attaches what [`make_live`](Self::make_live) made below `root`, which is in the caller's mount namespace.
+    /// Attaches the mount of [`make_live`](Self::make_live) below `root`, which is in the caller's mount namespace.
     pub(crate) fn attach_live(&self, root: BorrowedFd<'_>, mount: BorrowedFd<'_>) -> Result<()> {
         let attach = || -> Result<()> {
             let target = match &self.what {
@@ -173,7 +172,7 @@ impl MountPlan {
             }
             What::Filesystem { fs_type, data, .. } => {
                 let (target, made) = self.target_of_filesystem(root, fs_type, beside)?;
-                // as the image has it: /tmp keeps its sticky bit
+                // the mode of the image's directory: /tmp keeps its sticky bit
                 let takes_mode = fs_type == "tmpfs" && !made && !data.iter().any(|(key, _)| key == "mode");
                 let mode = if takes_mode { Some(target::mode(target.as_fd())?) } else { None };
                 (self.make(mode, sources)?, target)
@@ -196,10 +195,10 @@ impl MountPlan {
         Ok(target)
     }
 
-    /// Where it goes, and whether that was made for it.
+    /// The target, and whether it was made.
     fn target_of_filesystem(&self, root: BorrowedFd<'_>, fs_type: &str, beside: &mut Beside) -> Result<(OwnedFd, bool)> {
         Ok(match fs_type {
-            // /proc and /sys must be what they seem: labels and sysctls are written through them
+            // /proc and /sys must be at their real paths, because labels and sysctls are written through them
             "proc" | "sysfs" => (target::open_plain(root, &self.target, fs_type)?, false),
             _ if self.target_nofollow => (target::open_nofollow(root, &self.target)?, false),
             _ => {
@@ -215,11 +214,11 @@ impl MountPlan {
         }
         move_to(mount, target.as_fd())?;
         leave(target);
-        // only now: a detached mount has no peers to propagate from or to
+        // after the attachment, because a detached mount has no peers
         propagate(mount, &self.propagation)
     }
 
-    /// The mount with all its attributes, nowhere yet; `mode` is for the root of a tmpfs.
+    /// Makes the detached mount with all its attributes; `mode` is for the root of a tmpfs.
     fn make(&self, mode: Option<String>, sources: Sources<'_>) -> Result<OwnedFd> {
         let mount = match &self.what {
             What::Bind { source, recursive, link, .. } => sources.tree(source, *recursive, *link == Link::Bind)?,
@@ -279,12 +278,12 @@ fn plan_filesystem(mount: &spec::Mount, options: &Options, target: &str, label: 
     }
     let mut data = options.for_file_system();
     if fs_type == "devpts" {
-        // each is one of its own (kernel 4.7), so this need not be said
+        // the default since kernel 4.7
         data.retain(|(key, _)| key != "newinstance");
     }
     let mut own_label = None;
     match (label, fs_type) {
-        // of the kernel's own label
+        // these have the kernel's own labels
         (None, _) | (_, "proc" | "sysfs") => {}
         (Some(label), "mqueue") => own_label = Some(label.label.to_owned()),
         (Some(MountLabel { label, option }), _) => data.push((option.to_owned(), Some(label.to_owned()))),

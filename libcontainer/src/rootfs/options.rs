@@ -1,30 +1,30 @@
-//! The options of a mount and what each sets or clears (config.md, "Linux mount options"; mount(8), mount_setattr(2)).
+//! The options of a mount and their effects (config.md, "Linux mount options"; mount(8), mount_setattr(2)).
 
 use crate::error::{Error, Result};
 use masu_host::sys::mount_attr::{ATIME, Change, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY, RELATIME, STRICTATIME};
 
-/// What a word does.
+/// The effect of an option.
 #[derive(Debug, Clone, Copy)]
 enum Effect {
-    /// Nothing: it names the default.
+    /// None: the option names the default.
     Nothing,
-    /// Nothing that fsconfig(2) or mount_setattr(2) know, but it is a flag.
+    /// None in fsconfig(2) and mount_setattr(2), but the option counts as a flag.
     Flag,
     Set(u64),
     Clear(u64),
-    /// An access time mode, one of several.
+    /// Sets the access time mode.
     Atime(u64),
-    /// Takes back an access time mode.
+    /// Removes the access time mode.
     NotAtime(u64),
-    /// The same for all mounts below as well.
+    /// These three are recursive: they also change all mounts below.
     SetAll(u64),
     ClearAll(u64),
     AtimeAll(u64),
-    /// A flag of the superblock, by its name in fsconfig(2); the mount itself has no such flag.
+    /// A flag of the superblock, by its name in fsconfig(2). The mount itself has no such flag.
     Super(&'static str),
-    /// The same under crun's name for all mounts below, which a bind cannot change.
+    /// The same under crun's recursive name. A bind mount cannot change it.
     SuperAll(&'static str),
-    /// Propagation, and whether for all mounts below.
+    /// A propagation, and whether it is recursive.
     Propagation(u64, bool),
     Bind,
     BindAll,
@@ -32,7 +32,7 @@ enum Effect {
     CopySymlink,
     SourceNoFollow,
     TargetNoFollow,
-    /// With the mount's mappings, or the container's; whether for all mounts below.
+    /// Maps ids, with the mount's mappings or the container's; whether it is recursive.
     IdMap(bool),
     Remount,
 }
@@ -43,8 +43,8 @@ const SLAVE: u64 = libc::MS_SLAVE;
 const PRIVATE: u64 = libc::MS_PRIVATE;
 const UNBINDABLE: u64 = libc::MS_UNBINDABLE;
 
-/// Every word that is not data for the file system; sorted, as `features` prints them. Those of the specification, and
-/// crun's: copy-symlink, dest-nofollow, src-nofollow, and the recursive forms of flags that only a superblock has.
+/// All options that are not data for the file system, sorted as `features` prints them. They are those of the specification and
+/// of crun: copy-symlink, dest-nofollow, src-nofollow, and recursive names of superblock flags.
 const OPTIONS: [(&str, Effect); 70] = [
     ("async", Super("async")),
     ("atime", NotAtime(NOATIME)),
@@ -57,10 +57,10 @@ const OPTIONS: [(&str, Effect); 70] = [
     ("dirsync", Super("dirsync")),
     ("exec", Clear(NOEXEC)),
     ("idmap", IdMap(false)),
-    // file systems that keep it do so unasked
+    // file systems with i_version update it without the option
     ("iversion", Flag),
     ("lazytime", Super("lazytime")),
-    // of the kernel's log
+    // loud and silent change only the kernel's log
     ("loud", Flag),
     ("mand", Super("mand")),
     ("noatime", Atime(NOATIME)),
@@ -120,37 +120,37 @@ const OPTIONS: [(&str, Effect); 70] = [
     ("unbindable", Propagation(UNBINDABLE, false)),
 ];
 
-/// Words that are for others: fstab's for programs that are not us, and podman's, which relabels by itself.
+/// Ignored options: they are for programs that read fstab, and for podman, which relabels files itself.
 const FOR_OTHERS: [&str; 9] = ["_netdev", "auto", "noauto", "nofail", "nouser", "user", "z", "Z", ""];
 
-/// The words that `features` lists: those that this library carries out.
+/// The options that `features` lists.
 pub(crate) fn supported() -> impl Iterator<Item = &'static str> {
     OPTIONS.iter().map(|(name, _)| *name)
 }
 
-/// A mount's options, sorted by what they are for.
+/// The options of a mount, sorted by their effects.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Options {
     pub bind: bool,
     pub recursive_bind: bool,
-    /// Flags of the mount that are asked for (`MOUNT_ATTR_*`), but for the mode of access times.
+    /// The flags to set (`MOUNT_ATTR_*`), without the access time mode.
     pub set: u64,
-    /// Flags that are asked to be off.
+    /// The flags to clear.
     pub cleared: u64,
-    /// The mode of access times that is asked for.
+    /// The access time mode, if given.
     pub atime: Option<u64>,
-    /// Whether there is any word about flags of this mount.
+    /// Whether an option is a flag of this mount.
     pub flagged: bool,
-    /// Flags of the mount and all below.
+    /// The recursive changes.
     pub change_all: Change,
-    /// Propagations in the order given: flag, and whether for all below.
+    /// The propagations in the given order, and whether each is recursive.
     pub propagation: Vec<(u64, bool)>,
-    /// Flags of the superblock.
+    /// The flags of the superblock.
     pub superblock: Vec<&'static str>,
-    /// Flags and `key=value` for the file system.
+    /// Flags and `key=value` pairs for the file system.
     pub data: Vec<(String, Option<String>)>,
     pub copy_up: bool,
-    /// It changes what is mounted there already.
+    /// Changes an existing mount.
     pub remount: bool,
     pub copy_symlink: bool,
     pub source_nofollow: bool,
@@ -161,14 +161,14 @@ pub(crate) struct Options {
 /// The option `idmap` or `ridmap`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct IdMapOption {
-    /// For the mounts below as well.
+    /// Also maps the ids of the mounts below.
     pub recursive: bool,
-    /// What follows `=`: crun's form of mappings.
+    /// The mappings after `=`, in crun's form.
     pub maps: Option<String>,
 }
 
 impl Options {
-    /// Sorts the words; the last of two that contradict each other wins. `destination` is for the error's text.
+    /// Sorts the options. Of two that contradict each other the last wins. `destination` is for the text of an error.
     pub(crate) fn plan(words: &[String], destination: &str) -> Result<Options> {
         let mut options = Options::default();
         for word in words {
@@ -190,8 +190,7 @@ impl Options {
         Ok(options)
     }
 
-    /// A bind mount is of a file system that has its options already: the kernel takes no others, and whoever asked for
-    /// `size=1m` is told.
+    /// Drops data such as `size=1m` from a bind mount and returns a warning: the file system of the source keeps its own options.
     pub(super) fn drop_data_of_bind(&mut self, destination: &str) -> Option<String> {
         if !self.bind || self.data.is_empty() {
             return None;
@@ -222,7 +221,7 @@ impl Options {
             }
             ClearAll(flag) => {
                 all.set &= !flag;
-                // an access time mode is a number, not a bit: the kernel wants the whole of it cleared or none
+                // the access time mode is a number in ATIME, so its bits are cleared together
                 all.clear |= if flag & ATIME != 0 { ATIME } else { flag };
             }
             AtimeAll(mode) => {
@@ -234,7 +233,7 @@ impl Options {
             Bind => self.bind = true,
             BindAll => (self.bind, self.recursive_bind) = (true, true),
             CopyUp => self.copy_up = true,
-            // without a word about flags as well: those that are not named are off
+            // always flagged: flags that are not named are cleared
             Remount => (self.remount, self.flagged) = (true, true),
             CopySymlink => self.copy_symlink = true,
             SourceNoFollow => self.source_nofollow = true,
@@ -243,19 +242,19 @@ impl Options {
         }
     }
 
-    /// The attributes of a new mount of a file system.
+    /// The attributes of a new mount.
     pub(crate) fn attributes(&self) -> u64 {
         self.set | self.atime.unwrap_or(RELATIME)
     }
 
-    /// What the file system itself is told: its own options, then flags of the superblock (fsconfig(2)).
+    /// The options for fsconfig(2): the file system's own, then the flags of the superblock.
     pub(crate) fn for_file_system(&self) -> Vec<(String, Option<String>)> {
         let superblock = self.superblock.iter().map(|flag| ((*flag).to_owned(), None));
         self.data.iter().cloned().chain(superblock).collect()
     }
 
-    /// What a bind mount, or a mount that is there, takes on, as under runc: if there is any word about flags, then those that
-    /// are not asked for are off, whatever it has; but access times stay as they are unless a mode is asked for.
+    /// The change of a bind mount or of an existing mount, as in runc. One flag option is enough to clear all flags that are not
+    /// given, whatever the source has. Access times change only with a mode.
     pub(crate) fn change_of_mount(&self) -> Change {
         if !self.flagged {
             return Change::default();
@@ -303,7 +302,7 @@ mod tests {
             (&["ro"][..], change(RDONLY, BITS & !RDONLY)),
             (&["dev"], change(0, BITS)),
             (&["sync"], change(0, BITS)),
-            // access times only when a mode is asked for, and then as a whole
+            // access times change only with a mode, and as a whole
             (&["atime", "diratime", "norelatime"], change(0, BITS)),
             (&["noatime"], change(NOATIME, BITS | ATIME | NODIRATIME)),
             (&["relatime"], change(RELATIME, BITS | ATIME | NODIRATIME)),

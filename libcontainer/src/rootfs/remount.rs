@@ -1,5 +1,5 @@
-//! The mount option `remount`: what an earlier entry of the config mounted gets other flags and options, as by
-//! `mount -o remount` (mount(2), MS_REMOUNT), and nothing new is mounted.
+//! The mount option `remount`: it changes the flags and options of an earlier entry of `mounts`, as `mount -o remount` does
+//! (mount(2), MS_REMOUNT). It makes no new mount.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -15,25 +15,25 @@ use masu_host::beneath;
 use masu_host::mounts::{change_flags, propagate, reconfigure};
 use masu_host::sys::mount_attr::{Change, RDONLY, mount_setattr};
 
-/// A change of a mount that is there.
+/// A change of an existing mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Remount {
-    /// Absolute and clean, inside the root.
+    /// An absolute clean path inside the root.
     pub target: String,
-    /// Options for the file system itself.
+    /// The options of the file system itself.
     pub data: Vec<(String, Option<String>)>,
     pub change: Change,
-    /// Flags that the config asks to be off.
+    /// The flags that the config wants off.
     pub cleared: u64,
     pub change_all: Change,
     pub propagation: Vec<(u64, bool)>,
-    /// Whether it is written into until the root is locked down, so that only then it may become read-only.
+    /// Whether files are written there until the root is locked down. It becomes read-only only then.
     pub read_only_last: bool,
 }
 
 impl Remount {
-    /// Plans it; `earlier` is what the config mounts before. The destination must be among that, which the kernel would
-    /// otherwise find out in init, and what is bound from the host keeps its file system's options.
+    /// Plans the change; `earlier` are the mounts before it. Its destination must be one of them, because otherwise only the
+    /// kernel would report that, in init. A bind mount keeps the options of its file system.
     pub(super) fn plan(mount: &spec::Mount, options: &Options, earlier: &[Operation]) -> Result<Remount> {
         let target = check_target(mount)?;
         let invalid = |why: &str| Error::invalid(format!("error mounting {:?} to rootfs at {target:?}: remount: {why}", mount.source));
@@ -70,7 +70,7 @@ impl Remount {
         })
     }
 
-    /// Changes it. The mount is returned if it is still written into, and to become read-only last.
+    /// Changes the mount. It is returned if it must become read-only last.
     pub(super) fn apply(&self, root: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
         let change = || -> Result<OwnedFd> {
             let mount = beneath::open(root, &self.target, OFlags::PATH)?;

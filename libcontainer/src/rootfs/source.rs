@@ -1,8 +1,8 @@
-//! How init gets at what is on the host: mount sources, the rootfs, device nodes.
+//! Init's access to the host: mount sources, the rootfs, device nodes.
 //!
-//! In a user namespace the container's root may not enter every folder that the config names. Then the runtime, which
-//! may, opens the path for it, from init's own root: so that it still finds what earlier mounts put there, and so that the
-//! mount is one of init's namespace, with the flags that the kernel locks in it.
+//! In a user namespace the container's root may not enter every directory that the config names. Then the runtime, which may,
+//! opens the path from init's own root. So the path includes earlier mounts of init, and the mount is one of init's namespace,
+//! with the flags that the kernel locks there.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,31 +16,31 @@ use masu_host::mounts::{bind, open_tree};
 use masu_host::procfs::{Procfs, openat2_retry};
 use masu_host::sys::close_range::leave;
 
-/// What the runtime does for init where the rights of the container's root do not suffice.
+/// The operations that the runtime does for init, because the container's root lacks the rights.
 pub(crate) trait Host {
-    /// What is at `path` of the host, as seen from the caller's root directory, as an O_PATH descriptor; with `nofollow` a
-    /// symbolic link itself.
+    /// Opens `path` from init's root directory with O_PATH; with `nofollow` a symbolic link itself.
     fn open_source(&self, path: &str, nofollow: bool) -> Result<OwnedFd>;
     /// Maps the ids of the detached mount `mount`.
     fn map_ids(&self, id_map: IdMapped, mount: OwnedFd) -> Result<()>;
 }
 
-/// See the module.
+/// Access to the sources of the host; see the module.
 #[derive(Clone, Copy)]
 pub(crate) struct Sources<'a> {
     /// Only in a user namespace.
     host: Option<&'a dyn Host>,
-    /// The user namespaces of the plan's maps of ids; in a user namespace the runtime has them.
+    /// The user namespaces with the plan's id maps. In a user namespace it is empty, because the runtime has them.
     id_maps: &'a [OwnedFd],
 }
 
 impl<'a> Sources<'a> {
-    /// `host` is for a container in a user namespace; without one the caller has the rights of the host's root.
+    /// `host` is given for a container in a user namespace. Without it the caller opens and maps all itself.
     pub(crate) fn new(host: Option<&'a dyn Host>, id_maps: &'a [OwnedFd]) -> Sources<'a> {
         Sources { host, id_maps }
     }
 
-    /// Maps the ids of a detached mount. Only who owns its file system may, which in a user namespace is the runtime.
+    /// Maps the ids of a detached mount. That needs CAP_SYS_ADMIN in the user namespace that owns the file system, so in a user
+    /// namespace the runtime does it.
     pub(super) fn map_ids(self, id_map: IdMapped, mount: BorrowedFd<'_>) -> Result<()> {
         match self.host {
             Some(host) => host.map_ids(id_map, rustix::io::fcntl_dupfd_cloexec(mount, 3)?),
@@ -48,7 +48,7 @@ impl<'a> Sources<'a> {
         }
     }
 
-    /// A detached copy of the host's tree at `path`; with `nofollow` of a symbolic link itself.
+    /// A detached copy of the host's tree at `path`; with `nofollow` a symbolic link itself is its root.
     pub(super) fn tree(self, path: &str, recursive: bool, nofollow: bool) -> Result<OwnedFd> {
         match (bind(path, recursive, nofollow), self.host) {
             (Err(e), Some(host)) if e.errno() == Some(Errno::ACCESS) => {
@@ -58,11 +58,11 @@ impl<'a> Sources<'a> {
         }
     }
 
-    /// What the symbolic link at `path` holds; `None` when it is something else.
+    /// The target of the symbolic link at `path`; `None` if `path` is no symbolic link.
     pub(super) fn read_link(self, path: &str) -> Result<Option<CString>> {
         let link = self.open(path)?;
         let text = match rustix::fs::readlinkat(&link, "", Vec::new()) {
-            // how the kernel says that an empty path is no link (readlink(2))
+            // the errnos for an empty path of a file that is no symbolic link (readlink(2))
             Err(Errno::NOENT | Errno::INVAL) => None,
             text => Some(text.doing(|| format!("read the link {path}"))?),
         };
@@ -70,7 +70,7 @@ impl<'a> Sources<'a> {
         Ok(text)
     }
 
-    /// What is at `path` itself, as an O_PATH descriptor; the last part of the path is not followed.
+    /// Opens `path` with O_PATH; a symbolic link at its end is not followed.
     pub(super) fn open(self, path: &str) -> Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match (rustix::fs::openat(CWD, path, flags, Mode::empty()), self.host) {
@@ -80,14 +80,14 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// The runtime's part: opens `path` below `root`, init's root directory; with `nofollow` a symbolic link itself.
+/// The runtime's side: opens `path` below `root`, init's root directory; with `nofollow` a symbolic link itself.
 pub(crate) fn open_source(root: BorrowedFd<'_>, path: &str, nofollow: bool) -> Result<OwnedFd> {
     let link = if nofollow { OFlags::NOFOLLOW } else { OFlags::empty() };
     openat2_retry(root, path, OFlags::PATH | OFlags::CLOEXEC | link, ResolveFlags::IN_ROOT)
         .doing(|| format!("failed to fulfil mount request: open {path}"))
 }
 
-/// The runtime's part: maps the ids of `mount` for the init `pid`. `id_maps` are the namespaces of the plan's maps.
+/// The runtime's side: maps the ids of `mount` for the init `pid`. `id_maps` are the user namespaces of the plan's maps.
 pub(crate) fn map_ids(id_map: IdMapped, mount: BorrowedFd<'_>, id_maps: &[OwnedFd], proc: &Procfs, pid: i32) -> Result<()> {
     let mapped = match id_map.map {
         Map::Listed(_) => id_map.apply(mount, id_maps),

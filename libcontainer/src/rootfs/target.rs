@@ -1,4 +1,4 @@
-//! Where a mount goes: its destination as a path of the plan, and opened below the root.
+//! The mount point of a mount: checked in the plan, opened below the root in init.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -10,7 +10,7 @@ use crate::spec;
 use masu_host::beneath::{self, Beside, Place};
 use masu_host::sys::close_range::leave;
 
-/// Below /proc only these may be mounted upon: lxcfs and crypto policies do (runc's list).
+/// The only mount points below /proc, for lxcfs and crypto policies: the list of runc.
 const IN_PROC: [&str; 10] = [
     "/proc/cpuinfo",
     "/proc/diskstats",
@@ -23,11 +23,11 @@ const IN_PROC: [&str; 10] = [
     "/proc/sys/kernel/ns_last_pid",
     "/proc/sys/crypto/fips_enabled",
 ];
-/// `linux/magic.h`; what crun's `dest-nofollow` keeps off besides procfs.
+/// Magic numbers of linux/magic.h. crun's `dest-nofollow` refuses these file systems and procfs.
 const SYSFS_MAGIC: i64 = 0x6265_6572;
 const DEVPTS_MAGIC: i64 = 0x1cd1;
 
-/// The destination as an absolute clean path; the root itself is refused.
+/// Checks the destination and returns it as an absolute clean path. The root itself is refused.
 pub(crate) fn check_target(mount: &spec::Mount) -> Result<String> {
     for field in [&mount.destination, &mount.source, &mount.fs_type] {
         if field.contains('\0') {
@@ -54,7 +54,7 @@ pub(crate) fn check_target(mount: &spec::Mount) -> Result<String> {
     Ok(target)
 }
 
-/// /proc is for procfs, and in it only what [`IN_PROC`] lists may be covered, by a bind.
+/// Checks that only procfs or a bind mount is at /proc, and only bind mounts of [`IN_PROC`] below it.
 pub(super) fn check_proc(mount: &spec::Mount, target: &str, bind: bool) -> Result<()> {
     let allowed = match (bind, target) {
         (true, "/proc") => true,
@@ -71,8 +71,8 @@ pub(super) fn check_proc(mount: &spec::Mount, target: &str, bind: bool) -> Resul
     )))
 }
 
-/// Opens the directory `target`, of which no part is a symbolic link: what is mounted there must be found there by that
-/// name (CVE-2019-19921).
+/// Opens the directory `target`, and makes it if missing. No component may be a symbolic link, because the mount must be
+/// reachable at exactly this path (CVE-2019-19921).
 pub(super) fn open_plain(root: BorrowedFd<'_>, target: &str, fs_type: &str) -> Result<OwnedFd> {
     let folder = match beneath::open_plain_dir(root, target) {
         Err(Errno::NOENT) => {
@@ -87,18 +87,18 @@ pub(super) fn open_plain(root: BorrowedFd<'_>, target: &str, fs_type: &str) -> R
     })
 }
 
-/// Opens `target`, making it where it is missing: as a directory, or as a file.
+/// Opens `target`. If it is missing, it is made as a directory or as a file.
 pub(super) fn open(root: BorrowedFd<'_>, target: &str, beside: &mut Beside, is_dir: impl Fn() -> bool) -> Result<Place> {
     let kind = || if is_dir() { FileType::Directory } else { FileType::RegularFile };
     let place = beneath::place(root, target, beside, kind).doing(|| format!("create mountpoint for {target} mount"))?;
     if !place.is_plain && !target.starts_with("/proc/") && target != "/proc" && magic(place.fd.as_fd())? == PROC_SUPER_MAGIC {
-        // a symbolic link of the image led into /proc
+        // a symbolic link in the image pointed into /proc
         return Err(Error::invalid(format!("check proc-safety of {target} mount: it cannot be mounted because it is inside /proc")));
     }
     Ok(place)
 }
 
-/// Opens `target` itself where it is a symbolic link; it must be there.
+/// Opens `target`, which must exist. A symbolic link at its end is opened itself.
 pub(super) fn open_nofollow(root: BorrowedFd<'_>, target: &str) -> Result<OwnedFd> {
     let fd = beneath::open(root, target, OFlags::PATH | OFlags::NOFOLLOW).doing(|| format!("open mountpoint {target}"))?;
     if [PROC_SUPER_MAGIC, SYSFS_MAGIC, DEVPTS_MAGIC].contains(&magic(fd.as_fd())?) {
@@ -107,12 +107,12 @@ pub(super) fn open_nofollow(root: BorrowedFd<'_>, target: &str) -> Result<OwnedF
     Ok(fd)
 }
 
-/// What kind of file system `fd` is in.
+/// The magic number of the file system of `fd`.
 pub(super) fn magic(fd: BorrowedFd<'_>) -> Result<i64, Errno> {
     Ok(rustix::fs::fstatfs(fd)?.f_type as i64)
 }
 
-/// Makes `target` a symbolic link to `link`; what is there already must be that.
+/// Makes `target` a symbolic link to `link`. An existing file must be the same link.
 pub(super) fn make_link(root: BorrowedFd<'_>, target: &str, link: &std::ffi::CStr) -> Result<()> {
     let (dir, name) = beneath::parent(root, target)?;
     match rustix::fs::symlinkat(link, &dir, name) {
@@ -126,7 +126,7 @@ pub(super) fn make_link(root: BorrowedFd<'_>, target: &str, link: &std::ffi::CSt
     Ok(())
 }
 
-/// The mode of what is at `fd`, as the option of a tmpfs.
+/// The mode of `fd`, as the option `mode` of a tmpfs.
 pub(super) fn mode(fd: BorrowedFd<'_>) -> Result<String, Errno> {
     Ok(format!("{:o}", rustix::fs::fstat(fd)?.st_mode & 0o7777))
 }
