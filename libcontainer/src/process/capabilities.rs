@@ -1,4 +1,4 @@
-//! `process.capabilities`: the five sets (capabilities(7)).
+//! `process.capabilities`: the five capability sets (capabilities(7)).
 
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -7,7 +7,7 @@ use crate::error::{Doing, Result};
 use crate::findings::Findings;
 use crate::spec;
 
-/// Names by number, from 0 (`linux/capability.h`; the last is of kernel 5.9).
+/// The names by number, from 0 (linux/capability.h). The last one is of kernel 5.9.
 pub(crate) const NAMES: [&str; 41] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -63,8 +63,7 @@ pub(crate) struct Sets {
 }
 
 impl Sets {
-    /// Turns names into masks. Names that nobody knows are a warning: the spec says they should not fail
-    /// (config.md), and runc warns.
+    /// Turns names into masks. Unknown names are a warning, as in runc, because config.md says that they should not fail.
     pub(crate) fn plan(spec: &spec::Capabilities, found: &mut Findings) -> Sets {
         let mut unknown = Vec::new();
         let mut mask = |names: &[String]| {
@@ -92,12 +91,12 @@ impl Sets {
         sets
     }
 
-    /// Drops what is not in the bounding set. Before the ids change: it needs CAP_SETPCAP.
+    /// Drops the capabilities that `bounding` lacks from the bounding set. It needs CAP_SETPCAP, so it runs before the ids change.
     pub(crate) fn apply_bounding(&self) -> Result<()> {
         for n in (0..64).filter(|n| self.bounding & (1 << n) == 0) {
             match rustix::thread::remove_capability_from_bounding_set(bit(n)) {
                 Ok(()) => {}
-                // numbers rise without gaps: the first that the kernel does not know ends the list
+                // the kernel's numbers have no gaps, so the first unknown one is the end
                 Err(Errno::INVAL) => break,
                 Err(e) => return Err(e).doing(|| format!("drop {} from the bounding set", name(n))),
             }
@@ -105,8 +104,8 @@ impl Sets {
         Ok(())
     }
 
-    /// Sets the other four. Returns the ambient ones that could not be raised (not inheritable or not permitted), which
-    /// runc only warns of.
+    /// Sets the other four sets. It returns the ambient capabilities that could not be raised, because they are not inheritable
+    /// or not permitted. runc only warns of them.
     pub(crate) fn apply(&self) -> Result<u64> {
         let sets = CapabilitySets {
             effective: CapabilitySet::from_bits_retain(self.effective),

@@ -1,5 +1,5 @@
-//! On which CPUs a process runs (sched_setaffinity(2)): `process.execCPUAffinity` for one that is executed in a container,
-//! and for all others those of the cpuset, whatever the caller of the runtime is bound to.
+//! The CPU affinity of a process (sched_setaffinity(2)). `process.execCPUAffinity` is for a process of exec. All other processes
+//! get the CPUs of their cpuset, whatever the affinity of the runtime's caller.
 
 use rustix::io::Errno;
 
@@ -8,30 +8,30 @@ use crate::spec;
 use masu_host::mask::Mask;
 use masu_host::sys::scheduling::{affinity, set_affinity};
 
-/// More CPUs than any kernel is built for, in words.
+/// A mask of more CPUs than any kernel supports.
 const ALL: [u64; 128] = [u64::MAX; 128];
 
-/// Before and after the move into the container's cgroup.
+/// The affinity before and after the move into the container's cgroup.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct CpuAffinity {
-    /// Until then; the process is not cloned into the cgroup then, but moved.
+    /// The affinity until the move. With it, the process is moved into the cgroup instead of cloned into it.
     pub initial: Option<Mask>,
     pub finally: Final,
 }
 
-/// From the move on.
+/// The affinity after the move.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Final {
-    /// All CPUs of the cpuset: the mask of whoever called us (a kubelet pinned to two CPUs) is not the container's.
+    /// All CPUs of the cpuset, because the caller's affinity (a kubelet pinned to two CPUs) is not the container's.
     #[default]
     All,
-    /// What the kernel makes of the initial one.
+    /// Unchanged: the kernel derives it from the initial affinity.
     Left,
     Those(Mask),
 }
 
 impl CpuAffinity {
-    /// An exec's.
+    /// The affinity of a process of exec.
     pub(crate) fn plan(affinity: &spec::CpuAffinity) -> Result<CpuAffinity> {
         let initial = Mask::parse(&affinity.initial).doing(|| "process.execCPUAffinity.initial: bad CPUAffinity.Initial")?;
         let finally = Mask::parse(&affinity.finally).doing(|| "process.execCPUAffinity.final: bad CPUAffinity.Final")?;
@@ -43,14 +43,14 @@ impl CpuAffinity {
         Ok(CpuAffinity { initial, finally })
     }
 
-    /// Takes on the final one, in the container's cgroup.
+    /// Sets the final affinity. The caller is in the container's cgroup.
     pub(crate) fn apply(&self) -> Result<()> {
         match &self.finally {
             Final::Left => Ok(()),
             Final::Those(cpus) => set_affinity(cpus.words()).doing(|| "error setting final CPU affinity"),
-            // the kernel takes of it what the cpuset allows
+            // the kernel ignores CPUs outside the cpuset
             Final::All => match set_affinity(&ALL) {
-                // a cpuset without CPUs of ours, or a sandbox around us: then it stays as it was
+                // no CPU of the cpuset can be used, or a sandbox forbids the call: the affinity stays
                 Ok(()) | Err(Errno::INVAL | Errno::PERM | Errno::NOSYS) => Ok(()),
                 Err(e) => Err(e).doing(|| "reset the CPU affinity"),
             },
@@ -58,16 +58,16 @@ impl CpuAffinity {
     }
 }
 
-/// We run on other CPUs for a moment, so that a child is born there. Holds those that we had.
+/// Binds the caller to other CPUs until the drop, so that a child starts there. It holds the caller's own CPUs.
 #[derive(Debug)]
 pub(crate) struct Bound(Vec<u64>);
 
 impl Bound {
-    /// Goes there; back when it is dropped.
+    /// Binds the caller to `cpus`.
     pub(crate) fn to(cpus: &Mask) -> Result<Bound> {
         let own = Bound(affinity().doing(|| "find the own CPU affinity")?);
         set_affinity(cpus.words()).doing(|| "error setting initial CPU affinity")?;
-        // in the words of runc's first stage, which its tests look for
+        // the text of runc's first stage, which runc's tests look for
         log::debug!("nsexec: affinity: 0x{:x}", cpus.words().first().unwrap_or(&0));
         Ok(own)
     }
@@ -75,7 +75,7 @@ impl Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        // the kernel took them from us, so it takes them back
+        // the kernel had these CPUs before, so it accepts them
         let _ = set_affinity(&self.0);
     }
 }

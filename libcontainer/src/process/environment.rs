@@ -1,36 +1,36 @@
-//! The environment of a process (`process.env`): checked, and the last of two with a name winning.
+//! The environment of a process (`process.env`). It is checked, and of equal names the last one wins.
 //!
-//! Some callers give ten thousand variables, each service of a cluster a handful: all of it is linear, and in one piece of
-//! memory.
+//! Some callers give ten thousand variables: a cluster sets several for each service. So the time is linear, and the text is
+//! one piece of memory.
 
 use std::ffi::CStr;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::findings::{Findings, Item};
 
-/// Where an absent PATH is looked up: nowhere, as Go does.
+/// Without PATH no directory is searched, as in Go.
 const PATH: &str = "PATH";
 
-/// What execve is given as the environment.
+/// The environment for execve(2).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Environment {
     /// Each variable ends with a NUL byte.
     text: Vec<u8>,
-    /// HOME is added in the container then, from its passwd(5).
+    /// HOME must be added in the container, from its passwd(5).
     pub home_is_missing: bool,
-    /// Value of PATH, for an executable without a slash.
+    /// The value of PATH, for an executable without a slash.
     pub search_path: Option<String>,
 }
 
 impl Environment {
-    /// Checks the variables `list`, `NAME=value` each, and takes the last of each name at its own place. `listen_fds`
-    /// descriptors after stderr are announced in it.
+    /// Checks the variables `list`, `NAME=value` each, and keeps the last one of each name, at its own position. It announces
+    /// `listen_fds` descriptors after stderr.
     pub(super) fn plan(list: &[String], listen_fds: u32, found: &mut Findings) -> Environment {
         let size = list.iter().map(|entry| entry.len() + 1).sum();
         let mut environment = Environment { text: Vec::with_capacity(size), home_is_missing: true, search_path: None };
         let last = last_of_each(list);
         for (i, entry) in list.iter().enumerate() {
-            // the value may be a secret: only what stands before it is named
+            // the value may be a secret, so only the name is printed
             let why = match entry.split_once('=') {
                 Some((key, value)) if !key.is_empty() => {
                     if last[i] {
@@ -66,7 +66,7 @@ impl Environment {
         self.push(key, value);
     }
 
-    /// Sets one variable; neither part holds a NUL byte.
+    /// Sets one variable. Neither part may have a NUL byte.
     pub(crate) fn set(&mut self, key: &str, value: &str) {
         let others = self.iter().filter(|entry| entry.to_bytes().split(|&b| b == b'=').next() != Some(key.as_bytes()));
         self.text = others.flat_map(CStr::to_bytes_with_nul).copied().collect();
@@ -79,7 +79,7 @@ impl Environment {
         }
     }
 
-    /// The variables, `NAME=value` each.
+    /// The variables, each as `NAME=value`.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &CStr> {
         let mut rest = self.text.as_slice();
         std::iter::from_fn(move || {
@@ -94,10 +94,10 @@ fn name(entry: &str) -> &str {
     entry.split_once('=').map_or(entry, |(name, _)| name)
 }
 
-/// Whether each variable is the last of its name: by hash, from the end. Whoever makes names that collide slows down only
-/// the container that they are for, so the hash needs no random seed.
+/// Whether each variable is the last one of its name. It fills a hash table from the end. The hash needs no random seed, because
+/// names that collide slow down only the container of the same config.
 fn last_of_each(list: &[String]) -> Vec<bool> {
-    // places in the list, counted from 1; 0 is free
+    // a slot has an index of the list plus 1; 0 is a free slot
     let mut slots = vec![0; (list.len() * 2).next_power_of_two()];
     let mask = slots.len() - 1;
     let mut last = vec![false; list.len()];

@@ -1,15 +1,15 @@
-//! `process.ioPriority`: class and level of ioprio_set(2).
+//! `process.ioPriority`: the class and level of ioprio_set(2).
 
 use crate::error::{Doing, Error, Result};
 use crate::spec;
 
-/// From 1 on, as in `linux/ioprio.h`.
+/// The classes by number, from 1 (linux/ioprio.h).
 const CLASSES: [&str; 3] = ["IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE"];
 
-/// Where the class begins in the number.
+/// The lowest bit of the class.
 const CLASS_SHIFT: u32 = 13;
 
-/// Both in one number.
+/// The class and level in one number.
 pub(crate) fn plan(priority: &spec::IoPriority) -> Result<u32> {
     let level = match u32::try_from(priority.priority) {
         Ok(level) if level <= 7 => level,
@@ -21,7 +21,7 @@ pub(crate) fn plan(priority: &spec::IoPriority) -> Result<u32> {
     }
 }
 
-/// Takes it on. Real-time I/O is a privilege, so before the ids change.
+/// Sets the I/O priority. The real-time class needs a capability, so it runs before the ids change.
 pub(crate) fn apply(priority: u32) -> Result<()> {
     masu_host::sys::scheduling::set_io_priority(priority).doing(|| "failed to set io priority")
 }

@@ -1,4 +1,5 @@
-//! A session keyring of the container's own (keyrings(7)), so that it neither sees nor outlives its caller's keys.
+//! A new session keyring (keyrings(7)): the container does not see its caller's keys, and the caller does not see the
+//! container's.
 
 use std::ffi::CStr;
 
@@ -7,10 +8,10 @@ use rustix::io::Errno;
 use crate::error::{Doing, Result};
 use masu_host::sys::keyctl;
 
-/// KEY_USR_SEARCH and KEY_POS_SEARCH…: who has the container's user may find keys in it (runc does the same).
+/// KEY_USR_SEARCH: processes with the container's user id may search the keyring, as in runc.
 const USER_SEARCH: u32 = 0x0008_0000;
 
-/// Makes, or for exec joins, the keyring `name` (`_ses.<id>`). Kernels without keys are fine.
+/// Joins the keyring `name` (`_ses.ID`), or makes it. A kernel without keyrings is no error.
 pub(crate) fn join(name: &CStr) -> Result<()> {
     let serial = match keyctl::join_session_keyring(name) {
         Ok(serial) => serial,

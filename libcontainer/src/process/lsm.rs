@@ -1,8 +1,8 @@
-//! `process.apparmorProfile` and `process.selinuxLabel`: the label of the program that execve starts
-//! (`/proc/PID/attr`, proc_pid_attr(5)).
+//! `process.apparmorProfile` and `process.selinuxLabel`: the label of the program after execve(2) (`/proc/PID/attr`,
+//! proc_pid_attr(5)).
 //!
-//! Written through the guarded procfs handle only: a label written to something else is a container without one
-//! (CVE-2019-16884, CVE-2025-52881).
+//! A label is written only through a checked handle of procfs. If it were written to another file, the container would have no
+//! label (CVE-2019-16884, CVE-2025-52881).
 
 use std::os::fd::BorrowedFd;
 
@@ -14,7 +14,7 @@ use crate::findings::Findings;
 use masu_host::procfs::Procfs;
 use masu_host::sys::close_range::leave;
 
-/// The labels to take on.
+/// The labels of the process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Labels {
     pub apparmor: Option<String>,
@@ -22,7 +22,7 @@ pub(crate) struct Labels {
 }
 
 impl Labels {
-    /// Checks that the security module that a label is for is there: without it the label would silently mean nothing.
+    /// Checks that the host has the security module of each label, because otherwise the label would have no effect.
     pub(crate) fn plan(apparmor: &str, selinux: &str, found: &mut Findings) -> Labels {
         let text = |s: &str| if s.is_empty() { None } else { Some(s.to_owned()) };
         if apparmor.contains('\0') || selinux.contains('\0') {
@@ -44,18 +44,18 @@ impl Labels {
         labels
     }
 
-    /// Whether there is nothing to write.
+    /// Whether there is no label.
     pub(crate) fn is_empty(&self) -> bool {
         *self == Labels::default()
     }
 
-    /// Asks for them at the caller's next execve.
+    /// Sets the labels for the caller's next execve(2).
     pub(crate) fn apply(&self, proc: &Procfs) -> Result<()> {
         let me = proc.me()?;
         if let Some(profile) = &self.apparmor {
             let value = format!("exec {profile}");
             let written = match proc.write(&format!("{me}/attr/apparmor/exec"), value.as_bytes()) {
-                // kernels before 5.8, or without stacking of security modules
+                // kernels before 5.8, and kernels without several security modules
                 Err(Errno::NOENT) => proc.write(&format!("{me}/attr/exec"), value.as_bytes()),
                 result => result,
             };
@@ -79,8 +79,8 @@ fn selinux_enabled() -> bool {
     rustix::fs::access("/sys/fs/selinux/enforce", rustix::fs::Access::EXISTS).is_ok()
 }
 
-/// Whether mounts get the `mountLabel`. Without SELinux they do not, and who wrote it is told: a label of files confines nobody,
-/// and that of the process, which would, is an error then.
+/// Whether mounts get `mountLabel`. Without SELinux they do not, which is only a warning: a label of files confines no process.
+/// The label of a process does, so that is an error without SELinux.
 pub(crate) fn check_mount_label(label: &str) -> Result<bool> {
     if label.contains('\0') {
         return Err(Error::invalid("linux.mountLabel: it holds a NUL byte"));
@@ -88,7 +88,7 @@ pub(crate) fn check_mount_label(label: &str) -> Result<bool> {
     Ok(!label.is_empty() && selinux_enabled())
 }
 
-/// Labels the root of a mount whose file system takes no label as an option (mqueue).
+/// Sets the label of the mount's root, for a file system without a mount option for it (mqueue).
 pub(crate) fn label_mount(mount: BorrowedFd<'_>, label: &str) -> Result<()> {
     let doing = || format!("set the label {label:?} of the mount");
     let root = rustix::fs::openat(mount, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).doing(doing)?;

@@ -1,26 +1,26 @@
-//! `linux.memoryPolicy`: from which NUMA nodes memory comes (set_mempolicy(2)).
+//! `linux.memoryPolicy`: the NUMA nodes that memory comes from (set_mempolicy(2)).
 
 use crate::error::{Doing, Error, Result};
 use crate::spec;
 use masu_host::mask::Mask;
 
-/// By number, as in `linux/mempolicy.h`.
+/// The modes by number (linux/mempolicy.h).
 pub(crate) const MODES: [&str; 7] =
     ["MPOL_DEFAULT", "MPOL_PREFERRED", "MPOL_BIND", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED_MANY", "MPOL_WEIGHTED_INTERLEAVE"];
 
-/// From bit 13 on.
+/// The flags by bit, from bit 13.
 pub(crate) const FLAGS: [&str; 3] = ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"];
 
 const FIRST_FLAG: usize = 13;
 
-/// Mode and flags as one number, and the nodes.
+/// The mode with the flags, and the nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MemoryPolicy {
     pub mode: u32,
     pub nodes: Option<Mask>,
 }
 
-/// Checks as runc does.
+/// Checks the policy as runc does.
 pub(crate) fn plan(policy: &spec::MemoryPolicy) -> Result<MemoryPolicy> {
     let invalid = |text: String| Error::invalid(format!("linux.memoryPolicy: {text}"));
     let name = policy.mode.as_str();
@@ -34,14 +34,14 @@ pub(crate) fn plan(policy: &spec::MemoryPolicy) -> Result<MemoryPolicy> {
     let count = nodes.as_ref().map_or(0, Mask::count);
     match name {
         "MPOL_DEFAULT" | "MPOL_LOCAL" if count != 0 => Err(invalid(format!("memory policy mode requires 0 nodes but got {count}"))),
-        // none at all is for the kernel to prefer the nearest
+        // without nodes the kernel prefers the nearest one
         "MPOL_DEFAULT" | "MPOL_LOCAL" | "MPOL_PREFERRED" => Ok(MemoryPolicy { mode, nodes }),
         _ if count == 0 => Err(invalid("memory policy mode requires at least one node but got 0".into())),
         _ => Ok(MemoryPolicy { mode, nodes }),
     }
 }
 
-/// Takes it on; it lasts through execve. Before the filter, which may forbid the call.
+/// Sets the policy, which execve(2) keeps. It runs before the seccomp filter, which may forbid the call.
 pub(crate) fn apply(policy: &MemoryPolicy) -> Result<()> {
     let nodes = policy.nodes.as_ref().map_or(&[][..], Mask::words);
     masu_host::sys::scheduling::set_memory_policy(policy.mode, nodes).doing(|| "set_mempolicy")

@@ -1,4 +1,4 @@
-//! What a process is given between clone and execve, one file a feature, named as in the specification (config.md, "Process").
+//! The properties that a process gets between clone and execve: one file for each, named as in config.md, "Process".
 
 pub(crate) mod capabilities;
 pub(crate) mod cpu_affinity;

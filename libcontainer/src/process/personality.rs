@@ -7,7 +7,7 @@ use crate::spec;
 /// PER_LINUX and PER_LINUX32 of `linux/personality.h`.
 const DOMAINS: [(&str, u64); 2] = [("LINUX", 0), ("LINUX32", 8)];
 
-/// The domain by number. Flags are not carried out by any runtime; runc warns of them.
+/// The number of the domain. Flags are only a warning, as in runc, because no runtime applies them.
 pub(crate) fn plan(personality: &spec::Personality, found: &mut Findings) -> Option<u64> {
     if !personality.flags.is_empty() {
         found.warn("linux.personality.flags", "linux.personality.flags are ignored");
@@ -20,7 +20,7 @@ pub(crate) fn plan(personality: &spec::Personality, found: &mut Findings) -> Opt
     domain
 }
 
-/// Takes it on. Before the filter, which may forbid the call.
+/// Sets the domain. It runs before the seccomp filter, which may forbid the call.
 pub(crate) fn apply(domain: u64) -> Result<()> {
     masu_host::sys::personality::set(domain).doing(|| format!("set personality {domain}"))
 }

@@ -1,4 +1,4 @@
-//! The plan of one process: what execve is given and what is set before it. The same for a container's init and for exec.
+//! The plan of one process: the arguments of execve and the properties set before it. A container's init and exec share it.
 
 use std::ffi::CString;
 
@@ -15,49 +15,49 @@ use crate::process::scheduler::{self, Scheduler};
 use crate::seccomp::Filter;
 use crate::spec;
 
-/// What will run, as whom, and within which limits.
+/// The program, its user and its properties.
 #[derive(Debug, Default)]
 pub(crate) struct ProcessPlan {
     pub args: Vec<CString>,
     pub env: Environment,
-    /// Absolute.
+    /// An absolute path.
     pub cwd: String,
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
-    /// The supplementary groups stay those of the caller.
+    /// Whether the supplementary groups stay those of the caller.
     pub keep_groups: bool,
     pub umask: Option<u32>,
     pub capabilities: Option<Sets>,
     pub no_new_privileges: bool,
     pub rlimits: Rlimits,
-    /// Where it is root of nothing but its own: the runtime sets its limits.
+    /// Whether it is in a user namespace. Then it may not raise limits, so the runtime sets them.
     pub in_user_namespace: bool,
     pub oom_score_adj: Option<i32>,
     pub labels: Labels,
     pub scheduler: Option<Scheduler>,
     pub io_priority: Option<u32>,
     pub cpu_affinity: CpuAffinity,
-    /// Execution domain, by number.
+    /// The number of the execution domain.
     pub personality: Option<u64>,
     pub memory_policy: Option<MemoryPolicy>,
     pub filter: Option<Filter>,
     pub terminal: Option<Terminal>,
-    /// Descriptors 3 to 3 + n - 1 stay open in the program.
+    /// The number of descriptors from 3 on that stay open in the program.
     pub preserved_fds: u32,
 }
 
-/// The process gets a terminal, of this size (rows, columns) if it is known.
+/// The terminal of a process, with its size (rows, columns) if known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Terminal {
     pub size: Option<(u16, u16)>,
-    /// Whether a terminal of the caller stands before it, which makes a carriage return of each newline itself.
+    /// Whether the runtime copies the output to a terminal of the caller. That one converts newlines, so this one must not.
     pub relayed: bool,
 }
 
 impl ProcessPlan {
-    /// The plan of a container's first process. A container may be created without one (config.md): then its init, of no
-    /// capabilities, waits for a start that can only fail, and `args` is empty.
+    /// The plan of a container's first process. config.md allows a container without one. Its init has no capabilities and waits
+    /// for a start that can only fail; `args` is empty.
     pub(crate) fn for_init(
         process: Option<&spec::Process>,
         filter: Option<Filter>,
@@ -78,8 +78,8 @@ impl ProcessPlan {
         ProcessPlan { args: Vec::new(), ..plan }
     }
 
-    /// Checks a process document and turns it into a plan. `listen_fds` descriptors after stderr are announced to the
-    /// program (sd_listen_fds(3)); `preserve_fds` follow them.
+    /// Checks a process document and makes the plan. `listen_fds` descriptors after stderr are announced to the program
+    /// (sd_listen_fds(3)), and `preserve_fds` more follow them.
     pub(crate) fn plan(
         process: &spec::Process,
         filter: Option<Filter>,
@@ -156,7 +156,7 @@ impl ProcessPlan {
         }
     }
 
-    /// Remembers that the container has a cpuset: with one, some schedulers cannot be had.
+    /// Notes whether the container has a cpuset, because the kernel then refuses some schedulers.
     pub(crate) fn note_cpuset(&mut self, resources: Option<&spec::Resources>) {
         let cpuset = resources.is_some_and(|r| !r.cpu.cpus.is_empty());
         if let Some(scheduler) = &mut self.scheduler {
@@ -164,9 +164,9 @@ impl ProcessPlan {
         }
     }
 
-    /// Whether the filter is loaded before the process reports that it is ready. Without no_new_privs loading is a
-    /// privileged call, and a listener's descriptor must still be handed over; else it is the very last step, so that a
-    /// strict profile need allow nothing of ours but execve.
+    /// Whether the filter is loaded before the process reports that it is ready. Without no_new_privs the load needs a
+    /// capability, and the descriptor of a listener must be sent to the runtime. Otherwise the load is the last step, so that a
+    /// strict filter needs to allow only execve.
     pub(crate) fn filter_early(&self) -> bool {
         self.filter.as_ref().is_some_and(|f| !self.no_new_privileges || f.listener.is_some())
     }

@@ -26,12 +26,12 @@ const NAMES: [(&str, Resource); 16] = [
     ("RLIMIT_STACK", Resource::Stack),
 ];
 
-/// The limits to set, in the order of the config.
+/// The limits, in the order of the config.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rlimits(Vec<(Resource, Rlimit, &'static str)>);
 
 impl Rlimits {
-    /// Checks names, duplicates and soft ≤ hard.
+    /// Checks the names, duplicates, and that no soft limit is above its hard limit.
     pub(crate) fn plan(list: &[spec::Rlimit], found: &mut Findings) -> Rlimits {
         let mut plan = Rlimits(Vec::with_capacity(list.len()));
         for (i, limit) in list.iter().enumerate() {
@@ -60,12 +60,12 @@ impl Rlimits {
         Ok((*resource, Rlimit { current: value(soft), maximum: value(hard) }, name))
     }
 
-    /// Whether there are none.
+    /// Whether there are no limits.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Sets them for process `pid`.
+    /// Sets the limits of the process `pid`.
     pub(crate) fn apply_to(&self, pid: i32) -> Result<()> {
         for (resource, limit, name) in &self.0 {
             rustix::process::prlimit(rustix::process::Pid::from_raw(pid), *resource, *limit)
@@ -74,7 +74,7 @@ impl Rlimits {
         Ok(())
     }
 
-    /// Name, soft and hard limit of each.
+    /// The name, soft limit and hard limit of each.
     pub(crate) fn describe(&self) -> Vec<Outline> {
         let value = |limit: Option<u64>| limit.map_or_else(|| Outline::Text("unlimited".into()), Outline::Number);
         let one = |(_, limit, name): &(Resource, Rlimit, &str)| {
@@ -83,7 +83,7 @@ impl Rlimits {
         self.0.iter().map(one).collect()
     }
 
-    /// Sets them for the caller. Last of all that opens descriptors, and while it is still privileged.
+    /// Sets the limits of the caller. It runs after the last open descriptor, and before the capabilities are dropped.
     pub(crate) fn apply(&self) -> Result<()> {
         for (resource, limit, name) in &self.0 {
             rustix::process::setrlimit(*resource, *limit).doing(|| format!("error setting rlimit {name}"))?;

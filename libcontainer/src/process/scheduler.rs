@@ -1,4 +1,4 @@
-//! `process.scheduler`: policy and parameters of sched_setattr(2).
+//! `process.scheduler`: the policy and parameters of sched_setattr(2).
 
 use rustix::io::Errno;
 
@@ -6,10 +6,10 @@ use crate::error::{Doing, Error, Result};
 use crate::spec;
 use masu_host::sys::scheduling::{SchedAttr, set_attributes};
 
-/// By number, as in `linux/sched.h`.
+/// The policies by number (linux/sched.h).
 const POLICIES: [&str; 7] = ["SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "SCHED_ISO", "SCHED_IDLE", "SCHED_DEADLINE"];
 
-/// By bit.
+/// The flags by bit (linux/sched.h).
 const FLAGS: [&str; 7] = [
     "SCHED_FLAG_RESET_ON_FORK",
     "SCHED_FLAG_RECLAIM",
@@ -20,15 +20,15 @@ const FLAGS: [&str; 7] = [
     "SCHED_FLAG_UTIL_CLAMP_MAX",
 ];
 
-/// The attributes by number.
+/// The attributes for sched_setattr(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Scheduler {
     pub attr: SchedAttr,
-    /// Whether the container has a cpuset, which is the likely reason when the kernel refuses.
+    /// Whether the container has a cpuset, the likely cause if the kernel refuses.
     pub cpuset: bool,
 }
 
-/// Checks as runc does.
+/// Checks the parameters as runc does.
 pub(crate) fn plan(scheduler: &spec::Scheduler) -> Result<Scheduler> {
     let invalid = |text: String| Err(Error::invalid(format!("process.scheduler: {text}")));
     let policy = scheduler.policy.as_str();
@@ -63,10 +63,10 @@ pub(crate) fn plan(scheduler: &spec::Scheduler) -> Result<Scheduler> {
     Ok(Scheduler { attr, cpuset: false })
 }
 
-/// Takes it on. Needs the privileges of who creates the container for most policies, so before the ids change.
+/// Sets the scheduler. Most policies need CAP_SYS_NICE, so it runs before the ids change.
 pub(crate) fn apply(scheduler: &Scheduler) -> Result<()> {
     match set_attributes(&scheduler.attr) {
-        // SCHED_DEADLINE wants all CPUs of the machine (sched_setattr(2))
+        // SCHED_DEADLINE needs an affinity of all CPUs (sched_setattr(2))
         Err(Errno::PERM) if scheduler.cpuset => {
             Err(Errno::PERM).doing(|| "process scheduler can't be used together with AllowedCPUs: error setting scheduler")
         }

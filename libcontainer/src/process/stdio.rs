@@ -1,5 +1,4 @@
-//! The standard streams of a program that somebody other than a command line starts: given as descriptors, so that a
-//! process which serves many containers need not touch its own.
+//! The standard streams of a program, given as descriptors. A caller that serves many containers thus keeps its own streams.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -9,23 +8,23 @@ use rustix::process::Uid;
 
 use crate::error::{Doing, Result};
 
-/// What a program has as descriptors 0, 1 and 2. Absent ones are those of the caller. A program with a terminal has that.
+/// The descriptors 0, 1 and 2 of a program. Absent ones are those of the caller. A program with a terminal uses that instead.
 #[derive(Debug, Default)]
 pub struct Stdio {
-    /// Is read from.
+    /// Descriptor 0.
     pub stdin: Option<OwnedFd>,
-    /// Is written to.
+    /// Descriptor 1.
     pub stdout: Option<OwnedFd>,
-    /// Is written to, also by init where the program cannot be executed.
+    /// Descriptor 2. If the program cannot be executed, init writes the error to it.
     pub stderr: Option<OwnedFd>,
 }
 
 impl Stdio {
-    /// Puts them in their places, in the child, before it closes all others.
+    /// Installs them as 0, 1 and 2. It runs in the child, before all other descriptors are closed.
     pub(crate) fn take(&self) -> Result<()> {
         let doing = || "put the given descriptors at stdin, stdout and stderr";
         let given = [&self.stdin, &self.stdout, &self.stderr];
-        // one that is itself below 3 would be overwritten before its turn
+        // a stream below 3 could be overwritten before its own dup2(2)
         let mut moved = [const { None }; 3];
         for (moved, fd) in moved.iter_mut().zip(given) {
             if let Some(fd) = fd.as_ref().filter(|fd| fd.as_raw_fd() < 3) {
@@ -48,8 +47,8 @@ impl Stdio {
         Ok(())
     }
 
-    /// Gives those that are pipes to `uid` of the host, so that the program can open /dev/stdout again: nobody in the user
-    /// namespace may, because the owner of the pipe has no id there.
+    /// Gives those that are pipes to `uid` of the host, so that the program can open /dev/stdout again. Otherwise the owner of
+    /// the pipe has no id in the user namespace, and no process in it may open the pipe.
     pub(crate) fn give_pipes(&self, uid: u32) -> Result<()> {
         let own = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
         for (given, own) in [&self.stdin, &self.stdout, &self.stderr].into_iter().zip(own) {
@@ -65,7 +64,7 @@ fn give_pipe(stdio: BorrowedFd<'_>, uid: u32) -> Result<(), Errno> {
         return Ok(());
     }
     match rustix::fs::fchown(stdio, Some(Uid::from_raw(uid)), None) {
-        // a pipe that is not ours to give: it works as it is, but for opening it again
+        // the pipe belongs to another user: it works, but it cannot be opened again
         Err(Errno::PERM | Errno::ROFS | Errno::INVAL) => Ok(()),
         result => result,
     }

@@ -1,7 +1,7 @@
-//! The container's terminal (pty(7), pts(4)).
+//! The terminal of a process (pty(7), pts(4)).
 //!
-//! It is made in the container, from its own devpts: what the image has at these places is checked and never trusted
-//! (CVE-2025-52565), and the other end is opened by ioctl, not by name.
+//! It is made in the container, from the container's devpts. The image may have any file at these paths, so each is checked
+//! (CVE-2025-52565). The slave side is opened by ioctl(2), not by its path.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -16,10 +16,10 @@ use masu_host::fds::send_fd;
 use masu_host::mounts::{move_to, open_tree};
 
 const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
-/// The inode of ptmx in every devpts.
+/// The inode number of ptmx in each devpts.
 const PTMX_INODE: u64 = 2;
 
-/// Both ends of a fresh terminal, ours and the program's, in the root that the caller is in.
+/// Makes a terminal in the caller's root directory, and returns its master and its slave side.
 pub(crate) fn make(plan: Terminal, uid: u32) -> Result<(OwnedFd, OwnedFd)> {
     let doing = || "make a terminal from /dev/pts/ptmx";
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).doing(doing)?;
@@ -44,13 +44,13 @@ pub(crate) fn make(plan: Terminal, uid: u32) -> Result<(OwnedFd, OwnedFd)> {
         rustix::termios::tcsetattr(&ours, rustix::termios::OptionalActions::Now, &modes).doing(|| "set the modes of the terminal")?;
     }
     if uid != 0 {
-        // the group stays: it is devpts's own business, and may not be mapped
+        // only the owner changes: devpts sets the group, which may have no id in the user namespace
         rustix::fs::fchown(&theirs, Some(rustix::fs::Uid::from_raw(uid)), None).doing(|| "give the terminal to the user")?;
     }
     Ok((ours, theirs))
 }
 
-/// Binds the terminal at /dev/console, as the first process of a container expects it there.
+/// Bind-mounts the terminal at /dev/console, for the first process of a container.
 pub(crate) fn bind_console(root: impl AsFd, theirs: &OwnedFd) -> Result<()> {
     let doing = || "bind the terminal on /dev/console";
     let root = root.as_fd();
@@ -70,7 +70,7 @@ pub(crate) fn bind_console(root: impl AsFd, theirs: &OwnedFd) -> Result<()> {
     move_to(tree.as_fd(), target.as_fd()).doing(doing)
 }
 
-/// Makes it the controlling terminal and stdin, stdout and stderr of the caller, which leads its session.
+/// Makes the terminal the controlling terminal, stdin, stdout and stderr of the caller, a session leader.
 pub(crate) fn take(theirs: &OwnedFd) -> Result<()> {
     rustix::process::ioctl_tiocsctty(theirs).doing(|| "make the terminal the controlling one")?;
     let doing = || "put the terminal at stdin, stdout and stderr";
@@ -79,7 +79,7 @@ pub(crate) fn take(theirs: &OwnedFd) -> Result<()> {
     rustix::stdio::dup2_stderr(theirs).doing(doing)
 }
 
-/// Sends our end over a console socket, its name as the text (runc's docs/terminals.md).
+/// Sends the master side over a console socket, with its path as the text (runc's docs/terminals.md).
 pub(crate) fn send(socket: &OwnedFd, ours: &OwnedFd) -> Result<()> {
     send_fd(socket, "/dev/ptmx", ours).doing(|| "send the terminal over the console socket")
 }

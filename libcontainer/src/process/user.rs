@@ -1,7 +1,7 @@
-//! Users: the home directory, found in the container's passwd(5) by number and never by name (CVE-2016-3697); and, for exec
-//! alone, a user that is asked for by name.
+//! Users. The home directory comes from the container's passwd(5), by number and never by name (CVE-2016-3697). Only exec can
+//! have a user by name.
 //!
-//! Both files belong to the image, which may put anything in their place.
+//! Both files belong to the image, so another file may be in their place.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -12,46 +12,49 @@ use crate::error::{Doing, Error, Result};
 use masu_host::beneath;
 use masu_host::procfs::read_regular;
 
-/// A larger file is not searched, in bytes.
+/// The size limit of a searched file, in bytes.
 const MAX: u64 = 8 << 20;
 const PASSWD: &str = "/etc/passwd";
 const GROUP: &str = "/etc/group";
 
-/// A user or group as it was asked for.
+/// A user or group, as given on a command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Id {
-    /// As it is.
+    /// The number.
     Number(u32),
-    /// Looked up in the container.
+    /// The name, which is looked up in the container.
     Name(String),
 }
 
-/// Whom to run a process as: `UID[:GID]` or `NAME[:GROUP]`.
+/// The user of a process: `UID[:GID]` or `NAME[:GROUP]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserSpec {
     /// The user.
     pub user: Id,
-    /// The group; without one it is that of the user.
+    /// The group. Without it a user given by name has the group of passwd(5), and a user given by number that of the config.
     pub group: Option<Id>,
 }
 
-/// What a [`UserSpec`] is in one container.
+/// The ids of a [`UserSpec`] in one container.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) uid: u32,
-    /// Of a user given by number it is what the config says.
+    /// `None` means the group of the config, for a user given by number.
     pub(crate) gid: Option<u32>,
-    /// The groups that count the user as a member, where a name was given and no group.
+    /// The groups that have the user as a member, for a user given by name without a group.
     pub(crate) groups: Vec<u32>,
 }
 
 impl UserSpec {
-    /// An id as a command line has it: digits only, and never `u32::MAX`, which means "no change" to the kernel.
+    /// Parses an id of a command line: only digits, and not `u32::MAX`, which means "no change" to the kernel.
     pub fn parse_id(text: &str) -> Option<u32> {
         number(text.as_bytes())
     }
 
-    /// Reads it whole: what looks like a number is one or an error, and never another user (CVE-2026-30892).
+    /// Parses the whole text. A text that begins like a number is a number or an error, never another user (CVE-2026-30892).
+    ///
+    /// # Errors
+    /// [`Kind::InvalidSpec`](crate::error::Kind::InvalidSpec) if a part is neither a number nor a name.
     pub fn parse(text: &str) -> Result<UserSpec> {
         let (user, group) = match text.split_once(':') {
             Some((user, group)) => (user, Some(group)),
@@ -60,13 +63,13 @@ impl UserSpec {
         Ok(UserSpec { user: Id::parse("uid", user)?, group: group.map(|g| Id::parse("gid", g)).transpose()? })
     }
 
-    /// Looks names up in the root directory `root` of the container.
+    /// Looks up the names in the container's root directory `root`.
     pub(crate) fn find(&self, root: BorrowedFd<'_>) -> Result<Found> {
         let read = |path| read(root, path).doing(|| format!("read {path} of the container"));
         let passwd = if matches!(self.user, Id::Name(_)) { read(PASSWD)? } else { Vec::new() };
         let groups = match (&self.user, &self.group) {
             (_, Some(Id::Name(_))) => read(GROUP)?,
-            // an image without the file has no members to tell
+            // without the file there are no groups
             (Id::Name(_), None) => read(GROUP).or_else(|e| if e.errno() == Some(Errno::NOENT) { Ok(Vec::new()) } else { Err(e) })?,
             _ => Vec::new(),
         };
@@ -95,7 +98,7 @@ impl UserSpec {
 
 impl Id {
     fn parse(what: &str, text: &str) -> Result<Id> {
-        // useradd(8) takes no others
+        // the names that useradd(8) accepts
         let is_name = |first: u8| first.is_ascii_alphabetic() || first == b'_';
         let rest = |b: u8| b.is_ascii_alphanumeric() || b"_.-$".contains(&b);
         match text.as_bytes() {
@@ -111,7 +114,7 @@ fn unknown(what: &str, kind: &str, name: &str, file: &str) -> Error {
     Error::invalid(format!("bad {what}: the container's {file} has no {kind} {name}"))
 }
 
-/// Digits only; u32::MAX means "no change" to the kernel and is no id.
+/// Parses an id: only digits, and not u32::MAX, which means "no change" to the kernel.
 pub(crate) fn number(text: &[u8]) -> Option<u32> {
     let text = std::str::from_utf8(text).ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()))?;
     text.parse().ok().filter(|id| *id != u32::MAX)
@@ -134,13 +137,13 @@ fn lines(text: &[u8]) -> impl Iterator<Item = Fields<'_>> {
     text.split(|&b| b == b'\n').map(|line| Fields(line.split(|&b| b == b':').collect()))
 }
 
-/// The first line of that name, as the C library takes it.
+/// The first line with that name, as the C library chooses it.
 fn entry<'a>(text: &'a [u8], name: &str) -> Option<Fields<'a>> {
     lines(text).find(|f| f.0.first() == Some(&name.as_bytes()))
 }
 
-/// A file of the image, read by a process that is not in the container: so what it is is found out before it is opened,
-/// for to open a device can do harm already, and no device rule of the container holds for us.
+/// Reads a file of the image, in a process outside the container. The type is checked before the file is opened: the open of a
+/// device can have effects, and the container's device rules do not apply to this process.
 fn read(root: BorrowedFd<'_>, path: &str) -> Result<Vec<u8>> {
     let found = beneath::open(root, path, OFlags::PATH)?;
     if FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) != FileType::RegularFile {
@@ -151,8 +154,8 @@ fn read(root: BorrowedFd<'_>, path: &str) -> Result<Vec<u8>> {
     read_regular(file.as_fd(), MAX)
 }
 
-/// The home directory of `uid` in the root that the caller is in; `/` where the file does not tell. The file belongs to
-/// the image: a FIFO or a device in its place must not hold us up.
+/// The home directory of `uid` in the caller's root directory, or `/` if passwd(5) has none. The file belongs to the image, so it
+/// is opened without blocking: it may be a FIFO or a device.
 pub(crate) fn home(uid: u32) -> String {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = rustix::fs::open("/etc/passwd", flags, Mode::empty());
