@@ -1,5 +1,5 @@
-//! Id mappings of a user namespace, checked as the kernel checks them, which says no more than "invalid argument"
-//! (user_namespaces(7)).
+//! Id mappings of a user namespace (user_namespaces(7)). They are checked as the kernel does, because the kernel says only
+//! "invalid argument".
 
 use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
@@ -10,26 +10,26 @@ use masu_host::sys::clone::{Ended, check_threads};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::spec::IdMapping;
 
-/// The most ranges of one map (`UID_GID_MAP_MAX_EXTENTS`).
+/// The maximum number of ranges in one map (UID_GID_MAP_MAX_EXTENTS).
 const MAX_RANGES: usize = 340;
-/// A map is written in one call, which must be shorter than a page.
+/// The maximum text of a map, in bytes: the kernel takes it in one write shorter than a page.
 const MAX_TEXT: usize = 4095;
 
-/// The maps of users and groups.
+/// The maps of user ids and group ids.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IdMaps {
-    /// Of users.
+    /// The map of user ids.
     pub uids: IdMap,
-    /// Of groups.
+    /// The map of group ids.
     pub gids: IdMap,
 }
 
 impl IdMaps {
-    /// A user namespace with these maps and no process in it, for id-mapped mounts (mount_setattr(2)). `proc` is of the caller's
-    /// pid namespace. A child of the caller is made for a moment; no signal tells of its end.
+    /// Makes a user namespace with these maps and without processes, for id-mapped mounts (mount_setattr(2)). `proc` must be of
+    /// the caller's pid namespace. The caller must have one thread: a child is made and reaped, without SIGCHLD.
     ///
     /// # Errors
-    /// The kernel makes no more of them, or refuses a map.
+    /// [`Kind::Unsupported`] with more than one thread; otherwise the errno of clone3(2) or of the writes of the maps.
     pub fn user_namespace(&self, proc: &Procfs) -> Result<OwnedFd> {
         let make = || -> Result<OwnedFd> {
             check_threads()?;
@@ -42,11 +42,11 @@ impl IdMaps {
     }
 }
 
-/// One map: ranges in the order of the ids inside, none overlapping another on either side.
+/// One map: ranges in the order of the ids inside. No two overlap, inside or outside.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IdMap(Vec<Range>);
 
-/// `size` ids from `inside` on are those from `outside` on in the parent namespace.
+/// The `size` ids from `inside` are those from `outside` in the parent namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Range {
     inside: u32,
@@ -55,7 +55,10 @@ struct Range {
 }
 
 impl IdMap {
-    /// Checks the ranges; `path` is where they are in the config.
+    /// Checks the ranges and makes the map. `path` is their JSON path.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidSpec`] for a map that the kernel would refuse: empty or overlapping ranges, too high ids, too many ranges.
     pub fn plan(list: &[IdMapping], path: &str) -> Result<IdMap> {
         let invalid = |why: &str| Err(Error::invalid(format!("{path}: {why}")));
         if list.len() > MAX_RANGES {
@@ -84,7 +87,7 @@ impl IdMap {
         Ok(map)
     }
 
-    /// Reads what the kernel shows of a map.
+    /// Parses the text of `/proc/PID/uid_map` or `gid_map`.
     pub(crate) fn parse(text: &str) -> Result<IdMap> {
         let range = |line: &str| {
             let mut numbers = line.split_ascii_whitespace().map(str::parse);
@@ -95,21 +98,21 @@ impl IdMap {
         IdMap::plan(&ranges.ok_or_else(|| Error::new(Kind::Internal, "a line is not three numbers"))?, "the map")
     }
 
-    /// Whether it maps nothing.
+    /// Whether the map has no ranges.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// What `/proc/PID/uid_map` or `gid_map` is told.
+    /// The text for `/proc/PID/uid_map` or `gid_map`.
     pub fn text(&self) -> String {
         self.0.iter().fold(String::new(), |mut text, Range { inside, outside, size }| {
-            // writing to a string does not fail
+            // a write to a String cannot fail
             let _ = writeln!(text, "{inside} {outside} {size}");
             text
         })
     }
 
-    /// What `id` inside is outside, if it is mapped.
+    /// The id outside of the id `id` inside, or `None` if `id` is not mapped.
     pub fn outside(&self, id: u32) -> Option<u32> {
         self.0.iter().find(|range| id >= range.inside && id - range.inside < range.size).map(|range| range.outside + (id - range.inside))
     }

@@ -1,11 +1,12 @@
-//! `linux.namespaces`: which to make with the clone, which to make later, which to join and when (namespaces(7)).
+//! `linux.namespaces`: the namespaces to make with the clone, to make later, and to join (namespaces(7)).
 //!
-//! Everything fresh goes into the one clone3, except the cgroup namespace: init unshares that once it is in its cgroup
-//! for good, because its root is the cgroup that its maker is in; and the time namespace, which takes its offsets between
-//! being made and being entered (`time_offsets.rs`); and in a user namespace what shall belong to its root
-//! (`Namespaces::late_flags`). Namespaces given by path are joined by init, the
-//! mount namespace last, since the other paths must still be found; a pid namespace is joined by the runtime before the
-//! clone, for setns(2) into one takes effect for children only.
+//! clone3(2) makes all new namespaces except these:
+//! - cgroup: init unshares it in its final cgroup, because its root is the caller's cgroup at that moment;
+//! - time: its offsets are set after it is made and before it is entered (`time_offsets.rs`);
+//! - with a user namespace, those that must belong to its root (`Namespaces::late_flags`).
+//!
+//! Init joins the namespaces with a path. The mount namespace is the last, because the runtime's paths are not valid in it. The
+//! runtime joins a pid namespace before the clone, because setns(2) changes only the pid namespace of later children.
 
 pub(crate) mod id_maps;
 pub(crate) mod net_devices;
@@ -26,18 +27,18 @@ use crate::findings::{Findings, Item};
 use crate::spec;
 use masu_host::sys::namespace::setns;
 
-/// A kind of namespace: its name in config.json, its flag, and its file below `/proc/PID/ns`.
+/// A type of namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
-    /// In config.json: `network`.
+    /// The name in config.json: `network`.
     pub name: &'static str,
     /// `CLONE_NEW*`.
     pub flag: i32,
-    /// Below `/proc/PID/ns`: `net`.
+    /// The name of the file in `/proc/PID/ns`: `net`.
     pub file: &'static str,
 }
 
-/// All kinds of runtime-spec 1.3, in the order in which they are joined.
+/// All types of runtime-spec 1.3, in the order in which they are joined.
 pub const KINDS: [Kind; 8] = [
     Kind { name: "user", flag: libc::CLONE_NEWUSER, file: "user" },
     Kind { name: "ipc", flag: libc::CLONE_NEWIPC, file: "ipc" },
@@ -49,21 +50,21 @@ pub const KINDS: [Kind; 8] = [
     Kind { name: "mount", flag: libc::CLONE_NEWNS, file: "mnt" },
 ];
 
-/// The flag of a kind, by its name in config.json; 0 if there is none of that name.
+/// The `CLONE_NEW*` flag of a type, by its name in config.json; 0 for an unknown name.
 pub fn flag(name: &str) -> i32 {
     KINDS.iter().find(|kind| kind.name == name).map_or(0, |kind| kind.flag)
 }
 
-/// Which namespaces the container gets.
+/// The namespaces of a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Namespaces {
-    /// Flags of those that are made.
+    /// The flags of the new namespaces.
     pub fresh: i32,
-    /// Those that exist already, by path, in the order of joining.
+    /// The flags and paths of existing namespaces, in the order in which they are joined.
     pub joined: Vec<(i32, String)>,
 }
 
-/// A namespace that was opened by the runtime, ready to be joined.
+/// An opened namespace, to be joined.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub flag: i32,
@@ -72,7 +73,7 @@ pub(crate) struct Opened {
 }
 
 impl Namespaces {
-    /// Checks the list: known types, none twice, absolute paths.
+    /// Checks the list: known types, no duplicates, absolute paths.
     pub(crate) fn plan(list: &[spec::Namespace], found: &mut Findings) -> Namespaces {
         let mut plan = Namespaces::default();
         let mut seen = 0;
@@ -101,38 +102,38 @@ impl Namespaces {
         plan
     }
 
-    /// Whether the container has a namespace of its own of that kind, made or joined.
+    /// Whether the container has its own namespace of this type, new or joined.
     pub(crate) fn has(&self, flag: i32) -> bool {
         self.fresh & flag != 0 || self.joined.iter().any(|(f, _)| *f == flag)
     }
 
-    /// Whether that kind is made for this container.
+    /// Whether the container has a new namespace of this type.
     pub(crate) fn is_fresh(&self, flag: i32) -> bool {
         self.fresh & flag != 0
     }
 
-    /// The flags of all that the container has, made or joined: what exec joins.
+    /// The flags of all namespaces of the container, new or joined. exec joins these.
     pub(crate) fn all(&self) -> i32 {
         self.joined.iter().fold(self.fresh, |all, (flag, _)| all | flag)
     }
 
-    /// What goes into the clone.
+    /// The flags for the clone.
     pub(crate) fn clone_flags(&self) -> u64 {
         (self.fresh & !(libc::CLONE_NEWCGROUP | libc::CLONE_NEWTIME | self.late_flags())) as u64
     }
 
-    /// In a user namespace, what init unshares once it is root there: objects of the kernel in them (the root of mqueue,
-    /// the sysctls of a network) belong to who makes them, and before it has an id they would be nobody's.
+    /// With a user namespace, the flags that init unshares after it has become root there. The kernel gives objects of these
+    /// namespaces (the root of mqueue, the sysctls of a network) to their maker, which has no mapped id before.
     pub(crate) fn late_flags(&self) -> i32 {
         if self.has(libc::CLONE_NEWUSER) { self.fresh & (libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS) } else { 0 }
     }
 
-    /// Whether a process besides init must join namespaces before the clone: see `process/stage.rs`.
+    /// Whether another process must join namespaces before it clones init; see `launch/stage.rs`.
     pub(crate) fn staged(&self) -> bool {
         self.has(libc::CLONE_NEWUSER) && !self.joined.is_empty()
     }
 
-    /// Opens those that are to be joined, in the runtime, where a wrong path is an error with nothing to clean up.
+    /// Opens the namespaces to join. It runs in the runtime, because a wrong path there leaves nothing to clean up.
     pub(crate) fn open(&self) -> Result<Vec<Opened>> {
         self.joined.iter().map(|(flag, path)| open(*flag, path)).collect()
     }
@@ -148,7 +149,7 @@ pub(crate) fn open(flag: i32, path: &str) -> Result<Opened> {
 }
 
 impl Opened {
-    /// Joins it.
+    /// Joins the namespace.
     pub(crate) fn join(&self) -> Result<()> {
         setns(self.fd.as_fd(), self.flag).doing(|| {
             let name = KINDS.iter().find(|k| k.flag == self.flag).map_or("?", |k| k.name);

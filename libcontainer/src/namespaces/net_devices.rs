@@ -1,7 +1,7 @@
-//! `linux.netDevices`: devices of the host that are moved into the container's network namespace (config-linux.md,
+//! `linux.netDevices`: network devices of the host that move into the container's network namespace (config-linux.md,
 //! "Network Devices").
 //!
-//! Runs in the runtime, between two netlink sockets: one on the host and one in the container's namespace.
+//! It runs in the runtime, with two netlink sockets: one in the host's namespace and one in the container's.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,24 +15,24 @@ use crate::spec;
 use masu_host::netlink::{Address, Link, Netlink};
 use masu_host::sys::namespace::setns;
 
-/// The longest name of a device (IFNAMSIZ, without its NUL).
+/// The maximum length of a name (IFNAMSIZ without the NUL), in bytes.
 const MAX_NAME: usize = 15;
-/// Stands for the first number that is free.
+/// The place of the first free number in a name.
 const TEMPLATE: &str = "%d";
 
-/// Which devices, and their names inside.
+/// The devices and their names in the container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct NetDevices(Vec<NetDevice>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct NetDevice {
     name: String,
-    /// May hold one `%d`.
+    /// May have one `%d`.
     inside: String,
 }
 
 impl NetDevices {
-    /// Checks the names, and that there is a namespace to move to.
+    /// Checks the names, and that the container has its own network namespace.
     pub(crate) fn plan(devices: &BTreeMap<String, spec::NetDevice>, namespaces: &Namespaces, found: &mut Findings) -> NetDevices {
         const PATH: &str = "linux.netDevices";
         if !devices.is_empty() && !namespaces.has(libc::CLONE_NEWNET) {
@@ -41,7 +41,7 @@ impl NetDevices {
         let mut plan: Vec<NetDevice> = Vec::with_capacity(devices.len());
         for (name, device) in devices {
             let inside = if device.name.is_empty() { name } else { &device.name };
-            // the kernel takes one %d, and no other use of the sign
+            // the kernel allows one %d and no other percent sign
             let is_template = !inside.contains('%') || !inside.replacen(TEMPLATE, "", 1).contains('%');
             if let Some(bad) = [(name, is_name(name)), (inside, is_name(inside) && is_template)].iter().find(|(_, good)| !good) {
                 found.invalid(PATH, format!("linux.netDevices: invalid network device name {:?}", bad.0));
@@ -54,7 +54,7 @@ impl NetDevices {
         NetDevices(plan)
     }
 
-    /// Each device's name on the host and inside.
+    /// The name of each device on the host and in the container.
     pub(crate) fn list(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|device| (device.name.as_str(), device.inside.as_str()))
     }
@@ -63,13 +63,13 @@ impl NetDevices {
         self.0.is_empty()
     }
 
-    /// The namespace to move them to, if it is one of those that are joined.
+    /// A copy of the descriptor of the network namespace, if the container joins one and has devices.
     pub(crate) fn namespace_of(&self, joined: &[Opened]) -> Result<Option<OwnedFd>> {
         let net = joined.iter().find(|n| n.flag == libc::CLONE_NEWNET && !self.is_empty());
         net.map(|n| rustix::io::fcntl_dupfd_cloexec(&n.fd, 3).doing(|| "duplicate a namespace's descriptor")).transpose()
     }
 
-    /// Moves all of them from our namespace (`own`) into `namespace`, or none.
+    /// Moves all devices from the caller's namespace `own` into `namespace`, or none.
     pub(crate) fn move_into(&self, namespace: &OwnedFd, own: OwnedFd) -> Result<Moved> {
         let inside = netlink_in(namespace.as_fd(), own.as_fd()).doing(|| "enter the container's network namespace")?;
         let mut moved = Moved { host: Netlink::open()?, own, inside, devices: Vec::with_capacity(self.0.len()) };
@@ -80,13 +80,13 @@ impl NetDevices {
     }
 }
 
-/// dev_valid_name() of the kernel.
+/// The check of the kernel's dev_valid_name().
 fn is_name(name: &str) -> bool {
     let allowed = |c: char| c != '/' && c != ':' && c != '\0' && !c.is_ascii_whitespace() && c != '\x0b';
     !name.is_empty() && name.len() <= MAX_NAME && name != "." && name != ".." && name.chars().all(allowed)
 }
 
-/// A socket in another network namespace: a socket stays where it was made.
+/// Opens a socket in another network namespace. The socket stays in it when the caller returns.
 fn netlink_in(namespace: BorrowedFd<'_>, own: BorrowedFd<'_>) -> Result<Netlink> {
     setns(namespace, libc::CLONE_NEWNET)?;
     let socket = Netlink::open();
@@ -94,17 +94,17 @@ fn netlink_in(namespace: BorrowedFd<'_>, own: BorrowedFd<'_>) -> Result<Netlink>
     socket
 }
 
-/// Devices that are in the container's namespace; dropped, it takes them back, unless they are kept.
+/// The devices in the container's namespace. A drop moves them back, unless [`Moved::keep`] was called.
 #[derive(Debug)]
 pub(crate) struct Moved {
     host: Netlink,
     own: OwnedFd,
-    /// Also keeps the namespace alive, whatever becomes of init.
+    /// It also keeps the namespace alive if init dies.
     inside: Netlink,
     devices: Vec<Was>,
 }
 
-/// A device as it was on the host, and what it is called now.
+/// The former state of a device on the host, and its name in the container.
 #[derive(Debug)]
 struct Was {
     name: String,
@@ -114,7 +114,7 @@ struct Was {
 }
 
 impl Moved {
-    /// Leaves them there. The namespace decides what becomes of them when it ends.
+    /// Leaves the devices in the container's namespace.
     pub(crate) fn keep(mut self) {
         self.devices.clear();
     }
@@ -122,7 +122,7 @@ impl Moved {
     fn add(&mut self, device: &NetDevice, namespace: BorrowedFd<'_>) -> Result<()> {
         let name = &device.name;
         let link = self.host.link(name).doing(|| format!("link not found for interface {name} on runtime namespace"))?;
-        // before it is down: then those of IPv6 are gone
+        // before the device is down, because that removes its IPv6 addresses
         let addresses = self.host.lasting_addresses(link.index).doing(|| "fail to get ip addresses")?;
         let inside = match device.inside.split_once(TEMPLATE) {
             Some((before, after)) => first_free(before, after, &self.inside.names()?)?,
@@ -138,12 +138,12 @@ impl Moved {
         restore(&self.inside, there, &was.addresses, true)
     }
 
-    /// Puts a device back as it was, from wherever it got to.
+    /// Moves a device back and restores its state, wherever a failure left it.
     fn take_back(&self, was: &Was) -> Result<()> {
         if let Ok(link) = self.host.link(&was.name) {
             return restore(&self.host, link, &was.addresses, was.up);
         }
-        // a move whose renaming failed leaves it there under the old name
+        // if only the renaming failed, the device has its old name in the container's namespace
         let there = self.inside.link(&was.name).or_else(|_| self.inside.link(&was.inside))?;
         self.inside.set_up(there.index, false)?;
         self.inside.move_link(there.index, &was.name, self.own.as_fd())?;
@@ -161,11 +161,11 @@ impl Drop for Moved {
     }
 }
 
-/// Gives a moved device its addresses back, which the kernel has taken from it, and sets it up.
+/// Restores the addresses of a device, which the kernel removes on a move, and sets it up.
 fn restore(namespace: &Netlink, link: Link, addresses: &[Address], up: bool) -> Result<()> {
     for address in addresses {
         match namespace.add_address(link.index, address) {
-            // it was only down
+            // the device was only down, not moved
             Err(e) if e.errno() == Some(Errno::EXIST) => {}
             result => result.doing(|| "fail to set up an address on namespace")?,
         }

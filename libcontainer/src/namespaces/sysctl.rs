@@ -1,4 +1,4 @@
-//! `linux.sysctl`: only what belongs to a namespace of the container (sysctl(5), namespaces(7)).
+//! `linux.sysctl`: only sysctls that belong to a namespace of the container (sysctl(5), namespaces(7)).
 
 use std::collections::BTreeMap;
 
@@ -18,12 +18,12 @@ const IPC: [&str; 8] = [
     "kernel.shm_rmid_forced",
 ];
 
-/// Files below /proc and what to write to them.
+/// Files below /proc and their values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sysctls(Vec<(String, String)>);
 
 impl Sysctls {
-    /// Checks that each key belongs to a namespace which the container has of its own, and turns keys into paths.
+    /// Checks that each key belongs to a namespace of the container's own, and turns the keys into paths.
     pub(crate) fn plan(map: &BTreeMap<String, String>, namespaces: &Namespaces, domainname: &str, found: &mut Findings) -> Sysctls {
         let plan = map.iter().filter_map(|(key, value)| {
             let planned = check(key, value, namespaces, domainname).map(|path| (path, value.clone()));
@@ -32,27 +32,31 @@ impl Sysctls {
         Sysctls(plan.collect())
     }
 
-    /// Those for namespaces that exist already, of which `own` (`CLONE_NEW*`) are not the host's: a pod's.
+    /// The plan for existing namespaces, such as those of a pod. `own` are the flags (`CLONE_NEW*`) of those that are not the
+    /// host's.
     ///
     /// # Errors
-    /// One of them belongs to none of these.
+    /// [`Kind::InvalidSpec`](crate::error::Kind::InvalidSpec) if a key belongs to none of these namespaces.
     pub fn of_namespaces(map: &BTreeMap<String, String>, own: i32) -> Result<Sysctls> {
         let mut found = Findings::new();
         let plan = Sysctls::plan(map, &Namespaces { fresh: own, joined: Vec::new() }, "", &mut found);
         found.unless_wrong(plan)
     }
 
-    /// Each file below /proc, and its value.
+    /// The files below /proc and their values.
     pub(crate) fn list(&self) -> &[(String, String)] {
         &self.0
     }
 
-    /// Whether there is nothing to write.
+    /// Whether there are no sysctls.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Writes them, in the container's namespaces, through a procfs that the container cannot have touched.
+    /// Writes the values. The caller is in the container's namespaces, and `proc` is not the container's own procfs.
+    ///
+    /// # Errors
+    /// The errno of openat2(2) or write(2), with the key and value.
     pub fn apply(&self, proc: &Procfs) -> Result<()> {
         for (path, value) in &self.0 {
             proc.write(path, value.as_bytes())
@@ -62,7 +66,7 @@ impl Sysctls {
     }
 }
 
-/// The file that the key names, if it is one that the container has of its own.
+/// The path of the key below /proc, if it belongs to the container's own namespaces.
 fn check(key: &str, value: &str, namespaces: &Namespaces, domainname: &str) -> Result<String> {
     let dotted = dotted(key);
     let parts: Vec<&str> = dotted.split('.').collect();
@@ -80,7 +84,7 @@ fn check(key: &str, value: &str, namespaces: &Namespaces, domainname: &str) -> R
             return Err(Error::invalid(format!("linux.sysctl: sysctl {key:?} not allowed in host network namespace")));
         }
     } else if dotted.starts_with("user.") {
-        // elsewhere they would be the host's limits (runc's reasons)
+        // without a user namespace these are limits of the host, as in runc
         if !own(libc::CLONE_NEWUSER) {
             return Err(Error::invalid(format!("linux.sysctl: setting ucounts without a user namespace not allowed: {key:?}")));
         }
@@ -99,8 +103,8 @@ fn check(key: &str, value: &str, namespaces: &Namespaces, domainname: &str) -> R
     Ok(path)
 }
 
-/// The key with dots between its parts. As sysctl(8) has it, the first separator decides: after a slash first, dots are
-/// part of a name (`net/ipv4/conf/eno2.100/x`).
+/// The key with dots as separators. As in sysctl(8), the first separator decides: if it is a slash, dots are parts of names
+/// (`net/ipv4/conf/eno2.100/x`).
 fn dotted(key: &str) -> String {
     match key.find(['.', '/']) {
         Some(i) if key.as_bytes()[i] == b'/' => key
@@ -115,7 +119,7 @@ fn dotted(key: &str) -> String {
     }
 }
 
-/// The file below /proc: `sys/…`.
+/// The path of the key below /proc: `sys/...`.
 fn file(key: &str) -> String {
     let dotted = dotted(key);
     let path: String = dotted

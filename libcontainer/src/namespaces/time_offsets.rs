@@ -1,4 +1,4 @@
-//! `linux.timeOffsets`: how far the clocks of a fresh time namespace are from the host's (time_namespaces(7)).
+//! `linux.timeOffsets`: the offsets of the clocks of a new time namespace from the host's clocks (time_namespaces(7)).
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,12 +10,12 @@ use crate::spec::TimeOffset;
 use masu_host::procfs::Procfs;
 use masu_host::sys::namespace::{setns, unshare};
 
-/// What `/proc/PID/timens_offsets` is told; nothing when all clocks are the host's.
+/// The text for `/proc/PID/timens_offsets`; empty without offsets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct TimeOffsets(String);
 
 impl TimeOffsets {
-    /// Checks names and ranges, and that there is a fresh namespace to have them.
+    /// Checks names and ranges, and that the container has a new time namespace.
     pub(crate) fn plan(offsets: &BTreeMap<String, TimeOffset>, namespaces: &Namespaces) -> Result<TimeOffsets> {
         if offsets.is_empty() {
             return Ok(TimeOffsets::default());
@@ -42,19 +42,19 @@ impl TimeOffsets {
                     "linux.timeOffsets.{clock}: {nanosecs} nanoseconds are a second or more: invalid argument"
                 )));
             }
-            // writing to a string does not fail
+            // a write to a String cannot fail
             let _ = writeln!(text, "{clock} {secs} {nanosecs}");
         }
         Ok(TimeOffsets(text))
     }
 
-    /// A line for each clock: name, seconds, nanoseconds.
+    /// One line for each clock: name, seconds, nanoseconds.
     pub(crate) fn text(&self) -> &str {
         &self.0
     }
 
-    /// Makes a time namespace with these offsets and goes into it, in init. Unsharing gives it to future children only,
-    /// as whose namespace it takes offsets; setns(2) leads the caller itself there too, and no further process is needed.
+    /// Makes a time namespace with these offsets and enters it. It runs in init. unshare(2) makes it for later children, and
+    /// while it is empty its offsets can be set. setns(2) then moves the caller itself into it, so no other process is needed.
     pub(crate) fn enter(&self, proc: &Procfs) -> Result<()> {
         unshare(libc::CLONE_NEWTIME).doing(|| "unshare the time namespace")?;
         if !self.0.is_empty() {

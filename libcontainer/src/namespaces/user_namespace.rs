@@ -1,8 +1,8 @@
 //! `linux.uidMappings`, `linux.gidMappings`: the container's user namespace (user_namespaces(7)).
 //!
-//! Init is born in it without an id that it maps. The runtime writes the maps, or reads those of a namespace that was
-//! joined, and gives to the container's root what is made for it on the host; init waits for that, becomes that root,
-//! and only then makes the namespaces whose objects shall belong to it.
+//! Init starts in it without a mapped id. The runtime writes the maps, or reads those of a joined namespace, and gives objects of
+//! the host to the container's root. Init waits for that and becomes that root. Only then does it make the namespaces whose
+//! objects must belong to that root.
 
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Gid, Uid};
@@ -17,13 +17,13 @@ use masu_host::procfs::Procfs;
 /// The user namespace of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UserNamespace {
-    /// Of the config: what is written, or for one that is joined, what must be found there; empty if nothing is said.
+    /// The maps of the config. A new namespace gets them, and a joined one must have them. Empty if the config has none.
     pub maps: IdMaps,
     pub fresh: bool,
 }
 
 impl UserNamespace {
-    /// Checks the mappings, which a fresh one must have, and that they map root and `user`.
+    /// Checks the mappings: a new namespace must have them, and they must map root and `user`.
     pub(crate) fn plan(linux: &spec::Linux, namespaces: &Namespaces, user: &spec::User, found: &mut Findings) -> Option<UserNamespace> {
         let uids = found.at("linux.uidMappings", IdMap::plan(&linux.uid_mappings, "linux.uidMappings"));
         let gids = found.at("linux.gidMappings", IdMap::plan(&linux.gid_mappings, "linux.gidMappings"));
@@ -34,7 +34,7 @@ impl UserNamespace {
             }
             return None;
         }
-        // what is wrong with a map is told already
+        // a wrong map has been reported above
         let maps = IdMaps { uids: uids?, gids: gids? };
         let fresh = namespaces.is_fresh(libc::CLONE_NEWUSER);
         for (map, kind) in [(&maps.uids, "uid"), (&maps.gids, "gid")].into_iter().filter(|_| fresh) {
@@ -51,8 +51,8 @@ impl UserNamespace {
         Some(UserNamespace { maps, fresh })
     }
 
-    /// Makes sure of the maps of process `pid`, in the runtime: writes them, or compares them with the config's. What they
-    /// are.
+    /// Writes the maps of process `pid`, or compares those of a joined namespace with the config. It returns the maps. It runs in
+    /// the runtime.
     pub(crate) fn settle(&self, proc: &Procfs, pid: i32) -> Result<IdMaps> {
         if self.fresh {
             for (file, map) in [("gid_map", &self.maps.gids), ("uid_map", &self.maps.uids)] {
@@ -67,7 +67,7 @@ impl UserNamespace {
                     "linux.uidMappings: user namespaces enabled, but both namespace path and non-matching mapping specified -- you may only provide one",
                 ));
             }
-            // as containerd and CRI-O write it
+            // containerd and CRI-O write such configs
             log::warn!("config.json has both a userns path to join and a matching userns mapping specified -- you may only provide one");
         }
         Ok(maps)
@@ -75,7 +75,7 @@ impl UserNamespace {
 }
 
 impl IdMaps {
-    /// Those of the user namespace that process `pid` is in, with ids as we see them.
+    /// Reads the maps of the user namespace of process `pid`, with ids as the caller sees them.
     pub(crate) fn of(proc: &Procfs, pid: i32) -> Result<IdMaps> {
         let read = |file: &str| {
             let path = format!("{pid}/{file}");
@@ -86,7 +86,7 @@ impl IdMaps {
     }
 }
 
-/// Ids that are not mapped cannot be taken on.
+/// Checks that the ids are mapped, because a process cannot get an unmapped id.
 pub(crate) fn check_user(maps: &IdMaps, uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
     let unmapped = |what: &str, id: u32| {
         Err(Error::invalid(format!("process.user: unable to setup user: cannot set{what} to unmapped {what} {id} in user namespace")))
@@ -105,18 +105,18 @@ pub(crate) fn check_user(maps: &IdMaps, uid: u32, gid: u32, groups: &[u32]) -> R
     }
 }
 
-/// Becomes root of the user namespace that the caller is in.
+/// Makes the caller root of its user namespace.
 pub(crate) fn become_root(keep_groups: bool) -> Result<()> {
     let dropped = if keep_groups { Ok(()) } else { rustix::thread::set_thread_groups(&[]) };
     match dropped {
-        // its owner had to deny it, and who joined it has dropped the groups before
+        // the namespace forbids setgroups(2); a process that joined it has dropped its groups before
         Ok(()) | Err(Errno::PERM) => {}
         Err(e) => return Err(e).doing(|| "drop the caller's groups"),
     }
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
     rustix::thread::set_thread_res_gid(gid, gid, gid).doing(|| "become root in the user namespace: setgid 0")?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).doing(|| "become root in the user namespace: setuid 0")?;
-    // with fs.suid_dumpable=1 new ids make a process dumpable, and root in the namespace could trace this one
+    // with fs.suid_dumpable=1 a change of ids makes a process dumpable, and root in the namespace could trace it
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).doing(|| "stay non-dumpable")
 }
 
