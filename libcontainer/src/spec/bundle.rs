@@ -1,4 +1,4 @@
-//! A bundle: a folder with a config.json and a root file system (bundle.md).
+//! A bundle: a directory with a config.json and a root file system (bundle.md).
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
@@ -10,19 +10,19 @@ use super::{MAX_CONFIG, Spec};
 use crate::error::{Doing, Error, Result};
 use masu_host::procfs::{openat2_retry, read_regular};
 
-/// The name of its config.
+/// The default name of the config.
 const CONFIG: &str = "config.json";
 
-/// A bundle that was read.
+/// The content of a bundle.
 #[derive(Debug)]
 pub(crate) struct Bundle {
-    /// Absolute, free of symbolic links.
+    /// An absolute path without symbolic links.
     pub(crate) dir: String,
     pub(crate) spec: Spec,
 }
 
 impl Bundle {
-    /// Reads it; `config` is another name for its config.json.
+    /// Reads the bundle; `config` is another name for its config.json.
     pub(crate) fn open(dir: &Path, config: Option<&Path>) -> Result<Bundle> {
         let name = config.unwrap_or(Path::new(CONFIG));
         let (dir, bytes) = read(dir, config)?;
@@ -30,7 +30,7 @@ impl Bundle {
     }
 }
 
-/// The bundle's directory, absolute, and what its config.json holds.
+/// The absolute path of the bundle's directory, and the content of its config.json.
 pub(crate) fn read(dir: &Path, config: Option<&Path>) -> Result<(String, Vec<u8>)> {
     let doing = || format!("chdir {}", dir.display());
     let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
@@ -44,14 +44,14 @@ pub(crate) fn read(dir: &Path, config: Option<&Path>) -> Result<(String, Vec<u8>
     Ok((path_of(&fd).doing(doing)?, bytes))
 }
 
-/// The kernel's own name for a directory.
+/// The path of a directory, as the kernel resolves it.
 fn path_of(fd: &OwnedFd) -> Result<String> {
     let path = rustix::fs::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new())?;
     path.into_string().map_err(|_| Error::invalid("the path is not UTF-8"))
 }
 
-/// Checks that the rootfs is a folder, reached without a symbolic link: what is mounted on a link is not what the caller
-/// sees there.
+/// Checks that the rootfs is a directory and that no component of its path is a symbolic link: the mounts on the target of a link
+/// would not be where the caller expects them.
 pub(crate) fn check_rootfs(path: &str) -> Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match openat2_retry(CWD, path, flags, ResolveFlags::NO_SYMLINKS) {

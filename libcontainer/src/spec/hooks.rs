@@ -3,7 +3,7 @@
 use super::json::object;
 
 object! {
-    /// The six kinds of hooks, each a list that is run in order.
+    /// The six lists of hooks. Each list is run in order.
     Hooks {
         "prestart" => prestart: Vec<Hook>,
         "createRuntime" => create_runtime: Vec<Hook>,

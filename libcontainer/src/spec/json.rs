@@ -1,9 +1,8 @@
-//! How config.json is read: as the Go programs that write it read it themselves.
+//! The reader of config.json. It follows Go's encoding/json, because Go programs write and read these files.
 //!
-//! Serde's derive differs from Go's encoding/json in four ways that matter here: Go writes `null` for empty lists
-//! and objects and takes it for "absent", lets the last of two equal keys win, matches keys without regard to case,
-//! and names the field in a type error. [`object!`] writes structs whose reader does all four, and ignores unknown keys
-//! as the runtime spec demands (config.md, "Extensibility").
+//! Serde's derive differs from encoding/json in four points. Go writes `null` for empty lists and objects, and reads it as
+//! absent. Of equal keys the last one wins. Keys match without regard to case. A type error names the field. [`object!`] defines
+//! structs with such a reader, which also ignores unknown keys (config.md, "Extensibility").
 
 use serde::de::{DeserializeSeed, Deserializer};
 use std::fmt::Display;
@@ -20,10 +19,10 @@ impl<'de, T: serde::Deserialize<'de> + Default> DeserializeSeed<'de> for NullAsD
     }
 }
 
-/// Puts a key in front of a deeper error, so that the text ends up with the whole path: `process.user.uid: …`.
+/// Puts a key in front of an error from below it, so that the text has the whole path: `process.user.uid: ...`.
 pub(super) fn below<E: serde::de::Error>(key: &str, error: impl Display) -> E {
     let text = error.to_string();
-    // a deeper path continues with its own key; an error text follows a colon
+    // a path from below continues after a dot, a plain error text after a colon
     match text.split_once(": ") {
         Some((path, _)) if !path.is_empty() && path.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.') && !is_serde_word(path) => {
             E::custom(format_args!("{key}.{text}"))
@@ -36,7 +35,7 @@ fn is_serde_word(path: &str) -> bool {
     path.contains(' ') || matches!(path, "invalid" | "unknown" | "missing" | "expected" | "EOF")
 }
 
-/// Defines structs of the config: `"jsonKey" => field: Type`. Every field has a default; absent and `null` are alike.
+/// Defines structs of the config: `"jsonKey" => field: Type`. Each field has a default; an absent key and `null` give it.
 macro_rules! object {
     ($($(#[$meta:meta])* $name:ident { $($(#[$fmeta:meta])* $key:literal => $field:ident: $ty:ty,)* })*) => {$(
         $(#[$meta])*

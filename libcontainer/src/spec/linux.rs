@@ -6,7 +6,7 @@ use super::json::object;
 use super::{Resources, Seccomp};
 
 object! {
-    /// What only Linux has.
+    /// The properties of Linux containers.
     Linux {
         "uidMappings" => uid_mappings: Vec<IdMapping>,
         "gidMappings" => gid_mappings: Vec<IdMapping>,
@@ -34,7 +34,7 @@ object! {
         "size" => size: u32,
     }
 
-    /// A namespace to make, or with `path` to join.
+    /// A namespace to make, or to join if it has a path.
     Namespace {
         "type" => kind: String,
         "path" => path: String,
@@ -56,7 +56,7 @@ object! {
         "name" => name: String,
     }
 
-    /// Intel RDT (resctrl).
+    /// Intel RDT, through resctrl.
     IntelRdt {
         "closID" => clos_id: String,
         "schemata" => schemata: Vec<String>,
@@ -65,20 +65,20 @@ object! {
         "enableMonitoring" => enable_monitoring: bool,
     }
 
-    /// set_mempolicy(2), by name.
+    /// The arguments of set_mempolicy(2), by name.
     MemoryPolicy {
         "mode" => mode: String,
         "nodes" => nodes: String,
         "flags" => flags: Vec<String>,
     }
 
-    /// personality(2), by name.
+    /// The arguments of personality(2), by name.
     Personality {
         "domain" => domain: String,
         "flags" => flags: Vec<String>,
     }
 
-    /// An offset of a clock in a time namespace, in seconds and nanoseconds.
+    /// The offset of a clock in a time namespace, in seconds and nanoseconds.
     TimeOffset {
         "secs" => secs: i64,
         "nanosecs" => nanosecs: u32,

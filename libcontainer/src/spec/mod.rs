@@ -1,7 +1,7 @@
 //! config.json of the OCI runtime spec, version 1.3, as plain structs.
 //!
-//! These types say what the user wrote and nothing more: no defaults but "absent", no checks. `Plan` turns them
-//! into what the kernel will be told. Unknown properties are ignored, `null` is absent (see `json.rs`).
+//! These types have the content of the file without checks and without other defaults than absence. `Plan` checks it and turns it
+//! into arguments for the kernel. Unknown properties are ignored, and `null` is absence (`json.rs`).
 
 pub(crate) mod bundle;
 mod hooks;
@@ -32,14 +32,14 @@ use crate::error::{Error, Result};
 use crate::findings::Findings;
 use json::object;
 
-/// The version of the runtime spec that this library implements, as `state` and `features` report it.
+/// The version of the runtime spec that this library implements. `state` and `features` report it.
 pub const VERSION: &str = "1.3.0";
 
-/// The largest config.json that is read, in bytes: 16 MiB.
+/// The maximum size of config.json: 16 MiB, in bytes.
 pub const MAX_CONFIG: u64 = 16 << 20;
 
 object! {
-    /// A whole config.json (spec: config.md).
+    /// A complete config.json (config.md).
     Spec {
         "ociVersion" => oci_version: String,
         "process" => process: Option<Process>,
@@ -70,10 +70,10 @@ object! {
 }
 
 impl Spec {
-    /// Reads a config from its bytes. Errors name the JSON path: `process.user.uid: invalid type: …`.
+    /// Reads a config. Data after the first JSON value is ignored, as in Go's decoder. Bytes that are not UTF-8 become U+FFFD.
     ///
-    /// What follows the first JSON value is ignored, as Go's decoder does; bytes that are not UTF-8 are taken over as
-    /// U+FFFD.
+    /// # Errors
+    /// [`Kind::InvalidSpec`](crate::error::Kind::InvalidSpec) with the JSON path: `process.user.uid: invalid type: ...`.
     pub fn from_slice(bytes: &[u8]) -> Result<Spec> {
         let spec: Option<Spec> = first_value(bytes)?;
         spec.ok_or_else(|| Error::invalid("config cannot be null"))
@@ -81,22 +81,25 @@ impl Spec {
 }
 
 impl Spec {
-    /// Reads a config as [`Spec::from_slice`] does, but on past what is of a wrong type or unknown: all of that is noted.
-    /// `None` where there is nothing to go on with.
+    /// Reads a config as [`Spec::from_slice`] does, and also goes on after a wrong type or an unknown property. `found` gets all
+    /// of them. `None` if no value can be read.
     pub(crate) fn all_of_slice(bytes: &[u8], found: &mut Findings) -> Option<Spec> {
         let mut value: serde_json::Value = found.at("", first_value(bytes))?;
         if value.is_null() {
             return found.at("", Spec::from_slice(bytes));
         }
         shape::correct(&mut value, <Spec as shape::Shaped>::SHAPE, &mut String::new(), found);
-        // through the text once more: readers of serde_json's values would be a second copy of all readers
+        // through text again: a deserializer from serde_json's values would instantiate all readers a second time
         found.at("", Spec::from_slice(value.to_string().as_bytes()))
     }
 }
 
-// Each is one function of this crate: a generic one would put a second copy of the readers into every program.
+// These functions are not generic: a generic one would instantiate all readers a second time in each program.
 impl Process {
     /// Reads a process document, as [`Spec::from_slice`] reads a config.
+    ///
+    /// # Errors
+    /// As [`Spec::from_slice`].
     pub fn from_slice(bytes: &[u8]) -> Result<Process> {
         first_value(bytes)
     }
@@ -104,13 +107,19 @@ impl Process {
 
 impl Resources {
     /// Reads resources, as [`Spec::from_slice`] reads a config.
+    ///
+    /// # Errors
+    /// As [`Spec::from_slice`].
     pub fn from_slice(bytes: &[u8]) -> Result<Resources> {
         first_value(bytes)
     }
 }
 
 impl LiveChanges {
-    /// Reads the changes of a document for `update`, as [`Spec::from_slice`] reads a config.
+    /// Reads the live changes in a document for `update`, as [`Spec::from_slice`] reads a config.
+    ///
+    /// # Errors
+    /// As [`Spec::from_slice`].
     pub fn from_slice(bytes: &[u8]) -> Result<LiveChanges> {
         first_value(bytes)
     }
@@ -118,12 +127,15 @@ impl LiveChanges {
 
 impl Mount {
     /// Reads a list of mounts, as [`Spec::from_slice`] reads a config.
+    ///
+    /// # Errors
+    /// As [`Spec::from_slice`].
     pub fn list_from_slice(bytes: &[u8]) -> Result<Vec<Mount>> {
         first_value(bytes)
     }
 }
 
-/// The first JSON value in `bytes`.
+/// Reads the first JSON value of `bytes`.
 pub(crate) fn first_value<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let lossy;
     let text = match std::str::from_utf8(bytes) {

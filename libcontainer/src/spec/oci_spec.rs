@@ -1,5 +1,5 @@
-//! From the types of the crate oci-spec and to them, for programs that have those (feature `oci-spec`): by way of JSON, which
-//! both take from the same specification.
+//! Conversions from and to the types of the crate oci-spec, for programs that use it (feature `oci-spec`). They go through JSON,
+//! because both crates follow the same specification.
 
 use oci_spec::runtime::Spec as Theirs;
 use serde_json::{Map, Value, json};
@@ -11,7 +11,7 @@ impl TryFrom<&Theirs> for Spec {
     type Error = Error;
 
     /// # Errors
-    /// A value that this library has no place for.
+    /// A value that has no place in the types of this library.
     fn try_from(theirs: &Theirs) -> Result<Spec> {
         Spec::from_slice(&serde_json::to_vec(theirs).map_err(|e| Error::invalid(e.to_string()))?)
     }
@@ -21,8 +21,8 @@ impl TryFrom<&Spec> for Theirs {
     type Error = Error;
 
     /// # Errors
-    /// A value that their types have no place for: an unknown name of an action or a namespace, say, which here is text
-    /// until a plan is made of it.
+    /// A value that has no place in the types of oci-spec, for example an unknown action or namespace type. In this library these
+    /// are text until the plan is made.
     fn try_from(ours: &Spec) -> Result<Theirs> {
         let mut value = serde_json::to_value(ours).map_err(|e| Error::invalid(e.to_string()))?;
         write_required(&mut value);
@@ -30,7 +30,7 @@ impl TryFrom<&Spec> for Theirs {
     }
 }
 
-/// Adds what their types require also where it is zero or empty. Ours write no key for that, as absent is the same to them.
+/// Adds properties that oci-spec requires also when they are zero or empty. [`Spec`] writes no key for those.
 fn write_required(spec: &mut Value) {
     if let Some(process) = spec.get_mut("process").and_then(Value::as_object_mut) {
         absent_is(process, "user", json!({}));
@@ -55,7 +55,7 @@ fn absent_is(object: &mut Map<String, Value>, key: &str, value: Value) {
 mod tests {
     use super::*;
 
-    /// There and back: nothing is lost on the way, in either direction.
+    /// Checks that no value is lost in either direction.
     fn both_ways(text: &[u8]) {
         let ours = Spec::from_slice(text).unwrap();
         let theirs = Theirs::try_from(&ours).unwrap();
@@ -66,7 +66,7 @@ mod tests {
         }
     }
 
-    /// With capabilities in an order of their own: to them they are a set.
+    /// Sorts the capabilities, because oci-spec has them as sets.
     fn in_order(mut spec: Spec) -> Spec {
         if let Some(sets) = spec.process.as_mut().and_then(|process| process.capabilities.as_mut()) {
             for set in [&mut sets.bounding, &mut sets.effective, &mut sets.inheritable, &mut sets.permitted, &mut sets.ambient] {

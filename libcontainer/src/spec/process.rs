@@ -3,7 +3,7 @@
 use super::json::object;
 
 object! {
-    /// What runs in the container.
+    /// The program of the container.
     Process {
         "terminal" => terminal: bool,
         "consoleSize" => console_size: Option<ConsoleSize>,
@@ -29,7 +29,7 @@ object! {
         "width" => width: u64,
     }
 
-    /// Ids as seen inside the container.
+    /// The user, with ids inside the container.
     User {
         "uid" => uid: u32,
         "gid" => gid: u32,
@@ -38,7 +38,7 @@ object! {
         "username" => username: String,
     }
 
-    /// The five capability sets, by name (`CAP_CHOWN`).
+    /// The five capability sets. The values are names such as `CAP_CHOWN`.
     Capabilities {
         "bounding" => bounding: Vec<String>,
         "effective" => effective: Vec<String>,
@@ -47,14 +47,14 @@ object! {
         "ambient" => ambient: Vec<String>,
     }
 
-    /// One resource limit; `kind` is a name of getrlimit(2), e.g. `RLIMIT_NOFILE`.
+    /// A resource limit; `kind` is a name of getrlimit(2), e.g. `RLIMIT_NOFILE`.
     Rlimit {
         "type" => kind: String,
         "hard" => hard: Option<u64>,
         "soft" => soft: Option<u64>,
     }
 
-    /// sched_setattr(2), by name.
+    /// The arguments of sched_setattr(2), by name.
     Scheduler {
         "policy" => policy: String,
         "nice" => nice: i32,
@@ -65,13 +65,13 @@ object! {
         "period" => period: u64,
     }
 
-    /// ioprio_set(2), by name.
+    /// The arguments of ioprio_set(2), by name.
     IoPriority {
         "class" => class: String,
         "priority" => priority: i32,
     }
 
-    /// CPU lists (`0-3,7`) for processes that are added with exec.
+    /// Lists of CPUs (`0-3,7`) for processes of exec.
     CpuAffinity {
         "initial" => initial: String,
         "final" => finally: String,

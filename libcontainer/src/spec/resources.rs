@@ -1,11 +1,11 @@
-//! `linux.resources` of config.json (config-linux.md, "Control groups"), also the input of `update`.
+//! `linux.resources` of config.json (config-linux.md, "Control groups"). It is also the input of `update`.
 
 use std::collections::BTreeMap;
 
 use super::json::object;
 
 object! {
-    /// Limits and rules of the container's cgroup.
+    /// The limits and device rules of the container's cgroup.
     Resources {
         "devices" => devices: Vec<DeviceRule>,
         "memory" => memory: Memory,
@@ -18,7 +18,7 @@ object! {
         "unified" => unified: BTreeMap<String, String>,
     }
 
-    /// A rule of the device list; absent `major` or `minor` is any.
+    /// A rule of the device list. Without `major` or `minor` it applies to all numbers.
     DeviceRule {
         "allow" => allow: bool,
         "type" => kind: String,
@@ -27,7 +27,7 @@ object! {
         "access" => access: String,
     }
 
-    /// Memory, in bytes; -1 is unlimited. `swap` counts memory and swap together.
+    /// Memory limits, in bytes; -1 is no limit. `swap` is the limit of memory and swap together.
     Memory {
         "limit" => limit: Option<i64>,
         "reservation" => reservation: Option<i64>,
@@ -40,7 +40,7 @@ object! {
         "checkBeforeUpdate" => check_before_update: Option<bool>,
     }
 
-    /// CPU; times in microseconds.
+    /// CPU limits; times are in microseconds.
     Cpu {
         "shares" => shares: Option<u64>,
         "quota" => quota: Option<i64>,
@@ -53,12 +53,12 @@ object! {
         "idle" => idle: Option<i64>,
     }
 
-    /// The number of tasks; -1 is unlimited.
+    /// The maximum number of tasks; -1 is no limit.
     Pids {
         "limit" => limit: Option<i64>,
     }
 
-    /// Block devices.
+    /// Weights and limits of block devices.
     BlockIo {
         "weight" => weight: Option<u16>,
         "leafWeight" => leaf_weight: Option<u16>,
@@ -69,7 +69,7 @@ object! {
         "throttleWriteIOPSDevice" => throttle_write_iops_device: Vec<ThrottleDevice>,
     }
 
-    /// A device's weight, 10 to 1000.
+    /// The weight of a device, 10 to 1000.
     WeightDevice {
         "major" => major: i64,
         "minor" => minor: i64,
@@ -77,32 +77,32 @@ object! {
         "leafWeight" => leaf_weight: Option<u16>,
     }
 
-    /// A device's rate, in bytes or operations a second.
+    /// The maximum rate of a device, in bytes or operations per second.
     ThrottleDevice {
         "major" => major: i64,
         "minor" => minor: i64,
         "rate" => rate: u64,
     }
 
-    /// Huge pages of one size (`2MB`), in bytes.
+    /// The limit of huge pages of one size (`2MB`), in bytes.
     HugepageLimit {
         "pageSize" => page_size: String,
         "limit" => limit: u64,
     }
 
-    /// net_cls and net_prio (v1 only).
+    /// Properties of net_cls and net_prio (cgroup v1 only).
     Network {
         "classID" => class_id: Option<u32>,
         "priorities" => priorities: Vec<InterfacePriority>,
     }
 
-    /// A priority of an interface's traffic.
+    /// The priority of traffic on one interface.
     InterfacePriority {
         "name" => name: String,
         "priority" => priority: u32,
     }
 
-    /// RDMA handles and objects of one device.
+    /// The limits of RDMA handles and objects of one device.
     Rdma {
         "hcaHandles" => hca_handles: Option<u32>,
         "hcaObjects" => hca_objects: Option<u32>,

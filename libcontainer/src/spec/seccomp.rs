@@ -3,7 +3,7 @@
 use super::json::object;
 
 object! {
-    /// A filter of system calls, by name.
+    /// A filter of system calls. System calls and actions are names.
     Seccomp {
         "defaultAction" => default_action: String,
         "defaultErrnoRet" => default_errno_ret: Option<u32>,
@@ -14,7 +14,7 @@ object! {
         "syscalls" => syscalls: Vec<SyscallRule>,
     }
 
-    /// What to do with some system calls.
+    /// The action for some system calls.
     SyscallRule {
         "names" => names: Vec<String>,
         "action" => action: String,

@@ -1,5 +1,5 @@
-//! Which types config.json has where, as data: made from the same tables as the readers (`object!`), for reading on past a
-//! wrong type. serde ends at the first.
+//! The types of config.json as data, from the same tables as the readers (`object!`). They let `masu check` go on after a wrong
+//! type, where serde stops.
 
 use std::collections::BTreeMap;
 
@@ -8,24 +8,24 @@ use serde_json::Value;
 
 use crate::findings::Findings;
 
-/// What a value may be.
+/// The type of a value.
 #[derive(Debug)]
 pub(crate) enum Shape {
     Bool,
     Text,
-    /// The name of the type, and its range.
+    /// The name of the type, its minimum and its maximum.
     Integer(&'static str, i64, u64),
-    /// `null` too.
+    /// The inner type or `null`.
     Nullable(&'static Shape),
     List(&'static Shape),
-    /// Names that the user chooses.
+    /// An object whose names are free.
     Map(&'static Shape),
-    /// The names that are known.
+    /// An object with these names.
     Object(&'static [(&'static str, &'static Shape)]),
 }
 use Shape::*;
 
-/// A type that is read from config.json.
+/// A type that config.json has.
 pub(crate) trait Shaped {
     const SHAPE: &'static Shape;
 }
@@ -59,11 +59,11 @@ impl<T: Shaped> Shaped for BTreeMap<String, T> {
     const SHAPE: &'static Shape = &Map(T::SHAPE);
 }
 
-/// Blocks of other platforms, which the specification has and this one ignores.
+/// Properties of other platforms in the specification, which are ignored.
 const OTHER_PLATFORMS: [&str; 5] = ["solaris", "windows", "vm", "zos", "freebsd"];
 
-/// Notes everything in `value` that is not of its shape, and puts something harmless in its place. Unknown names are
-/// warnings: the specification has them ignored, but they may be misspelt.
+/// Reports each part of `value` with a wrong type and replaces it with a harmless value. Unknown names are warnings: the
+/// specification ignores them, but they may be misspelt.
 pub(crate) fn correct(value: &mut Value, shape: &Shape, path: &mut String, found: &mut Findings) {
     let length = path.len();
     match (shape, &mut *value) {
@@ -105,7 +105,7 @@ pub(crate) fn correct(value: &mut Value, shape: &Shape, path: &mut String, found
                 }
                 path.push_str(field.map_or(key, |(name, _)| name));
                 match field {
-                    // absent and null are alike
+                    // null means absent
                     Some(_) if item.is_null() => {}
                     Some((_, shape)) => correct(item, shape, path, found),
                     None if length == 0 && OTHER_PLATFORMS.contains(&key.as_str()) => {}
@@ -130,7 +130,7 @@ pub(crate) fn correct(value: &mut Value, shape: &Shape, path: &mut String, found
     }
 }
 
-/// What a value of that shape is called, and one.
+/// The name of the type, and a harmless value of it.
 fn harmless(shape: &Shape) -> (&'static str, Value) {
     match shape {
         Bool => ("a boolean", Value::Bool(false)),
@@ -183,7 +183,7 @@ mod tests {
         Spec::from_slice(value.to_string().as_bytes()).unwrap();
     }
 
-    /// Any value at all, with names that a config has.
+    /// Any JSON value, with names of config.json.
     fn any_value() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
@@ -232,7 +232,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..Default::default() })]
 
-        /// The shapes and the readers say the same, and what was corrected can be read.
+        /// The shapes and the readers accept the same values, and the readers accept a corrected value.
         #[test]
         fn shapes_are_what_is_read(value in any_value()) {
             let read = Spec::from_slice(value.to_string().as_bytes());

@@ -1,23 +1,23 @@
-//! The state of a container as programs outside see it (runtime.md, "State").
+//! The state of a container for other programs (runtime.md, "State").
 
 use std::collections::BTreeMap;
 
-/// What `state` prints and hooks and seccomp agents are given.
+/// The state that `state` prints and that hooks and seccomp agents receive.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct State {
-    /// The version of the specification that it follows.
+    /// The version of the runtime spec.
     pub oci_version: String,
     /// The container's id.
     pub id: String,
-    /// 0 when the container is stopped.
+    /// The pid of init, or 0 if the container is stopped.
     pub pid: i32,
     /// `creating`, `created`, `running`, `paused` or `stopped`.
     pub status: String,
-    /// The bundle's directory, absolute.
+    /// The absolute path of the bundle.
     pub bundle: String,
-    /// Those of the config.
+    /// The annotations of the config.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }

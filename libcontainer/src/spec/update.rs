@@ -1,4 +1,4 @@
-//! What a document for `update` may hold besides [`Resources`](super::Resources); an extension.
+//! Properties of a document for `update` in addition to [`Resources`](super::Resources). They are an extension of masu.
 
 use super::json::object;
 use super::{Device, Mount};
@@ -6,12 +6,12 @@ use super::{Device, Mount};
 object! {
     /// Changes of a container that exists.
     LiveChanges {
-        // the same list as the device rules, read once more: an entry with a path is a node too
+        // the same list as the device rules: an entry with a path also is a node
         "devices" => devices: Vec<Device>,
         "mounts" => mounts: MountChanges,
     }
 
-    /// Mounts to take away, and then mounts to make. To take one away its destination is enough.
+    /// Mounts to remove, and then mounts to add. An entry to remove needs only its destination.
     MountChanges {
         "add" => add: Vec<Mount>,
         "remove" => remove: Vec<Mount>,
