@@ -1,12 +1,12 @@
-//! An engine under tokio: it forks a worker before its runtime starts, because the library makes containers only in a process
-//! with one thread. The worker makes them; the engine waits for answers among all else that it does.
+//! An engine with tokio. The library makes containers only in a process with one thread. So the engine forks a worker before its
+//! runtime starts threads. The worker makes the containers, and the engine awaits the answers.
 //!
 //! ```text
 //! engine STATE-ROOT BUNDLE ID...
 //! ```
 //!
-//! It runs a container of the bundle for each id, one after the other, and prints how each ended. An engine with more to do forks a
-//! worker that forks once more for each request, as containerd-shim-masu-v2 does.
+//! The worker runs one container of the bundle for each id, one after the other. The engine prints the result of each. To run
+//! several at once, the worker would fork again for each request, as containerd-shim-masu-v2 does.
 #![allow(clippy::print_stdout, reason = "this is what it is for")]
 
 use std::io::{BufRead, BufReader, Write};
@@ -24,7 +24,7 @@ fn main() -> Result<()> {
         return Ok(());
     };
     let (ours, theirs) = UnixStream::pair()?;
-    // here there is one thread yet
+    // the process still has one thread
     match clone3(0, None)? {
         Side::Child => {
             drop(ours);
@@ -36,7 +36,7 @@ fn main() -> Result<()> {
     threads.block_on(ask(ours, ids))
 }
 
-/// The worker: a line with an id comes in, and a line with the id and what came of it goes out.
+/// The worker: it reads lines with an id, and writes a line with the result of each.
 fn work(runtime: &Runtime, bundle: &str, engine: &UnixStream) -> Result<()> {
     for id in BufReader::new(engine).lines() {
         let id = id?;
@@ -56,7 +56,7 @@ fn run(runtime: &Runtime, bundle: &str, id: &str) -> Result<u8> {
     Ok(code?.code())
 }
 
-/// The engine: threads, and calls that the worker answers.
+/// The engine: it has threads, sends requests to the worker and awaits the answers.
 async fn ask(worker: UnixStream, ids: &[String]) -> Result<()> {
     worker.set_nonblocking(true)?;
     let (answers, mut requests) = tokio::net::UnixStream::from_std(worker)?.into_split();

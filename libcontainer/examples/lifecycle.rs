@@ -1,13 +1,13 @@
-//! The whole life of a container from a program: created with a pipe as its standard output, started, a second process
-//! executed in it, waited for, deleted.
+//! The whole life of a container in one program. The container is created with a pipe as its standard output and started. A
+//! second process is executed in it. Then the container is killed and deleted.
 //!
 //! ```text
 //! lifecycle STATE-ROOT BUNDLE ID PROGRAM [ARGUMENT...]
 //! ```
 //!
-//! The container runs what its config.json says, at least a line of text, until it is killed; the program is executed in it. Prints what the program
-//! wrote and how both ended. A real one would seal its own executable first, if whoever runs in the container is not to be
-//! trusted: see `masu_host::sealed_exe`.
+//! The program of config.json must write a line of text and run until it is killed. PROGRAM is executed beside it. The example
+//! prints their output and exit codes. If the container's programs are not trusted, a caller must first seal its own executable:
+//! see `masu_host::sealed_exe`.
 #![allow(clippy::print_stdout, reason = "this is what it is for")]
 
 use std::fs::File;
@@ -26,7 +26,7 @@ fn main() -> Result<()> {
     let mut options = CreateOptions::new(bundle);
     options.stdio = Stdio { stdin: Some(null()?.into()), stdout: Some(theirs.into()), stderr: None };
     let (mut container, init) = Runtime::new(root).create(id, &options)?;
-    // our copy of the write end: else reading would never end
+    // closes this process's copy of the write end, because otherwise the pipe has no end of file
     drop(options);
     let result = in_container(&mut container, program);
     if result.is_err() {

@@ -1,11 +1,11 @@
-//! A container with a terminal, whose output this program prints until its process ends.
+//! A container with a terminal. The example prints the output of the terminal until the container's process ends.
 //!
 //! ```text
 //! terminal STATE-ROOT BUNDLE ID
 //! ```
 //!
-//! The config asks for the terminal (`process.terminal`). The program keeps the master end: it copies what is printed, and could
-//! write what is typed or set the size of the window (TIOCSWINSZ).
+//! The config must ask for a terminal (`process.terminal`). The example keeps the master side and copies its output. It could
+//! also write input to it, or set its size (TIOCSWINSZ).
 #![allow(clippy::print_stdout, reason = "this is what it is for")]
 
 use std::fs::File;
@@ -37,14 +37,14 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Copies until no process has the other end open.
+/// Copies the output until no process has the slave side open.
 fn copy(mut terminal: File) -> Result<()> {
     let mut page = [0; 4096];
     loop {
         match terminal.read(&mut page) {
             Ok(0) => return Ok(()),
             Ok(n) => std::io::stdout().write_all(page.get(..n).unwrap_or_default())?,
-            // how a terminal tells the end (pty(7))
+            // the end of file of a terminal (pty(7))
             Err(e) if e.raw_os_error() == Some(Errno::IO.raw_os_error()) => return Ok(()),
             Err(e) => return Err(e.into()),
         }

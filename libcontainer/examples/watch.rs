@@ -1,4 +1,4 @@
-//! Watches a container in one poll loop: what it uses, each process that is killed for want of memory, and its end.
+//! Watches a container in one poll loop: its statistics, each kill for want of memory, and its end.
 //!
 //! ```text
 //! watch STATE-ROOT ID [MILLISECONDS]

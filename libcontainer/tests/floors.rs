@@ -1,7 +1,7 @@
-//! One way down: each room of a crate (a file or folder at the top of its `src`) uses only rooms below it, and no two rooms use
-//! each other, however long the way round is. ARCHITECTURE.md shows the same picture.
+//! The floors of ARCHITECTURE.md: a room (a file or directory at the top of `src`) uses only rooms of its own floor or below. No
+//! room uses itself through others.
 //!
-//! What counts is each `crate::ROOM` outside comments and test modules. The test of a published package sees the library alone.
+//! Each `crate::ROOM` outside comments and test modules counts. In a published package only the library is checked.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "it is a test as a whole")]
 
@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// The library's floors, the lowest first. Below them is the crate masu-host, above them are the command and the shim.
+/// The floors of the library, the lowest first. masu-host is below them; the command and the shim are above.
 const FLOORS: [&[&str]; 6] = [
     &["findings", "outline", "spec"],
     &["cgroup", "extensions", "hooks", "intel_rdt", "namespaces", "process", "rootfs", "seccomp"],
@@ -18,10 +18,10 @@ const FLOORS: [&[&str]; 6] = [
     &["check", "dry_run", "features"],
     &["container"],
 ];
-/// Names at the top of a crate that are no rooms.
+/// Names at the top of a crate that are not rooms.
 const NO_ROOMS: [&str; 2] = ["error", "is_emulated"];
 
-/// Room → the rooms that it uses, each with a place where it does.
+/// For each room the rooms that it uses, each with the first place of use.
 type Edges = BTreeMap<String, BTreeMap<String, String>>;
 
 #[test]
@@ -56,13 +56,13 @@ fn the_callers_have_no_circles() {
     }
 }
 
-/// Prints the sum, and fails with a line for each fault.
+/// Prints the numbers, and fails with one line for each fault.
 fn report(name: &str, edges: &Edges, wrong: &[String]) {
     println!("{name}: {} rooms, {} edges, {} faults", edges.len(), edges.values().map(BTreeMap::len).sum::<usize>(), wrong.len());
     assert!(wrong.is_empty(), "{name}:\n{}", wrong.join("\n"));
 }
 
-/// The edges of the crate whose sources are in `source`.
+/// Reads the edges of the crate with its sources in `source`.
 fn read(source: &Path) -> Edges {
     let mut files = Vec::new();
     list(source, &mut files);
@@ -80,7 +80,7 @@ fn read(source: &Path) -> Edges {
     edges
 }
 
-/// All sources below `folder`, by their path from there, without those of tests.
+/// Lists the sources below `folder` with their relative paths, without files of tests.
 fn list(folder: &Path, files: &mut Vec<(String, String)>) {
     fn walk(folder: &Path, prefix: &str, files: &mut Vec<(String, String)>) {
         for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
@@ -96,7 +96,7 @@ fn list(folder: &Path, files: &mut Vec<(String, String)>) {
     walk(folder, "", files);
 }
 
-/// The names after `crate::` in one file, each with the first line that has it.
+/// The names after `crate::` in one file, each with its first line.
 fn uses(name: &str, text: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
@@ -104,7 +104,7 @@ fn uses(name: &str, text: &str) -> BTreeMap<String, String> {
         let line = line.split("//").next().unwrap_or_default();
         for (at, _) in line.match_indices("crate::").filter(|(at, _)| !line[..*at].ends_with(|c: char| c.is_alphanumeric() || c == '_')) {
             let rest = &line[at + "crate::".len()..];
-            // `use crate::{a, b::c}` names several
+            // `use crate::{a, b::c}` has several names
             let names = rest.strip_prefix('{').map_or(vec![rest], |list| list.split(['}']).next().unwrap_or_default().split(',').collect());
             for part in names {
                 let word: String = part.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
@@ -117,7 +117,7 @@ fn uses(name: &str, text: &str) -> BTreeMap<String, String> {
     found
 }
 
-/// A line for each room that can be reached from itself.
+/// One line for each room that reaches itself.
 fn circles(edges: &Edges) -> Vec<String> {
     let mut wrong = Vec::new();
     for start in edges.keys() {

@@ -1,4 +1,4 @@
-//! Our types of config.json against those of the crate oci-spec, which others wrote: both read the same from the bundles.
+//! Compares the types of config.json with those of the crate oci-spec, an independent reader: both must read the bundles alike.
 #![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "all of this is a test")]
 
 use std::fmt::Debug;
@@ -13,7 +13,7 @@ fn bundles() -> Vec<(String, Vec<u8>)> {
     configs.map(|path| (path.display().to_string(), std::fs::read(&path).unwrap())).collect()
 }
 
-/// The names of a set, sorted: oci-spec keeps sets and enums where we keep what was written.
+/// The sorted names of a set. oci-spec has sets and enums where [`Spec`] has the text of the file.
 fn sorted<T: ToString>(names: impl IntoIterator<Item = T>) -> Vec<String> {
     let mut names: Vec<String> = names.into_iter().map(|name| name.to_string()).collect();
     names.sort();
@@ -68,7 +68,7 @@ fn process(bundle: &str, ours: &Spec, theirs: &Theirs) {
         ("permitted", &sets.permitted, other.permitted()),
         ("ambient", &sets.ambient, other.ambient()),
     ] {
-        // oci-spec writes them without the prefix
+        // oci-spec writes the names without CAP_
         let theirs = theirs.iter().flatten().map(|c| format!("CAP_{}", c.to_string().trim_start_matches("CAP_")));
         same(bundle, what, sorted(ours), sorted(theirs));
     }
@@ -94,7 +94,7 @@ fn linux(bundle: &str, ours: &Spec, theirs: &Theirs) {
     same(bundle, "readonlyPaths", ours.readonly_paths.clone(), list(theirs.readonly_paths()));
     let namespaces = list(theirs.namespaces());
     let path = |path: &Option<std::path::PathBuf>| path.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
-    // as JSON: its Display has names of its own
+    // as JSON, because Display of oci-spec has other names
     let kind = |n: &oci_spec::runtime::LinuxNamespace| serde_json::to_value(n.typ()).unwrap().as_str().unwrap().to_owned();
     let namespaces: Vec<_> = namespaces.iter().map(|n| (kind(n), path(n.path()))).collect();
     same(bundle, "namespaces", ours.namespaces.iter().map(|n| (n.kind.clone(), n.path.clone())).collect(), namespaces);

@@ -1,5 +1,5 @@
-//! Filters that the kernel really enforces. Each test runs this program again with a mode in the environment, since a
-//! filter cannot be taken off: the child loads one, tries calls, and says what came of them.
+//! Seccomp filters in the kernel. Each test runs this program again with a mode in the environment, because a filter cannot be
+//! removed. That child loads a filter, makes system calls and prints their results.
 #![allow(clippy::unwrap_used, reason = "all of this is a test")]
 
 use std::io::IoSliceMut;
@@ -37,7 +37,7 @@ fn child() {
     let filter = filter(&std::env::var(PROFILE).unwrap());
     let agent = filter.listener.as_ref().map(|l| listener::connect(&l.path).unwrap());
     rustix::thread::set_no_new_privs(true).unwrap();
-    // what exec would find
+    // the filter as exec reads it from the state directory
     let filter = Filter::from_bytes(&filter.to_bytes()).unwrap();
     let fd = load(&filter.program, filter.flags).unwrap();
     if let Some((agent, fd)) = agent.zip(fd) {
@@ -53,7 +53,7 @@ fn child() {
 
 #[test]
 fn denied_calls_get_their_errno() {
-    // getpriority(PRIO_PROCESS = 0, who): refused for pid 1 only
+    // the arguments of getpriority(2) are PRIO_PROCESS (0) and a pid: only pid 1 is refused
     let profile = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
         {"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":95},
         {"names":["getpriority"],"action":"SCMP_ACT_ERRNO","args":[{"index":0,"value":0,"op":"SCMP_CMP_EQ"},{"index":1,"value":1,"op":"SCMP_CMP_EQ"}]}]}"#;
@@ -66,7 +66,7 @@ fn denied_calls_get_their_errno() {
 fn dockers_profile_loads_and_runs_a_program() {
     let config: serde_json::Value = serde_json::from_str(include_str!("../../bundles/docker-default/config.json")).unwrap();
     let output = under(&config["linux"]["seccomp"].to_string()).output().unwrap();
-    // mkdir is allowed: procfs itself refuses it
+    // the filter allows mkdir, procfs refuses it
     assert_eq!(said(&output), "mkdir 2\nuname Linux\ngetpriority true true\nsync ()\n", "{output:?}");
 }
 
@@ -108,7 +108,7 @@ fn the_agent_gets_the_notification_fd() {
     let [fd] = &fds[..] else { panic!("{fds:?}") };
     let what = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap();
     assert_eq!(what.to_str().unwrap(), "anon_inode:seccomp notify");
-    // the call waits for an answer; when nobody is left to give one it is ENOSYS, and the child goes on
+    // the call waits for an answer: without a listener it becomes ENOSYS, and the child goes on
     let mut asked = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::IN)];
     rustix::event::poll(&mut asked, None).unwrap();
     assert!(asked[0].revents().contains(rustix::event::PollFlags::IN));

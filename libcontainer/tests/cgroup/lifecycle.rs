@@ -1,4 +1,4 @@
-//! Making, joining, freezing, killing and removing.
+//! Cgroups are made, joined, frozen, killed and removed.
 
 use super::*;
 
@@ -16,7 +16,7 @@ fn a_guard_removes_what_it_made_and_only_that() {
         assert!(!fs::exists(d.strip_suffix("/c").unwrap()).unwrap());
         assert!(fs::exists(d.strip_suffix("/b/c").unwrap()).unwrap(), "another lives there");
     }
-    // once more, adopting an empty directory: that was there before and stays
+    // a second time: it adopts an empty directory, which existed before and stays
     drop(Cgroup::create(&sibling).unwrap());
     assert!(dirs(sibling.paths()).iter().all(|d| fs::exists(d).unwrap()));
     let opened = Cgroup::open(sibling.paths()).unwrap();
@@ -54,7 +54,7 @@ fn our_own_cgroup_is_neither_taken_nor_killed() {
     let host = host!("our_own_cgroup_is_neither_taken_nor_killed");
     let plan = host.plan("own", "{}");
     let cgroup = Cgroup::create(&plan).unwrap();
-    // a shell in it runs this test program with the cgroup's paths: see below
+    // a shell in the cgroup runs this test program with the cgroup's paths; see below
     let paths = serde_json::to_string(plan.paths()).unwrap();
     let exe = std::env::current_exe().unwrap();
     let script = format!("KILL_OWN='{paths}' {} --exact --ignored --nocapture lifecycle::kill_our_own 2>&1", exe.display());
@@ -102,7 +102,7 @@ fn freeze_stops_and_thaw_lets_go_on() {
     cgroup.freeze().unwrap();
     let e = Cgroup::open(plan.paths()).unwrap();
     assert!(e.is_frozen().unwrap());
-    // frozen things die
+    // frozen processes die, too
     cgroup.kill().unwrap();
     child.wait().unwrap();
     if !host.is_v2() {
@@ -144,7 +144,7 @@ fn signal_all_reaches_all_and_keeps_a_pause() {
     let host = host!("signal_all_reaches_all_and_keeps_a_pause");
     let plan = host.plan("s", "{}");
     let cgroup = Cgroup::create(&plan).unwrap();
-    // ready once the sleeper has been executed: until then it is a shell that would take the signal for its own trap
+    // wait until the sleeper is executed: before that the shell would handle the signal in its own trap
     let script =
         "trap 'echo got' USR1; sleep 100 & until read n </proc/$!/comm && [ $n = sleep ]; do :; done; echo ready; wait; echo done; wait";
     let mut child = inside(&cgroup, script);
@@ -205,7 +205,7 @@ fn exec_goes_below_and_never_out() {
     let cgroup = Cgroup::create(&plan).unwrap();
     for d in dirs(plan.paths()) {
         fs::create_dir(format!("{d}/sub")).unwrap();
-        // nobody can enter a new cpuset of v1 before it is filled
+        // no process can enter a new cpuset of v1 before its files are filled
         for file in ["cpuset.cpus", "cpuset.mems"].into_iter().filter(|_| !host.is_v2()) {
             if let Ok(text) = fs::read(format!("{d}/{file}")) {
                 fs::write(format!("{d}/sub/{file}"), text).unwrap();

@@ -1,11 +1,11 @@
-//! What a cgroup is told and what it tells: devices, limits, numbers, notices.
+//! The files of a cgroup: devices, limits, statistics, notices.
 
 use super::*;
 
 #[test]
 fn device_rules_are_exactly_those_asked_for() {
     let host = host!("device_rules_are_exactly_those_asked_for");
-    // /dev/kmsg (1:11) is no default; /dev/null and /dev/zero are
+    // /dev/kmsg (1:11) is not a default device; /dev/null and /dev/zero are
     let allowed = r#"{"devices":[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":11,"access":"r"}]}"#;
     for (resources, kmsg, null) in [
         ("{}", false, true),
@@ -30,7 +30,7 @@ fn device_rules_are_exactly_those_asked_for() {
             let list = read(&dir(plan.paths(), "devices"), "devices.list");
             assert_eq!(list == "a *:* rwm", resources.contains(r#""allow":true,"access":"rwm""#), "{list}");
         }
-        // again over what is there: the old program must be replaced, not joined
+        // made again over the existing cgroup: the new program must replace the old one
         cgroup.remove(SOON).unwrap();
         for d in dirs(plan.paths()) {
             fs::create_dir_all(&d).unwrap();
@@ -87,7 +87,7 @@ fn limits_are_in_the_files_and_hold() {
         let output = inside(&cgroup, "sleep 0.1 & sleep 0.1 & wait").wait_with_output().unwrap();
         assert!(String::from_utf8_lossy(&output.stderr).to_lowercase().contains("fork"), "{output:?}");
     }
-    // all at once: the order matters
+    // all at once, because the order of the writes matters
     let all =
         r#"{"memory":{"limit":16777216,"swap":33554432},"cpu":{"quota":5000,"period":10000,"burst":1000,"shares":2},"pids":{"limit":9}}"#;
     if ["memory", "cpu", "pids"].iter().all(|c| host.has(c)) {
@@ -133,7 +133,7 @@ fn a_refused_limit_leaves_nothing() {
 
 const HUGE: &str = r#"{"hugepageLimits":[{"pageSize":"2MB","limit":2097152}]}"#;
 
-/// A folder of the test's own between the root and the container's cgroup.
+/// A directory of the test between the root cgroup and the container's cgroup.
 fn parent(host: &Host) -> String {
     let dir = host.plan("x", "{}").paths().v2.clone().unwrap();
     let parent = dir.strip_suffix("/x").unwrap().to_owned();

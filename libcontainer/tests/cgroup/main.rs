@@ -1,5 +1,5 @@
-//! Cgroups for real: needs root and a cgroup tree that may be written. Each test works below a directory of its own and
-//! leaves nothing. What the host does not have (a controller, v1, v2) is skipped, with the reason printed.
+//! Tests with real cgroups. They need root and a writable cgroup tree. Each test works below its own directory and removes it. A
+//! test of a missing feature (a controller, v1, v2) is skipped and prints the reason.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "all of this is a test")]
 
 use std::fs;
@@ -16,7 +16,7 @@ use rustix::process::Signal;
 
 const SOON: Duration = Duration::from_secs(5);
 
-/// A cgroup path of a test's own, and a host to test on.
+/// The cgroup path of one test, and the host.
 struct Host {
     layout: Layout,
     base: String,
@@ -60,7 +60,7 @@ impl Host {
         self.layout.is_v2()
     }
 
-    /// Whether a controller can be limited.
+    /// Whether limits of a controller can be set.
     fn has(&self, controller: &str) -> bool {
         let probe = self.plan("has", "{}");
         match &probe.paths().v2 {
@@ -98,7 +98,7 @@ fn read(dir: &str, file: &str) -> String {
     fs::read_to_string(format!("{dir}/{file}")).unwrap().trim().to_owned()
 }
 
-/// A shell command that is put into a cgroup before it runs: it waits for a line on its standard input.
+/// A shell command in a cgroup. It waits for a line on its standard input before it runs.
 fn inside(cgroup: &Cgroup, script: &str) -> Child {
     let mut child = Command::new("sh")
         .args(["-c", &format!("read go; {script}")])
@@ -129,6 +129,6 @@ macro_rules! host {
     };
 }
 
-// below the macro, which they use
+// after the macro, because these files use it
 mod lifecycle;
 mod limits;
