@@ -283,7 +283,7 @@ pub fn clean(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// Whether `name` exists in `dir`; a symbolic link counts itself and is not followed.
+/// Whether `name` exists in `dir`; a symbolic link is not followed.
 pub fn exists(dir: BorrowedFd<'_>, name: &str) -> bool {
     rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }

@@ -1,5 +1,5 @@
 //! The mount builder. A mount is made, gets all its attributes, and is then attached in one step (fsopen(2), open_tree(2),
-//! mount_setattr(2), move_mount(2)). It is not changed after that, so a read-only mount is never writable for a moment.
+//! mount_setattr(2), move_mount(2)). It has its flags before it is visible, so a read-only mount is not writable for a moment.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 

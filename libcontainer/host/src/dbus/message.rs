@@ -4,7 +4,7 @@
 use super::value::{Reader, Value, align, garbage};
 use crate::error::Result;
 
-/// The size of the fixed header, in bytes; it has the size of the rest.
+/// The size of the fixed header, in bytes. It contains the size of the rest.
 pub(super) const START: usize = 16;
 /// The largest accepted body, in bytes. Signals that are not used are read, too.
 const MAX: usize = 1 << 20;
@@ -66,7 +66,7 @@ impl Method<'_> {
 /// A received message.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Message {
-    /// The message type: 2 method return, 3 error, 4 signal.
+    /// The message type: 1 call, 2 answer, 3 error, 4 signal.
     pub kind: u8,
     /// The serial of the call that this message answers, or 0.
     pub reply_to: u32,
