@@ -4,6 +4,8 @@
 #                                   said, and is for the caller to notice
 # choose_target                     sets TARGET: static musl, or static glibc where the toolchain cannot have musl
 # cargo_static ARGS...              cargo for TARGET
+# package_of FOLDER                 prints the name of the package in FOLDER
+# certificates                      prints where the certificates of authorities are, by which cargo knows its registry
 # as_root COMMAND...                the command as root, through sudo if need be
 
 [ ! -d "${CARGO_HOME:-${HOME:-/root}/.cargo}/bin" ] || PATH=${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH
@@ -61,8 +63,19 @@ need_programs() {
     apt "${missing[@]}" && return 0
     # one at a time: what one release of Debian lacks must not keep the others out
     for pair in "${missing[@]}"; do
-        apt "$pair" || echo "apt cannot install $pair"
+        apt "$pair" || echo "apt cannot install $pair: $(tail -n 1 "${APT_LOG:-/dev/null}")"
     done
+}
+
+package_of() { sed -n 's/^name = "\(.*\)"/\1/p' "$1/Cargo.toml" | head -n 1; }
+
+certificates() {
+    local file
+    for file in "${CARGO_HTTP_CAINFO:-}" "${SSL_CERT_FILE:-}" /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt \
+        /etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem /etc/ssl/ca-bundle.pem /etc/ssl/cert.pem; do
+        if [ -n "$file" ] && [ -s "$file" ]; then echo "$file" && return; fi
+    done
+    return 1
 }
 
 # has_target TRIPLE: the toolchain has its standard library, or gets it now
@@ -92,5 +105,5 @@ cargo_for() {
     esac
 }
 
-# limit COMMAND...: ends it after $STEP_LIMIT seconds, if that is set
-limit() { if [ -n "${STEP_LIMIT:-}" ]; then timeout --kill-after=20 "$STEP_LIMIT" "$@"; else "$@"; fi; }
+# limit COMMAND...: the script that sources this may give commands that compile a limit of time
+limit() { "$@"; }
