@@ -84,10 +84,11 @@ fn tell_one(daemon: &mut Daemon, owner: &Owner) {
         exit_status: exit.status,
         exited_at: exited_at.clone(),
     };
-    if exec_id.is_empty()
-        && let Some((_, oom)) = container.oom.take()
-    {
-        daemon.poll.forget(&oom);
+    if exec_id.is_empty() {
+        container.is_paused = false;
+        if let Some((_, oom)) = container.oom.take() {
+            daemon.poll.forget(&oom);
+        }
     }
     daemon.publish("exit", "TaskExit", &event);
     daemon.stop_input(owner);

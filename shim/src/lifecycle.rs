@@ -121,7 +121,7 @@ fn started(daemon: &mut Daemon, caller: Caller, id: &str, exec_id: &str, opened:
 fn paused(daemon: &mut Daemon, caller: Caller, id: &str, result: Result<Done, Status>, pauses: bool) {
     if result.is_ok() {
         if let Some(container) = daemon.state.containers.get_mut(id).filter(|c| c.init.exit.is_none()) {
-            container.init.phase = if pauses { Phase::Paused } else { Phase::Running };
+            container.is_paused = pauses;
         }
         let (topic, kind) = if pauses { ("paused", "TaskPaused") } else { ("resumed", "TaskResumed") };
         daemon.publish(topic, kind, &TaskNotice { container_id: id.to_owned() });

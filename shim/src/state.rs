@@ -76,6 +76,9 @@ impl State {
     pub(crate) fn describe(&self) -> String {
         let mut text = String::new();
         for (id, container) in &self.containers {
+            if container.is_paused {
+                let _ = write!(text, "; {id} is paused");
+            }
             for (exec_id, p) in container.processes() {
                 let (phase, pid, waiters, outputs) = (p.phase, p.pid, p.waiters.len(), p.io.outputs.len());
                 let _ = write!(text, "; {id} {exec_id:?}: {phase:?}, pid {pid}, {waiters} waiters, {outputs} outputs, exit {:?}", p.exit);
@@ -102,7 +105,6 @@ pub(crate) enum Phase {
     /// A worker starts it.
     Starting,
     Running,
-    Paused,
     Stopped,
 }
 
@@ -172,7 +174,7 @@ impl Process {
 
     /// Whether it will still exit.
     pub(crate) fn lives(&self) -> bool {
-        matches!(self.phase, Phase::Starting | Phase::Running | Phase::Paused)
+        matches!(self.phase, Phase::Starting | Phase::Running)
     }
 
     pub(crate) fn exit_status(&self) -> u32 {
@@ -191,6 +193,8 @@ pub(crate) struct Container {
     pub(crate) init: Process,
     pub(crate) execs: BTreeMap<String, Process>,
     pub(crate) oom: Option<(u64, OomEvents)>,
+    /// It is frozen, whether or not it was started.
+    pub(crate) is_paused: bool,
     /// Whether killing init leaves others alive.
     pub(crate) shares_pids: bool,
 }
@@ -283,7 +287,7 @@ mod tests {
     fn container(init: Process, execs: Vec<(&str, Process)>) -> Container {
         let runtime = Runtime::new(&Options::default(), "n");
         let execs = execs.into_iter().map(|(id, p)| (id.to_owned(), p)).collect();
-        Container { bundle: String::new(), runtime, init, execs, oom: None, shares_pids: false }
+        Container { bundle: String::new(), runtime, init, execs, oom: None, is_paused: false, shares_pids: false }
     }
 
     #[test]

@@ -99,6 +99,7 @@ fn create(daemon: &mut Daemon, caller: Caller, request: CreateRequest, late: boo
         init: Process::new(streams, Phase::Creating),
         execs: Default::default(),
         oom: None,
+        is_paused: false,
         shares_pids: false,
     };
     daemon.state.containers.insert(request.id.clone(), container);
@@ -125,6 +126,9 @@ fn start_init(daemon: &mut Daemon, caller: Caller, id: &str) -> Answered {
     if container.init.phase != Phase::Created {
         return Err(status(code::FAILED_PRECONDITION, "cannot start a process that is not created"));
     }
+    if container.is_paused {
+        return Err(status(code::FAILED_PRECONDITION, "cannot start a paused container"));
+    }
     container.init.phase = Phase::Starting;
     let (runtime, bundle, job_id) = (container.runtime.clone(), container.bundle.clone(), id.to_owned());
     let then = Then::Started { caller, id: id.to_owned(), exec_id: String::new(), opened: None };
@@ -143,7 +147,7 @@ fn start_exec(daemon: &mut Daemon, caller: Caller, request: &ProcessRequest, lat
     if container.init.reaped.is_some() || !container.init.lives() && container.init.phase != Phase::Created {
         return Err(status(code::FAILED_PRECONDITION, format!("container {id} init process is not running")));
     }
-    if container.init.phase == Phase::Paused {
+    if container.is_paused {
         return Err(status(code::FAILED_PRECONDITION, "cannot start an exec in a paused container"));
     }
     let process = process_of(daemon, id, exec_id)?;
@@ -172,10 +176,11 @@ fn start_exec(daemon: &mut Daemon, caller: Caller, request: &ProcessRequest, lat
 
 fn exec(daemon: &mut Daemon, request: ExecRequest) -> Answered {
     let container = container_of(daemon, &request.id)?;
-    match container.init.phase {
-        Phase::Stopped => return Err(status(code::FAILED_PRECONDITION, "cannot exec in a stopped state")),
-        Phase::Paused => return Err(status(code::FAILED_PRECONDITION, "cannot exec in a paused state")),
-        _ => {}
+    if container.init.phase == Phase::Stopped {
+        return Err(status(code::FAILED_PRECONDITION, "cannot exec in a stopped state"));
+    }
+    if container.is_paused {
+        return Err(status(code::FAILED_PRECONDITION, "cannot exec in a paused state"));
     }
     if request.exec_id.is_empty() || request.exec_id.contains(['/', '\0']) {
         return Err(status(code::INVALID_ARGUMENT, format!("{:?} cannot be the id of an exec", request.exec_id)));
@@ -193,13 +198,14 @@ fn exec(daemon: &mut Daemon, request: ExecRequest) -> Answered {
 }
 
 fn state(daemon: &mut Daemon, request: &ProcessRequest) -> Answered {
-    let bundle = container_of(daemon, &request.id)?.bundle.clone();
+    let container = container_of(daemon, &request.id)?;
+    let (bundle, is_paused) = (container.bundle.clone(), container.is_paused && request.exec_id.is_empty());
     let process = process_of(daemon, &request.id, &request.exec_id)?;
     let status = match process.phase {
+        Phase::Created | Phase::Running if is_paused => 4,
         Phase::Creating | Phase::Created | Phase::Starting => 1,
         Phase::Running => 2,
         Phase::Stopped => 3,
-        Phase::Paused => 4,
     };
     let response = StateResponse {
         id: request.id.clone(),
@@ -261,7 +267,7 @@ fn pids(daemon: &mut Daemon, caller: Caller, request: &ProcessRequest) -> Answer
 
 fn pause(daemon: &mut Daemon, caller: Caller, request: &ProcessRequest) -> Answered {
     let container = container_of(daemon, &request.id)?;
-    if !matches!(container.init.phase, Phase::Running | Phase::Created) {
+    if container.is_paused || !matches!(container.init.phase, Phase::Running | Phase::Created) {
         return Err(status(code::FAILED_PRECONDITION, "cannot pause a container that does not run"));
     }
     let (runtime, bundle, id) = (container.runtime.clone(), container.bundle.clone(), request.id.clone());
@@ -270,7 +276,7 @@ fn pause(daemon: &mut Daemon, caller: Caller, request: &ProcessRequest) -> Answe
 
 fn resume(daemon: &mut Daemon, caller: Caller, request: &ProcessRequest) -> Answered {
     let container = container_of(daemon, &request.id)?;
-    if container.init.phase != Phase::Paused {
+    if !container.is_paused {
         return Err(status(code::FAILED_PRECONDITION, "cannot resume a container that is not paused"));
     }
     let (runtime, bundle, id) = (container.runtime.clone(), container.bundle.clone(), request.id.clone());
