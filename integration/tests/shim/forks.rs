@@ -99,7 +99,11 @@ fn with_streams(t: &Test, shim: &mut Shim<'_>, bundle: &Bundle, id: &str) -> Res
     let output = open(&stdout, false)?;
     // the shim opens its end without waiting, or in its own time
     let input = open(&stdin, true)?;
-    let message = shim.create_message(bundle, id, &stdout.to_string_lossy()).text(5, &stdin.to_string_lossy());
+    // a peer's shim must have both
+    let stderr = fifo(t, &format!("{id}.err"))?;
+    let _errors = open(&stderr, false)?;
+    let message = shim.create_message(bundle, id, &stdout.to_string_lossy());
+    let message = message.text(5, &stdin.to_string_lossy()).text(7, &stderr.to_string_lossy());
     shim.call("Create", message)?.map_err(refused)?;
     shim.call("Start", of(id))?.map_err(refused)?;
     Ok((input, output))
@@ -111,8 +115,9 @@ fn with_streams(t: &Test, shim: &mut Shim<'_>, bundle: &Bundle, id: &str) -> Res
 fn the_streams_of_a_container_end_while_another_one_waits() {
     check(|t| {
         for kind in ["createRuntime", "poststart", "poststop"] {
-            if kind == "poststart" && t.differs("runc", "runs poststart hooks in create") {
-                continue;
+            if !t.runtime.is("masu") {
+                t.differs(t.runtime.kind, "its shim answers nobody while it creates a container");
+                break;
             }
             with_shim(t, &["/bin/payload", "cat"], |shim, bundle, id| {
                 let (input, output) = with_streams(t, shim, bundle, id)?;
@@ -163,15 +168,16 @@ fn at_its_end(mut output: &File) -> Result<bool> {
 #[test]
 fn the_socket_of_a_killed_daemon_takes_no_connection() {
     check(|t| {
+        if !t.runtime.is("masu") {
+            t.differs(t.runtime.kind, "its shim forks no worker, and forgets a container whose create it did not end");
+            return Ok(());
+        }
         for kind in ["createRuntime", "poststop"] {
             let mut left = Vec::new();
             let mut bundle = t.bundle()?;
             let id = t.new_id();
             bundle.args(["/bin/payload", "sleep"]).write()?;
-            let mut shim = match Shim::start(t, &bundle, &id) {
-                Err(e) if !t.runtime.is("masu") => return t.skip(&format!("no shim for it: {e:#}")),
-                result => result?,
-            };
+            let mut shim = Shim::start(t, &bundle, &id)?;
             shim.run(&bundle, &id)?;
             let mut busy = Busy::new(t, kind)?;
             busy.begin(&mut shim)?;

@@ -311,3 +311,38 @@ fn a_link_of_the_image_leads_no_mount_out_of_it() {
         })
     });
 }
+
+/// `ro` of a root file system that the shim mounts reaches its superblock: an image that is declared read-only is not written
+/// to, not even by its mount; and `ro` of a tmpfs below, or of an overlay, is as deep.
+#[test]
+fn ro_reaches_the_superblock_of_a_root_file_system() {
+    check(|t| {
+        if !can_loop(t)? {
+            return Ok(());
+        }
+        with_shim(t, &["/bin/payload", "read", "/proc/self/mountinfo"], |shim, bundle, id| {
+            let root = take_root(t, bundle, "root")?;
+            let image = image(t, &root)?;
+            let before = fs::read(&image)?;
+            let (upper, work) = (t.path().join("upper"), t.path().join("work"));
+            for folder in [&upper, &work] {
+                fs::create_dir(folder)?;
+            }
+            let layers =
+                [("lowerdir", &root), ("upperdir", &upper), ("workdir", &work)].map(|(name, path)| format!("{name}={}", path.display()));
+            let mut overlay: Vec<_> = layers.iter().map(String::as_str).collect();
+            overlay.push("ro");
+            for mount in [mount("ext4", &image, "", &["loop", "ro"]), mount("overlay", Path::new("overlay"), "", &overlay)] {
+                let id = if bundle.rootfs("").exists() { t.new_id() } else { id.to_owned() };
+                let (status, said) = run(t, shim, bundle, &id, &[mount])?;
+                ensure!(status == 0, "{status}: {said}");
+                let line = said.lines().find(|line| line.split(' ').nth(4) == Some("/")).context("a root in mountinfo")?;
+                let superblock = line.rsplit(' ').next().unwrap_or_default();
+                ensure!(superblock.split(',').any(|option| option == "ro"), "its superblock has {superblock}: {line}");
+            }
+            no_loop_devices(t)?;
+            ensure!(fs::read(&image)? == before, "the image was written to");
+            Ok(())
+        })
+    });
+}

@@ -35,11 +35,42 @@ fn clone_tree(dir: BorrowedFd<'_>, path: &str, recursive: bool, flags: OpenTreeF
     rustix::mount::open_tree(dir, path, if recursive { flags | OpenTreeFlags::AT_RECURSIVE } else { flags })
 }
 
+/// File systems of which every mount shows the same superblock, the host's mounts as well: it stays as it is.
+const SHARED: [&str; 13] = [
+    "binfmt_misc",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devtmpfs",
+    "efivarfs",
+    "fusectl",
+    "pstore",
+    "securityfs",
+    "selinuxfs",
+    "smackfs",
+    "tracefs",
+];
+
 /// A new detached mount of a file system. `data` are its options, with or without a value; `attributes` are `MOUNT_ATTR_*`.
+///
+/// A read-only mount has a read-only superblock as well, where that is its own: so a disk that cannot be written is mounted, and
+/// nothing is written to a disk that is declared read-only (ext4 would play back its journal). Where a file system cannot be
+/// read-only, or is mounted writable already, the mount alone is read-only.
 ///
 /// # Errors
 /// The errno of fsopen(2), fsconfig(2) or fsmount(2), with the file system's own message if it has one.
 pub fn filesystem(fs_type: &str, source: &str, data: &[(String, Option<String>)], attributes: u64) -> Result<OwnedFd> {
+    if attributes & RDONLY == 0 || SHARED.contains(&fs_type) {
+        return make(fs_type, source, data, attributes, false);
+    }
+    match make(fs_type, source, data, attributes, true) {
+        Err(e) if matches!(e.errno(), Some(Errno::INVAL | Errno::BUSY)) => make(fs_type, source, data, attributes, false).map_err(|_| e),
+        result => result,
+    }
+}
+
+fn make(fs_type: &str, source: &str, data: &[(String, Option<String>)], attributes: u64, read_only: bool) -> Result<OwnedFd> {
     let fs = rustix::mount::fsopen(fs_type, FsOpenFlags::FSOPEN_CLOEXEC).doing(|| format!("open file system {fs_type}"))?;
     if !source.is_empty() {
         rustix::mount::fsconfig_set_string(fs.as_fd(), "source", source)
@@ -47,11 +78,25 @@ pub fn filesystem(fs_type: &str, source: &str, data: &[(String, Option<String>)]
             .doing(|| format!("set source {source}"))?;
     }
     set_options(&fs, data)?;
+    if read_only {
+        rustix::mount::fsconfig_set_flag(fs.as_fd(), "ro").map_err(|e| explain(&fs, e)).doing(|| "set option ro")?;
+    }
     rustix::mount::fsconfig_create(fs.as_fd()).map_err(|e| explain(&fs, e))?;
     let attributes = MountAttrFlags::from_bits_retain(attributes as u32);
     let mount = rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     leave(fs);
     Ok(mount)
+}
+
+/// Makes a mount read-only, and with `whole` its file system as well.
+///
+/// # Errors
+/// EBUSY where a file is open for writing, and the errno of fspick(2), fsconfig(2) or mount_setattr(2).
+pub fn make_read_only(mount: BorrowedFd<'_>, whole: bool) -> Result<()> {
+    if whole {
+        reconfigure(mount, &[("ro".to_owned(), None)])?;
+    }
+    Ok(mount_setattr(mount, false, Change { set: RDONLY, ..Change::default() })?)
 }
 
 /// Changes the options of the file system at `mount` (fspick(2)).
@@ -123,7 +168,7 @@ pub fn is_dir(fd: BorrowedFd<'_>) -> bool {
 ///
 /// # Errors
 /// The errno of openat2(2), open_tree(2), mount_setattr(2) or move_mount(2).
-pub fn make_read_only(root: BorrowedFd<'_>, path: &str) -> Result<(), Errno> {
+pub fn make_path_read_only(root: BorrowedFd<'_>, path: &str) -> Result<(), Errno> {
     let target = match beneath::open(root, path, OFlags::PATH) {
         Err(Errno::NOENT) => return Ok(()),
         result => result?,

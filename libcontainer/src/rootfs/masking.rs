@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::findings::{Findings, Item};
 use masu_host::beneath;
-use masu_host::mounts::{filesystem, make_read_only, move_to, open_tree};
+use masu_host::mounts::{filesystem, make_path_read_only, move_to, open_tree};
 use masu_host::sys::close_range::leave;
 use masu_host::sys::mount_attr::{Change, NODEV, NOEXEC, NOSUID, RDONLY, mount_setattr};
 
@@ -51,7 +51,7 @@ impl Masking {
     /// Makes paths read-only, then masks paths. Missing paths are ignored.
     pub(crate) fn apply(&self, root: BorrowedFd<'_>, null: Option<Cover>) -> Result<()> {
         for path in &self.read_only {
-            make_read_only(root, path).doing(|| format!("make {path} read-only"))?;
+            make_path_read_only(root, path).doing(|| format!("make {path} read-only"))?;
         }
         let mut covers = Covers { null, empty: None };
         for path in &self.masked {

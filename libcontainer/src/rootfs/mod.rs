@@ -29,7 +29,7 @@ pub(crate) use mount::{Link, MountPlan, What};
 pub(crate) use remount::Remount;
 
 use masu_host::beneath::Beside;
-use masu_host::mounts::{move_to, open_tree};
+use masu_host::mounts::{make_read_only, move_to, open_tree};
 pub(crate) use pivot::open_root;
 pub(crate) use source::{Host, Sources, map_ids, open_source};
 pub(crate) use target::check_target;
@@ -42,7 +42,7 @@ use crate::namespaces::Namespaces;
 use crate::spec::{self, Spec};
 use masu_host::procfs::Procfs;
 use masu_host::sys::close_range::leave;
-use masu_host::sys::mount_attr::{Change, RDONLY, mount_setattr};
+use masu_host::sys::mount_attr::{Change, mount_setattr};
 use mount::MountLabel;
 use options::Options;
 
@@ -225,7 +225,7 @@ impl RootfsPlan {
                 Operation::Mount(plan) => {
                     let Some(mount) = plan.apply(root.as_fd(), sources, &mut beside)? else { continue };
                     if plan.read_only_last() {
-                        read_only_last.push((plan.target.as_str(), mount));
+                        read_only_last.push((plan.target.as_str(), mount, plan.is_tmpfs()));
                     } else {
                         leave(mount);
                     }
@@ -236,8 +236,8 @@ impl RootfsPlan {
                     beside.forget();
                 }
                 Operation::Remount(plan) => {
-                    read_only_last.retain(|(target, _)| *target != plan.target);
-                    read_only_last.extend(plan.apply(root.as_fd())?.map(|mount| (plan.target.as_str(), mount)));
+                    read_only_last.retain(|(target, ..)| *target != plan.target);
+                    read_only_last.extend(plan.apply(root.as_fd())?.map(|mount| (plan.target.as_str(), mount, false)));
                 }
             }
         }
@@ -248,7 +248,7 @@ impl RootfsPlan {
         let null = if self.masking.masked.is_empty() { None } else { Some(masking::open_null(root.as_fd())?) };
         leave(host);
         leave(below);
-        Ok(Rootfs { root, null, read_only_last: read_only_last.into_iter().map(|(_, mount)| mount).collect() })
+        Ok(Rootfs { root, null, read_only_last: read_only_last.into_iter().map(|(_, mount, whole)| (mount, whole)).collect() })
     }
 
     /// Makes the rootfs the root directory.
@@ -268,12 +268,11 @@ impl RootfsPlan {
 
     /// Makes paths, mounts and the root read-only and masks paths. It runs after the hooks and the terminal, which still write.
     pub(crate) fn lock_down(&self, rootfs: &mut Rootfs) -> Result<()> {
-        let read_only = Change { set: RDONLY, ..Change::default() };
-        for mount in &rootfs.read_only_last {
-            mount_setattr(mount.as_fd(), false, read_only).doing(|| "make a tmpfs read-only")?;
+        for (mount, whole) in &rootfs.read_only_last {
+            make_read_only(mount.as_fd(), *whole).doing(|| "make a tmpfs read-only")?;
         }
         if self.read_only {
-            mount_setattr(rootfs.root.as_fd(), false, read_only).doing(|| "make the rootfs read-only")?;
+            make_read_only(rootfs.root.as_fd(), false).doing(|| "make the rootfs read-only")?;
         }
         self.masking.apply(rootfs.root.as_fd(), rootfs.null.take())
     }
@@ -284,14 +283,15 @@ impl RootfsPlan {
 pub(crate) struct Rootfs {
     root: OwnedFd,
     null: Option<masking::Cover>,
-    read_only_last: Vec<OwnedFd>,
+    /// Each with whether its file system is its own, and becomes read-only as a whole.
+    read_only_last: Vec<(OwnedFd, bool)>,
 }
 
 impl Rootfs {
     /// Gives up the descriptors.
     pub(crate) fn leave(self) {
         leave(self.root);
-        self.read_only_last.into_iter().for_each(leave);
+        self.read_only_last.into_iter().for_each(|(mount, _)| leave(mount));
     }
 
     /// The root directory.

@@ -15,7 +15,7 @@ use super::target;
 use crate::error::{Doing, Error, Result};
 use crate::spec;
 use masu_host::beneath::Beside;
-use masu_host::mounts::{change_flags, filesystem, is_dir, move_to, propagate};
+use masu_host::mounts::{change_flags, filesystem, is_dir, make_read_only, move_to, propagate};
 use masu_host::sys::close_range::leave;
 use masu_host::sys::mount_attr::{Change, RDONLY, mount_setattr};
 
@@ -118,6 +118,11 @@ impl MountPlan {
         (fs_type == "tmpfs" || self.target == "/dev") && attributes & RDONLY != 0
     }
 
+    /// Whether this is a tmpfs of its own, of which the host has no mount.
+    pub(crate) fn is_tmpfs(&self) -> bool {
+        matches!(&self.what, What::Filesystem { fs_type, .. } if fs_type == "tmpfs")
+    }
+
     /// Makes the mount and attaches it below `root`. It returns the mount, unless a link was made. `beside` has the directory of
     /// the last mount point.
     pub(crate) fn apply(&self, root: BorrowedFd<'_>, sources: Sources<'_>, beside: &mut Beside) -> Result<Option<OwnedFd>> {
@@ -152,7 +157,7 @@ impl MountPlan {
             };
             self.place(mount, target)?;
             if self.read_only_last() {
-                mount_setattr(mount, false, Change { set: RDONLY, ..Change::default() }).doing(|| "make it read-only")?;
+                make_read_only(mount, self.is_tmpfs()).doing(|| "make it read-only")?;
             }
             Ok(())
         };
