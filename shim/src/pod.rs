@@ -89,7 +89,7 @@ impl Plan {
             rustix::fs::open(path, flags, Mode::empty()).doing(|| format!("open the network of the pod {}", path.display()))
         });
         let network = network.transpose()?;
-        let before = Namespaces::current()?;
+        let before = Namespaces::current(&proc)?;
         let inside = || -> Result<()> {
             unshare(self.fresh).doing(|| "make the namespaces of the pod")?;
             if let Some(fd) = &network {
@@ -192,14 +192,10 @@ pub(crate) fn remove_files(bundle: &Path) -> Result<()> {
 pub(crate) struct Namespaces(Vec<(OwnedFd, i32)>);
 
 impl Namespaces {
-    fn current() -> Result<Namespaces> {
-        let open = |name: &str| {
-            let kind = KINDS.iter().find(|kind| kind.name == name).ok_or_else(|| Error::new(Kind::Internal, "no such namespace"))?;
-            let path = format!("/proc/self/ns/{}", kind.file);
-            let fd = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).doing(|| format!("open {path}"))?;
-            Ok((fd, kind.flag))
-        };
-        Ok(Namespaces(["ipc", "uts", "network"].into_iter().map(open).collect::<Result<_>>()?))
+    fn current(proc: &Procfs) -> Result<Namespaces> {
+        let open = |kind: &libcontainer::namespaces::Kind| Ok((proc.own_namespace(kind.file)?, kind.flag));
+        let left = KINDS.iter().filter(|kind| ["ipc", "uts", "network"].contains(&kind.name));
+        Ok(Namespaces(left.map(open).collect::<Result<_>>()?))
     }
 
     pub(crate) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {

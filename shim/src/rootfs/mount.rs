@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use libcontainer::error::{Doing, Error, Kind, Result};
 use libcontainer::namespaces::flag;
-use masu_host::beneath;
 use masu_host::procfs::{Procfs, unescape};
 use masu_host::sys::loop_device;
-use masu_host::sys::mount_attr::{ATIME, Change, RDONLY, mount_setattr, set_id_map};
+use masu_host::sys::mount_attr::{
+    ATIME, Change, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, RDONLY, RELATIME, STRICTATIME, mount_setattr, set_id_map,
+};
 use masu_host::sys::namespace::{setns, unshare};
+use masu_host::{beneath, mounts};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 use super::plan::{How, Ids, Plan};
 
@@ -62,7 +62,7 @@ fn mount(plan: &Plan, rootfs: &Path) -> Result<()> {
     // the mount holds the device when it is there
     let (mut source, mut _device) = (plan.source.clone(), None);
     match (plan.how, &plan.ids) {
-        (How::Bind { recursive }, _) => attach(&bind(plan, recursive, ids)?, &place)?,
+        (How::Bind { recursive }, _) => attach(&tree(plan, recursive, ids)?, &place)?,
         (How::New, Some(Ids { layers_in: Some(folder), .. })) => {
             let namespace = ids.ok_or_else(|| Error::new(Kind::Internal, "the user namespace of an id map is not there"))?;
             attach(&overlay_of_mapped_layers(plan, folder, namespace, rootfs)?, &place)?;
@@ -93,13 +93,7 @@ fn open_target(rootfs: &Path, below: &str) -> Result<OwnedFd> {
 }
 
 fn attach(mount: &OwnedFd, place: &OwnedFd) -> Result<()> {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    Ok(rustix::mount::move_mount(mount, "", place, "", flags)?)
-}
-
-fn clone_of(path: &Path, recursive: bool) -> Result<OwnedFd, Errno> {
-    let recursive = if recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
-    rustix::mount::open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | recursive)
+    Ok(mounts::move_to(mount.as_fd(), place.as_fd())?)
 }
 
 fn map_ids(mount: BorrowedFd<'_>, recursive: bool, namespace: BorrowedFd<'_>) -> Result<()> {
@@ -107,9 +101,9 @@ fn map_ids(mount: BorrowedFd<'_>, recursive: bool, namespace: BorrowedFd<'_>) ->
 }
 
 /// A bind with its attributes from the start: a read-only one is never writable.
-fn bind(plan: &Plan, recursive: bool, ids: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
-    let tree = clone_of(Path::new(&plan.source), recursive)?;
-    let set = u64::from(attributes(plan.flags).bits());
+fn tree(plan: &Plan, recursive: bool, ids: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+    let tree = mounts::bind(&plan.source, recursive, false)?;
+    let set = attributes(plan.flags);
     if set != 0 {
         // one mode of access times can only take the place of another
         let clear = if set & ATIME == 0 { 0 } else { ATIME };
@@ -121,26 +115,21 @@ fn bind(plan: &Plan, recursive: bool, ids: Option<BorrowedFd<'_>>) -> Result<Own
     Ok(tree)
 }
 
-fn attributes(flags: MountFlags) -> MountAttrFlags {
-    let mut attributes = MountAttrFlags::empty();
-    for (flag, attribute) in [
-        (MountFlags::RDONLY, MountAttrFlags::MOUNT_ATTR_RDONLY),
-        (MountFlags::NOSUID, MountAttrFlags::MOUNT_ATTR_NOSUID),
-        (MountFlags::NODEV, MountAttrFlags::MOUNT_ATTR_NODEV),
-        (MountFlags::NOEXEC, MountAttrFlags::MOUNT_ATTR_NOEXEC),
-        (MountFlags::NODIRATIME, MountAttrFlags::MOUNT_ATTR_NODIRATIME),
-    ] {
-        attributes.set(attribute, flags.contains(flag));
-    }
+fn attributes(flags: MountFlags) -> u64 {
+    let named = [
+        (MountFlags::RDONLY, RDONLY),
+        (MountFlags::NOSUID, NOSUID),
+        (MountFlags::NODEV, NODEV),
+        (MountFlags::NOEXEC, NOEXEC),
+        (MountFlags::NODIRATIME, NODIRATIME),
+    ];
+    let set = named.into_iter().filter(|(flag, _)| flags.contains(*flag)).fold(0, |all, (_, attribute)| all | attribute);
     // of two modes of access times, mount(2) takes the stricter one, too
-    attributes
-        | if flags.contains(MountFlags::STRICTATIME) {
-            MountAttrFlags::MOUNT_ATTR_STRICTATIME
-        } else if flags.contains(MountFlags::NOATIME) {
-            MountAttrFlags::MOUNT_ATTR_NOATIME
-        } else {
-            MountAttrFlags::empty()
-        }
+    set | match () {
+        () if flags.contains(MountFlags::STRICTATIME) => STRICTATIME,
+        () if flags.contains(MountFlags::NOATIME) => NOATIME,
+        () => RELATIME,
+    }
 }
 
 /// The data of mount(2), if that takes as much.
@@ -153,27 +142,25 @@ fn data_of(plan: &Plan) -> Result<Option<CString>> {
 /// A file system that is mounted nowhere yet. More options than mount(2) takes: the layers of an overlay one by one
 /// (`lowerdir+`, kernel 6.7).
 fn detached(plan: &Plan, source: &str, ids: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
-    let fs = rustix::mount::fsopen(&*plan.kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    rustix::mount::fsconfig_set_string(fs.as_fd(), "source", source)?;
-    for (flag, word) in [(MountFlags::RDONLY, "ro"), (MountFlags::SYNCHRONOUS, "sync"), (MountFlags::DIRSYNC, "dirsync")] {
-        if plan.flags.contains(flag) {
-            rustix::mount::fsconfig_set_flag(fs.as_fd(), word)?;
-        }
+    let mut data: Vec<(String, Option<String>)> = Vec::new();
+    for (flag, word) in [(MountFlags::SYNCHRONOUS, "sync"), (MountFlags::DIRSYNC, "dirsync")] {
+        data.extend(plan.flags.contains(flag).then(|| (word.to_owned(), None)));
     }
+    let mut layers = 0;
     for option in &plan.data {
         match option.split_once('=') {
-            Some(("lowerdir", layers)) if plan.kind == "overlay" => {
-                for layer in layers.split(':') {
-                    rustix::mount::fsconfig_set_string(fs.as_fd(), "lowerdir+", layer)
-                        .doing(|| format!("mount options is too long: they have {} layers; add {layer}", layers.split(':').count()))?;
-                }
+            Some(("lowerdir", list)) if plan.kind == "overlay" => {
+                data.extend(list.split(':').map(|layer| ("lowerdir+".to_owned(), Some(layer.to_owned()))));
+                layers += list.split(':').count();
             }
-            Some((key, value)) => rustix::mount::fsconfig_set_string(fs.as_fd(), key, value)?,
-            None => rustix::mount::fsconfig_set_flag(fs.as_fd(), &**option)?,
+            Some((key, value)) => data.push((key.to_owned(), Some(value.to_owned()))),
+            None => data.push((option.clone(), None)),
         }
     }
-    rustix::mount::fsconfig_create(fs.as_fd())?;
-    let made = rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes(plan.flags))?;
+    let made = mounts::filesystem(&plan.kind, source, &data, attributes(plan.flags)).map_err(|e| match layers {
+        0 => e,
+        _ => e.context(format!("mount options is too long: they have {layers} layers")),
+    })?;
     if let Some(namespace) = ids {
         map_ids(made.as_fd(), false, namespace)?;
     }
@@ -182,12 +169,11 @@ fn detached(plan: &Plan, source: &str, ids: Option<BorrowedFd<'_>>) -> Result<Ow
 
 /// An overlay is not mapped itself: its layers are. They have to be seen at a path of the caller's mount namespace meanwhile,
 /// which here is one that nobody else sees, and that ends with us should we be killed.
-fn overlay_of_mapped_layers(plan: &Plan, folder: &Path, namespace: BorrowedFd<'_>, rootfs: &Path) -> Result<OwnedFd> {
-    let layers = clone_of(folder, true).doing(|| format!("clone {}", folder.display()))?;
+fn overlay_of_mapped_layers(plan: &Plan, folder: &str, namespace: BorrowedFd<'_>, rootfs: &Path) -> Result<OwnedFd> {
+    let layers = mounts::bind(folder, true, false)?;
     mount_setattr(layers.as_fd(), true, Change { set: RDONLY, ..Change::default() }).doing(|| "make the layers read-only")?;
-    map_ids(layers.as_fd(), true, namespace).doing(|| format!("the layers in {}", folder.display()))?;
-    let host =
-        rustix::fs::open("/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).doing(|| "open the mount namespace")?;
+    map_ids(layers.as_fd(), true, namespace).doing(|| format!("the layers in {folder}"))?;
+    let host = Procfs::open()?.own_namespace("mnt")?;
     let kind = flag("mount");
     unshare(kind).doing(|| "make a mount namespace for layers")?;
     let made = (|| {
@@ -198,7 +184,7 @@ fn overlay_of_mapped_layers(plan: &Plan, folder: &Path, namespace: BorrowedFd<'_
         match data_of(plan)? {
             Some(data) => {
                 rustix::mount::mount(&*plan.source, rootfs, &*plan.kind, plan.flags, Some(data.as_c_str()))?;
-                let mounted = clone_of(rootfs, false)?;
+                let mounted = mounts::bind(&rootfs.to_string_lossy(), false, false)?;
                 rustix::mount::unmount(rootfs, UnmountFlags::DETACH)?;
                 Ok(mounted)
             }

@@ -1,6 +1,6 @@
 //! The root file system that Create asks for (containerd.types.Mount): what is to be mounted where. mount.rs mounts it.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
 use libcontainer::error::{Error, Result};
 use libcontainer::namespaces::{IdMap, IdMaps};
@@ -41,7 +41,7 @@ pub(crate) enum How {
 pub(crate) struct Ids {
     pub(crate) maps: IdMaps,
     /// An overlay cannot be mapped, but its layers can: the folder that holds all of them.
-    pub(crate) layers_in: Option<PathBuf>,
+    pub(crate) layers_in: Option<String>,
 }
 
 /// Plans all, in order.
@@ -138,7 +138,7 @@ impl Plan {
         }
         let names: Vec<_> = layers.iter().filter_map(|path| path.strip_prefix(common).ok()?.to_str()).collect();
         *option = format!("lowerdir={}", names.join(":"));
-        Ok(Ids { maps, layers_in: Some(common.to_owned()) })
+        Ok(Ids { maps, layers_in: common.to_str().map(str::to_owned) })
     }
 }
 
@@ -223,7 +223,7 @@ mod tests {
         let layered = |layers: &str| of("overlay", &[layers, maps[0], "upperdir=/u", maps[1]]);
         let plan = layered("lowerdir=/v/snap/12/fs:/v/snap/1/fs").unwrap();
         let ids = plan.ids.unwrap();
-        assert_eq!(ids.layers_in.as_deref(), Some(Path::new("/v/snap")));
+        assert_eq!(ids.layers_in.as_deref(), Some("/v/snap"));
         assert_eq!((ids.maps.uids.text(), ids.maps.gids.text()), ("0 666 1000\n1000 6666 64536\n".into(), "0 7 1\n".into()));
         assert_eq!(plan.data, ["lowerdir=12/fs:1/fs", "upperdir=/u"]);
         assert_eq!(layered("lowerdir=/v/1/fs").unwrap().data[0], "lowerdir=fs");
