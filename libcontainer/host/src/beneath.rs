@@ -34,16 +34,16 @@ pub fn has_openat2() -> bool {
 /// Opens the directory `path` with O_PATH. No component of the path may be a symbolic link.
 ///
 /// # Errors
-/// ELOOP for a symbolic link; otherwise the errno of openat2(2).
+/// ELOOP for a symbolic link, or ENOTDIR for one at the end; otherwise the errno of openat2(2).
 pub fn open_plain_dir(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat2_retry(root, in_root(path), flags, IN_ROOT | ResolveFlags::NO_SYMLINKS)
 }
 
-/// Opens `path`, a file of any type, with O_PATH. No component of the path may be a symbolic link.
+/// Opens `path`, a file of any type, with O_PATH. A symbolic link at its end is opened itself.
 ///
 /// # Errors
-/// ELOOP for a symbolic link; otherwise the errno of openat2(2).
+/// ELOOP for a symbolic link before the end; otherwise the errno of openat2(2).
 pub fn open_plain(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat2_retry(root, in_root(path), flags, IN_ROOT | ResolveFlags::NO_SYMLINKS)

@@ -91,7 +91,7 @@ impl Sets {
         sets
     }
 
-    /// Drops the capabilities that `bounding` lacks from the bounding set. It needs CAP_SETPCAP, so it runs before the ids change.
+    /// Drops all capabilities but `bounding` from the bounding set. It needs CAP_SETPCAP, so it runs before the ids change.
     pub(crate) fn apply_bounding(&self) -> Result<()> {
         for n in (0..64).filter(|n| self.bounding & (1 << n) == 0) {
             match rustix::thread::remove_capability_from_bounding_set(bit(n)) {

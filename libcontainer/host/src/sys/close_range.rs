@@ -17,19 +17,19 @@ unsafe fn close(first: u32, last: u32) -> Result<(), Errno> {
     }
 }
 
-/// [`leave`] does not close descriptors below this number; 0 in all processes but a container's init before its execve.
+/// [`leave`] does not close descriptors below this number. It is 0 unless [`allow_leaving`] was called.
 static LEAVE_BELOW: AtomicU32 = AtomicU32::new(0);
 /// The descriptors that [`leave`] left open, one bit each.
 static LEFT: AtomicU64 = AtomicU64::new(0);
 
-/// Lets [`leave`] leave descriptors open in the children that are cloned next. `limit` is their RLIMIT_NOFILE.
+/// Lets [`leave`] keep descriptors open in the calling process, a container's init. `limit` is its RLIMIT_NOFILE.
 pub fn allow_leaving(limit: u64) {
     // the kernel's table of descriptors starts with 64 entries
     LEAVE_BELOW.store(u32::try_from(limit / 2).unwrap_or(u32::MAX).min(60), Ordering::Relaxed);
 }
 
-/// Gives up a descriptor. It is closed at once, except in the children of [`allow_leaving`]: they collect descriptors and
-/// close them together, by one system call for each range.
+/// Gives up a descriptor. It is closed at once, unless the process has called [`allow_leaving`]. Then descriptors are collected
+/// and closed together, with one system call for each range of numbers: by this function, or when init closes all others.
 pub fn leave(fd: OwnedFd) {
     let number = fd.as_raw_fd() as u32;
     if number < LEAVE_BELOW.load(Ordering::Relaxed) {
