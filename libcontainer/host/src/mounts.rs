@@ -35,7 +35,7 @@ fn clone_tree(dir: BorrowedFd<'_>, path: &str, recursive: bool, flags: OpenTreeF
     rustix::mount::open_tree(dir, path, if recursive { flags | OpenTreeFlags::AT_RECURSIVE } else { flags })
 }
 
-/// File systems of which every mount shows the same superblock, the host's mounts as well: it stays as it is.
+/// File systems with one superblock for all mounts. It is never made read-only, because the host's mounts share it.
 const SHARED: [&str; 13] = [
     "binfmt_misc",
     "cgroup",
@@ -54,9 +54,8 @@ const SHARED: [&str; 13] = [
 
 /// A new detached mount of a file system. `data` are its options, with or without a value; `attributes` are `MOUNT_ATTR_*`.
 ///
-/// A read-only mount has a read-only superblock as well, where that is its own: so a disk that cannot be written is mounted, and
-/// nothing is written to a disk that is declared read-only (ext4 would play back its journal). Where a file system cannot be
-/// read-only, or is mounted writable already, the mount alone is read-only.
+/// With `MOUNT_ATTR_RDONLY` a superblock of its own is read-only, too. So a disk that refuses writes can be mounted, and ext4 does
+/// not replay its journal. If the file system refuses that or is already mounted writable, only the mount is read-only.
 ///
 /// # Errors
 /// The errno of fsopen(2), fsconfig(2) or fsmount(2), with the file system's own message if it has one.
@@ -88,10 +87,10 @@ fn make(fs_type: &str, source: &str, data: &[(String, Option<String>)], attribut
     Ok(mount)
 }
 
-/// Makes a mount read-only, and with `whole` its file system as well.
+/// Makes a mount read-only; with `whole` also its file system.
 ///
 /// # Errors
-/// EBUSY where a file is open for writing, and the errno of fspick(2), fsconfig(2) or mount_setattr(2).
+/// EBUSY if a file is open for writing; otherwise the errno of fspick(2), fsconfig(2) or mount_setattr(2).
 pub fn make_read_only(mount: BorrowedFd<'_>, whole: bool) -> Result<()> {
     if whole {
         reconfigure(mount, &[("ro".to_owned(), None)])?;

@@ -283,7 +283,7 @@ impl RootfsPlan {
 pub(crate) struct Rootfs {
     root: OwnedFd,
     null: Option<masking::Cover>,
-    /// Each with whether its file system is its own, and becomes read-only as a whole.
+    /// Each mount, and whether its file system becomes read-only, too.
     read_only_last: Vec<(OwnedFd, bool)>,
 }
 

@@ -118,7 +118,7 @@ impl MountPlan {
         (fs_type == "tmpfs" || self.target == "/dev") && attributes & RDONLY != 0
     }
 
-    /// Whether this is a tmpfs of its own, of which the host has no mount.
+    /// Whether this is a new tmpfs. The host has no mount of it, so its superblock can become read-only.
     pub(crate) fn is_tmpfs(&self) -> bool {
         matches!(&self.what, What::Filesystem { fs_type, .. } if fs_type == "tmpfs")
     }
