@@ -54,8 +54,8 @@ const SHARED: [&str; 13] = [
 
 /// A new detached mount of a file system. `data` are its options, with or without a value; `attributes` are `MOUNT_ATTR_*`.
 ///
-/// With `MOUNT_ATTR_RDONLY` a superblock of its own is read-only, too. So a disk that refuses writes can be mounted, and ext4 does
-/// not replay its journal. If the file system refuses that or is already mounted writable, only the mount is read-only.
+/// With `MOUNT_ATTR_RDONLY` a superblock of its own is read-only, too. So a disk that refuses writes can be mounted, and ext4
+/// does not replay its journal. If the file system refuses that or is already mounted writable, only the mount is read-only.
 ///
 /// # Errors
 /// The errno of fsopen(2), fsconfig(2) or fsmount(2), with the file system's own message if it has one.

@@ -181,7 +181,7 @@ pub fn load_device_program(program: &[Instruction], name: [u8; NAME_LEN]) -> Res
     };
     for _ in 0..LOAD_TRIES {
         // SAFETY: BPF_PROG_LOAD reads `insn_cnt` instructions at `insns`, a live slice of that length with the layout of struct
-        // bpf_insn (repr(C)), and a string at `license`, a literal with its NUL. It keeps neither.
+        // bpf_insn (repr(C)). It reads a string at `license`, a literal with its NUL. It keeps neither.
         match unsafe { bpf(PROG_LOAD, &mut attributes) } {
             Err(Errno::AGAIN) => {}
             // SAFETY: a successful load returns a new descriptor (close-on-exec, bpf(2)) without another owner.
