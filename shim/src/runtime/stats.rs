@@ -85,8 +85,6 @@ fn any(stats: &Stats, v2: bool) -> Vec<u8> {
 }
 
 fn to_v1(s: &Stats) -> V1 {
-    let raw = |key: &str| s.memory.raw.get(key).copied().unwrap_or(0);
-    let entry = |e: &libcontainer::cgroup::MemoryEntry| Some(V1Entry { limit: e.limit, usage: e.usage, max: e.max, failcnt: e.failcnt });
     let event = |key: &str| s.memory.events.get(key).copied().unwrap_or(0);
     let io = |list: &[libcontainer::cgroup::BlkioEntry]| {
         let one = |e: &libcontainer::cgroup::BlkioEntry| V1Io {
@@ -118,44 +116,7 @@ fn to_v1(s: &Stats) -> V1 {
                 throttled_time: s.cpu.throttling.throttled_time,
             }),
         }),
-        memory: Some(V1Memory {
-            cache: raw("cache"),
-            rss: raw("rss"),
-            rss_huge: raw("rss_huge"),
-            mapped_file: raw("mapped_file"),
-            dirty: raw("dirty"),
-            writeback: raw("writeback"),
-            pgpgin: raw("pgpgin"),
-            pgpgout: raw("pgpgout"),
-            pgfault: raw("pgfault"),
-            pgmajfault: raw("pgmajfault"),
-            inactive_anon: raw("inactive_anon"),
-            active_anon: raw("active_anon"),
-            inactive_file: raw("inactive_file"),
-            active_file: raw("active_file"),
-            unevictable: raw("unevictable"),
-            hierarchical_memory_limit: raw("hierarchical_memory_limit"),
-            hierarchical_memsw_limit: raw("hierarchical_memsw_limit"),
-            total_cache: raw("total_cache"),
-            total_rss: raw("total_rss"),
-            total_rss_huge: raw("total_rss_huge"),
-            total_mapped_file: raw("total_mapped_file"),
-            total_dirty: raw("total_dirty"),
-            total_writeback: raw("total_writeback"),
-            total_pgpgin: raw("total_pgpgin"),
-            total_pgpgout: raw("total_pgpgout"),
-            total_pgfault: raw("total_pgfault"),
-            total_pgmajfault: raw("total_pgmajfault"),
-            total_inactive_anon: raw("total_inactive_anon"),
-            total_active_anon: raw("total_active_anon"),
-            total_inactive_file: raw("total_inactive_file"),
-            total_active_file: raw("total_active_file"),
-            total_unevictable: raw("total_unevictable"),
-            usage: entry(&s.memory.usage),
-            swap: entry(&s.memory.swap),
-            kernel: entry(&s.memory.kernel),
-            kernel_tcp: entry(&s.memory.kernel_tcp),
-        }),
+        memory: Some(memory_v1(s)),
         blkio: Some(V1Block {
             service_bytes: io(&s.blkio.io_service_bytes_recursive),
             serviced: io(&s.blkio.io_serviced_recursive),
@@ -167,6 +128,49 @@ fn to_v1(s: &Stats) -> V1 {
             sectors: io(&s.blkio.sectors_recursive),
         }),
         oom: Some(V1Oom { kill_disable: event("oom_kill_disable"), under_oom: event("under_oom"), kill: event("oom_kill") }),
+    }
+}
+
+fn memory_v1(s: &Stats) -> V1Memory {
+    let raw = |key: &str| s.memory.raw.get(key).copied().unwrap_or(0);
+    let entry = |e: &libcontainer::cgroup::MemoryEntry| Some(V1Entry { limit: e.limit, usage: e.usage, max: e.max, failcnt: e.failcnt });
+    V1Memory {
+        cache: raw("cache"),
+        rss: raw("rss"),
+        rss_huge: raw("rss_huge"),
+        mapped_file: raw("mapped_file"),
+        dirty: raw("dirty"),
+        writeback: raw("writeback"),
+        pgpgin: raw("pgpgin"),
+        pgpgout: raw("pgpgout"),
+        pgfault: raw("pgfault"),
+        pgmajfault: raw("pgmajfault"),
+        inactive_anon: raw("inactive_anon"),
+        active_anon: raw("active_anon"),
+        inactive_file: raw("inactive_file"),
+        active_file: raw("active_file"),
+        unevictable: raw("unevictable"),
+        hierarchical_memory_limit: raw("hierarchical_memory_limit"),
+        hierarchical_memsw_limit: raw("hierarchical_memsw_limit"),
+        total_cache: raw("total_cache"),
+        total_rss: raw("total_rss"),
+        total_rss_huge: raw("total_rss_huge"),
+        total_mapped_file: raw("total_mapped_file"),
+        total_dirty: raw("total_dirty"),
+        total_writeback: raw("total_writeback"),
+        total_pgpgin: raw("total_pgpgin"),
+        total_pgpgout: raw("total_pgpgout"),
+        total_pgfault: raw("total_pgfault"),
+        total_pgmajfault: raw("total_pgmajfault"),
+        total_inactive_anon: raw("total_inactive_anon"),
+        total_active_anon: raw("total_active_anon"),
+        total_inactive_file: raw("total_inactive_file"),
+        total_active_file: raw("total_active_file"),
+        total_unevictable: raw("total_unevictable"),
+        usage: entry(&s.memory.usage),
+        swap: entry(&s.memory.swap),
+        kernel: entry(&s.memory.kernel),
+        kernel_tcp: entry(&s.memory.kernel_tcp),
     }
 }
 
