@@ -14,15 +14,19 @@ impl Container {
         if lock.waited {
             self.record = lock.record()?;
         }
-        let status = self.status()?;
-        match status {
-            Status::Created => {}
-            Status::Creating => return Err(Error::wrong_status("cannot start a container that is being created")),
-            Status::Paused if gate::is_closed(lock.fd()) => {
-                return Err(Error::wrong_status("cannot start a paused container: resume it first"));
-            }
-            Status::Stopped => return Err(Error::wrong_status("cannot start a container that has stopped")),
-            Status::Running | Status::Paused => return Err(Error::wrong_status("cannot start an already running container")),
+        // the gate itself tells whether init still waits at it
+        let Some(gate) = gate::hold(lock.fd())? else {
+            return Err(Error::wrong_status(match self.status()? {
+                Status::Creating => "cannot start a container that is being created",
+                Status::Stopped => "cannot start a container that has stopped",
+                _ => "cannot start an already running container",
+            }));
+        };
+        if self.record.pid == 0 {
+            return Err(Error::wrong_status("cannot start a container that is being created"));
+        }
+        if self.cgroup()?.is_frozen()? {
+            return Err(Error::wrong_status("cannot start a paused container: resume it first"));
         }
         if self.record.no_program {
             // it waits for what can never come (runtime.md, "Start")
@@ -37,11 +41,11 @@ impl Container {
             Some(host) => self.init()?.map(|init| Ok::<_, Error>((notify::listen(lock.fd())?, host.clone(), init))).transpose()?,
             None => None,
         };
-        let opened = gate::open(lock.fd())?;
+        gate.open(lock.fd())?;
         // what follows may take for ever: startContainer hooks, execve from a file system that hangs, poststart hooks, a program
         // that never says that it is ready
         drop(lock);
-        opened.wait()?;
+        gate.wait()?;
         if !self.record.poststart.is_empty() {
             let output = self.record.hook_output.open()?;
             let state = self.state_json(Status::Running)?;

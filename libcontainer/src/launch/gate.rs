@@ -108,27 +108,29 @@ fn is_held(dir: BorrowedFd<'_>, path: &str) -> bool {
     rustix::fs::openat(dir, path, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()).is_ok()
 }
 
-/// The gate, opened by `start`.
+/// The other side of the gate, while init holds its own.
 #[derive(Debug)]
-pub(crate) struct Open(OwnedFd);
+pub(crate) struct Held(OwnedFd);
 
-/// Opens the gate, in `start`: init goes on to execute its program.
-pub(crate) fn open(dir: BorrowedFd<'_>) -> Result<Open> {
-    let doing = || format!("open {NAME}");
-    let gate = match rustix::fs::openat(dir, NAME, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()) {
-        Ok(fd) => fd,
-        Err(Errno::NXIO) => return Err(Error::wrong_status("cannot start a container that has stopped")),
-        Err(Errno::NOENT) => return Err(Error::wrong_status("cannot start an already running container")),
-        Err(e) => return Err(e).doing(doing),
-    };
-    rustix::io::write(&gate, b"0").doing(|| "tell init to start")?;
-    match rustix::fs::unlinkat(dir, NAME, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(Open(gate)),
-        Err(e) => Err(e).doing(doing),
+/// The gate that init waits at; `None` when no process does.
+pub(crate) fn hold(dir: BorrowedFd<'_>) -> Result<Option<Held>> {
+    match rustix::fs::openat(dir, NAME, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()) {
+        Ok(fd) => Ok(Some(Held(fd))),
+        Err(Errno::NXIO | Errno::NOENT) => Ok(None),
+        Err(e) => Err(e).doing(|| format!("open {NAME}")),
     }
 }
 
-impl Open {
+impl Held {
+    /// Opens the gate, in `start`: init goes on to execute its program.
+    pub(crate) fn open(&self, dir: BorrowedFd<'_>) -> Result<()> {
+        rustix::io::write(&self.0, b"0").doing(|| "tell init to start")?;
+        match rustix::fs::unlinkat(dir, NAME, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(e).doing(|| format!("remove {NAME}")),
+        }
+    }
+
     /// Waits until init has executed its program, or died: both close init's end. It may take long: startContainer hooks run
     /// before that.
     pub(crate) fn wait(self) -> Result<()> {
