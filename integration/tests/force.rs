@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use integration::background::{Background, Barrier, until};
 use integration::host::processes_with;
 use integration::runtime::ended_within;
-use integration::{Bundle, Output, Test, check, sys};
+use integration::{Bundle, Output, Test, cgroups, check, sys};
 use rustix::process::Pid;
 use serde_json::json;
 
@@ -187,7 +187,8 @@ fn verbs_work(t: &Test, id: &str) -> Result<()> {
         &["kill", id, "0"],
         &["ps", id],
     ];
-    for words in verbs {
+    // where no cgroup counts processes there is no such limit
+    for words in verbs.into_iter().filter(|words| words[0] != "update" || cgroups::has("pids")) {
         let begin = Instant::now();
         t.runtime(words)?.ok().with_context(|| format!("{words:?}"))?;
         ensure!(begin.elapsed() < AT_ONCE, "{words:?} took {:?}", begin.elapsed());
@@ -262,7 +263,7 @@ fn a_poststart_hook_may_call_the_runtime() {
         bundle.args(["/bin/sleep"]);
         let root = t.root().to_string_lossy().into_owned();
         let verbs: [&[&str]; 5] = [&["update", "--pids-limit", "60"], &["pause"], &["resume"], &["state"], &["exec"]];
-        for verb in verbs {
+        for verb in verbs.into_iter().filter(|verb| verb[0] != "update" || cgroups::has("pids")) {
             let mut args = vec![t.runtime.kind, "--root", &root];
             args.extend(verb);
             args.push(&id);

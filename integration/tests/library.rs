@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use integration::{Container, Output, Test, artifacts, check};
+use integration::{Container, Output, Test, artifacts, cgroups, check};
 use serde_json::json;
 
 #[test]
@@ -58,6 +58,9 @@ fn a_program_watches_a_container_until_its_end() {
     check(|t| {
         if !t.runtime.is("masu") {
             return t.skip("the library is masu's");
+        }
+        if !cgroups::has("memory") {
+            return t.skip("needs the memory controller");
         }
         let mut bundle = t.bundle()?;
         bundle.args(["/bin/payload", "sleep", "2"]);

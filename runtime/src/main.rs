@@ -45,6 +45,21 @@ fn start() -> u8 {
     run(&program, &args)
 }
 
+/// The error and the words around it. An [`Error`] of the library has its source in its text already.
+fn line_of(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for part in error.chain() {
+        if !line.is_empty() {
+            line.push_str(": ");
+        }
+        line.push_str(&part.to_string());
+        if part.is::<Error>() {
+            break;
+        }
+    }
+    line
+}
+
 fn base_name(path: &OsStr) -> Option<String> {
     Path::new(path).file_name().map(|n| n.to_string_lossy().into_owned())
 }
@@ -90,7 +105,7 @@ fn run(program: &str, args: &Args) -> u8 {
     };
     result.unwrap_or_else(|error| {
         let space = if command.is_empty() { "" } else { " " };
-        sink.failure(&format!("{program}{space}{command} failed: {error:#}"), error.downcast_ref::<Error>());
+        sink.failure(&format!("{program}{space}{command} failed: {}", line_of(&error)), error.downcast_ref::<Error>());
         if command == "exec" { 255 } else { 1 }
     })
 }

@@ -74,7 +74,11 @@ fn steps(plan: &Plan, inherited: &Inherited<'_>) -> Result<Infallible> {
     channel.stage(|| "init: closing the pipe to signal completion is left to execve; waiting for start".into());
     channel.send(&Message::Ready)?;
     // until the record is on disk nobody could find us: a runtime that dies now must take us along
-    channel.expect("recorded", |m| if let Message::Recorded = m { Some(()) } else { None })?;
+    match channel.expect("recorded", |m| if let Message::Recorded = m { Some(()) } else { None }) {
+        // the filter forbids to listen, so nothing that is said here is heard either
+        Err(error) if error.errno().is_some() => fail_after_ready(&error),
+        result => result?,
+    }
 
     // from here on no process waits for our word; the hooks are the image's programs, so the filter holds for them too
     if let Err(error) = waiting.wait() {
