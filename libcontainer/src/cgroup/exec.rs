@@ -1,4 +1,4 @@
-//! The cgroup of a process that is executed in a running container: the container's own, one below it, or where its init is.
+//! The cgroup of an exec: the container's own, one below it, or the cgroup of the container's init.
 //!
 //! Runs in the runtime. `runc exec --cgroup`.
 
@@ -9,11 +9,11 @@ use super::{Cgroup, Hierarchy, Layout, file, layout};
 use crate::error::{Doing, Error, Result};
 
 impl Cgroup {
-    /// The cgroup for an exec with the options `--cgroup` given as `sub`: each `path` (v2, or all of v1) or
-    /// `controller[,controller]:path`. A path is below the container's cgroup, with or without a slash at its start.
+    /// The cgroup for an exec with the values `sub` of `--cgroup`. Each is `path` (v2, or all of v1) or
+    /// `controller[,controller]:path`. A path is below the container's cgroup, with or without a leading slash.
     ///
     /// # Errors
-    /// A path that leads out; a controller that is unknown or named twice; a cgroup that is not there.
+    /// A path above the container's cgroup; a controller that is unknown or named twice; a cgroup that does not exist.
     pub fn exec_target(&self, sub: &[String]) -> Result<Cgroup> {
         if self.hierarchies.is_empty() {
             return Err(Error::unsupported("invalid --cgroup argument: the container has no cgroup"));
@@ -36,13 +36,19 @@ impl Cgroup {
         Ok(Cgroup::of(hierarchies))
     }
 
-    /// Whether it was removed, at `paths`, where it was made.
+    /// Whether none of the directories `paths` was found, although there are some.
     pub(crate) fn is_gone(&self, paths: &super::Paths) -> bool {
         self.hierarchies.is_empty() && (paths.v2.is_some() || !paths.v1.is_empty())
     }
 
-    /// Where the container's init is now, for an exec that the container's own cgroup refuses (EBUSY: init moved into a
-    /// cgroup below it and gave controllers to that) or whose own is gone. Only on a host with v2 alone. `proc_cgroup` is /proc/PID/cgroup of init.
+    /// The cgroup that the container's init is in now, on a host with v2 alone. `proc_cgroup` is the content of
+    /// /proc/PID/cgroup of init.
+    ///
+    /// An exec uses it if the container's own cgroup is gone, or refuses the process with EBUSY. The kernel does so when init
+    /// has moved into a cgroup below and enabled controllers there.
+    ///
+    /// # Errors
+    /// If the directory is not a cgroup or cannot be opened.
     pub fn exec_fallback(layout: &Layout, proc_cgroup: &[u8]) -> Result<Option<Cgroup>> {
         let Some(mount) = layout.v2.as_ref().filter(|_| layout.is_v2()) else { return Ok(None) };
         let Some(own) = layout::own_cgroup(proc_cgroup, "") else { return Ok(None) };
@@ -52,7 +58,7 @@ impl Cgroup {
     }
 }
 
-/// Pairs of a controller (empty: all) and a clean path.
+/// Reads `sub` as pairs of a controller (empty: all) and a clean path.
 fn parse(sub: &[String], unified: bool) -> Result<Vec<(String, String)>> {
     let mut wanted: Vec<(String, String)> = Vec::new();
     for argument in sub {
@@ -79,7 +85,7 @@ fn parse(sub: &[String], unified: bool) -> Result<Vec<(String, String)>> {
     Ok(wanted)
 }
 
-/// `path` without `.` and `..`, if it never leads out of where it starts.
+/// `path` without `.` and `..`; an error if it goes above its start.
 fn below(path: &str) -> Result<String> {
     let mut depth = 0_usize;
     for part in path.split('/') {

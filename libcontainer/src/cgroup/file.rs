@@ -1,6 +1,6 @@
-//! Files of one cgroup directory, opened below its descriptor: the only place that opens anything in a cgroup.
+//! Files of a cgroup, opened below the descriptor of its directory.
 //!
-//! Runs in the runtime. cgroups(7). A value is written in one call, for the kernel takes each write(2) as one request.
+//! Runs in the runtime. cgroups(7). A value is written in one call, because the kernel takes each write(2) as one request.
 
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
@@ -16,16 +16,16 @@ const CGROUP_MAGIC: u64 = 0x0027_e0eb;
 /// The type of the v2 hierarchy's file system (linux/magic.h).
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
-/// No symbolic link, no magic link, nothing above the starting point, no other mount.
+/// Refuses symbolic links, magic links, other mounts, and paths that leave the directory (openat2(2)).
 const STRICT: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_XDEV).union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
-/// Whether a path is the v2 hierarchy.
+/// Whether `path` is in a v2 hierarchy.
 pub(super) fn is_cgroup2(path: &str) -> bool {
     rustix::fs::statfs(path).is_ok_and(|s| s.f_type as u64 == CGROUP2_MAGIC)
 }
 
-/// Opens the mount point of a hierarchy and checks that it is one.
+/// Opens the mount point of a hierarchy and checks the type of its file system.
 pub(super) fn open_mount(path: &str, v2: bool) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd =
@@ -34,13 +34,13 @@ pub(super) fn open_mount(path: &str, v2: bool) -> Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Opens a cgroup `inner` below a mount point; it can be listed.
+/// Opens the cgroup `inner` below a mount point, so that it can be listed.
 pub(super) fn open_below(mount: BorrowedFd<'_>, inner: &str) -> Result<OwnedFd, Errno> {
     openat2(mount, inner, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, STRICT)
 }
 
-/// Opens a cgroup by its absolute path, as kept in a container's record. `None`: there is none (any more). Refuses what is
-/// not a cgroup, and the root of a mount: nothing of ours is ever there.
+/// Opens a cgroup by the absolute path in a container's record. `None`: it does not exist. Refuses a directory that is not a
+/// cgroup, and the root of a mount, because no container has that.
 pub(super) fn open_recorded(path: &str, v2: bool) -> Result<Option<OwnedFd>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let doing = || format!("open cgroup {path}");
@@ -56,13 +56,13 @@ pub(super) fn open_recorded(path: &str, v2: bool) -> Result<Option<OwnedFd>> {
     Ok(Some(fd))
 }
 
-/// Opens the child `name` of a cgroup, or `..`.
+/// Opens the child `name` of a cgroup, or its parent as `..`.
 pub(super) fn open_child(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::io::retry_on_intr(|| rustix::fs::openat(dir, name, flags, Mode::empty()))
 }
 
-/// Opens a file of a cgroup.
+/// Opens a file of a cgroup. EINVAL if `file` is not a plain name.
 pub(super) fn open(dir: BorrowedFd<'_>, file: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
     if file.is_empty() || file.starts_with("..") || file == "." || file.contains('/') {
         return Err(Errno::INVAL);
@@ -80,8 +80,7 @@ pub(super) fn write_open(file: BorrowedFd<'_>, value: &str) -> Result<(), Errno>
     rustix::io::retry_on_intr(|| rustix::io::write(file, value.as_bytes())).map(drop)
 }
 
-/// Reads a whole file of a cgroup as text. Kernel files are ASCII; a byte that is not (the name of a device) becomes
-/// U+FFFD.
+/// Reads a whole file of a cgroup as text. A byte that is not UTF-8 (in the name of a device) becomes U+FFFD.
 pub(super) fn read(dir: BorrowedFd<'_>, file: &str) -> Result<String, Errno> {
     let fd = open(dir, file, OFlags::RDONLY)?;
     let mut all = Vec::new();
@@ -95,7 +94,7 @@ pub(super) fn read(dir: BorrowedFd<'_>, file: &str) -> Result<String, Errno> {
     }
 }
 
-/// Reads a file that the kernel writes in one piece of less than a page: two calls less than [`read`] needs to see the end.
+/// Reads a file that the kernel writes in one piece of less than a page. This saves the call by which [`read`] sees the end.
 pub(super) fn read_short(dir: BorrowedFd<'_>, file: &str) -> Result<String, Errno> {
     read_again(open(dir, file, OFlags::RDONLY)?.as_fd())
 }
@@ -116,11 +115,11 @@ pub(super) fn value_of(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
-/// The names of the cgroups directly below.
+/// The names of the cgroups directly below `dir`.
 pub(super) fn children(dir: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut names = Vec::new();
-    // the descriptor may have been read to its end before
+    // an earlier listing may have left the offset at the end
     rustix::fs::seek(dir, rustix::fs::SeekFrom::Start(0))?;
     let mut entries = RawDir::new(dir, &mut buffer);
     while let Some(entry) = entries.next() {
@@ -129,7 +128,7 @@ pub(super) fn children(dir: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
                 names.push(e.file_name().to_owned())
             }
             Ok(_) | Err(Errno::INTR) => {}
-            // removed while we list it: it has no children
+            // the cgroup was removed meanwhile, so it has no children
             Err(Errno::NOENT | Errno::NODEV) => break,
             Err(errno) => return Err(errno),
         }
@@ -137,7 +136,7 @@ pub(super) fn children(dir: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
     Ok(names)
 }
 
-/// Whether an error means that the cgroup is gone: its directory (ENOENT), or the one behind an open file (ENODEV).
+/// Whether an error means that the cgroup is gone: ENOENT for its directory, ENODEV for an open file.
 pub(super) fn is_gone(errno: Errno) -> bool {
     errno == Errno::NOENT || errno == Errno::NODEV
 }

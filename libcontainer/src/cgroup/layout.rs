@@ -1,7 +1,7 @@
-//! Which cgroup file systems this host has, where they are mounted, and where in each of them we are ourselves.
+//! The cgroup file systems of this host, their mount points, and our own cgroup in each of them.
 //!
-//! Runs in the runtime, before the plan. proc_pid_mountinfo(5), cgroups(7) "/proc/pid/cgroup". Parsing is pure; only
-//! [`Layout::detect`] reads.
+//! Runs in the runtime, before the plan. proc_pid_mountinfo(5), cgroups(7) "/proc/pid/cgroup". [`Layout::parse`] and
+//! [`Layout::unified`] are pure.
 
 use std::os::fd::AsFd;
 
@@ -12,11 +12,11 @@ use super::plan::Paths;
 use crate::error::{Doing, Error, Result};
 use masu_host::procfs::unescape;
 
-/// Where a host with nothing but v2 mounts it; everything relies on it.
+/// The usual mount point of v2 on a host without v1.
 pub(crate) const UNIFIED: &str = "/sys/fs/cgroup";
 
-/// The v1 hierarchies that a container joins, in the order in which it does: cpuset first, for it may refuse. Those that have
-/// no more than a name come after them.
+/// The v1 controllers, in the order in which a container joins their hierarchies: cpuset first, because it may refuse the
+/// process. Other hierarchies that have only a name come after these.
 const V1_CONTROLLERS: [&str; 15] = [
     "cpuset",
     "devices",
@@ -40,18 +40,18 @@ const V1_CONTROLLERS: [&str; 15] = [
 pub struct Layout {
     pub(super) v1: Vec<Mount>,
     pub(super) v2: Option<Mount>,
-    /// The controllers of v2 with blanks between, if they were asked for.
+    /// The controllers of v2, separated by spaces; see [`Layout::with_controllers`].
     pub(super) available: Option<String>,
 }
 
 /// One hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mount {
-    /// The controllers with commas between, in our order; empty for v2.
+    /// The controllers in our order, separated by commas; empty for v2.
     pub(super) controllers: String,
     /// The mount point.
     pub(super) dir: String,
-    /// Our own cgroup below the mount point, starting with a slash; `None` if it is not visible there.
+    /// Our own cgroup below the mount point, with a leading slash; `None` if the mount does not show it.
     pub(super) own: Option<String>,
 }
 
@@ -62,7 +62,7 @@ impl Mount {
 }
 
 impl Layout {
-    /// Reads the layout of this host. If /sys/fs/cgroup is cgroup2, the mount table is not read.
+    /// Reads the layout of this host. The mount table is read only if /sys/fs/cgroup is not cgroup2.
     ///
     /// # Errors
     /// If /proc cannot be read, or no cgroup file system is mounted.
@@ -79,10 +79,10 @@ impl Layout {
         Layout { v1: Vec::new(), v2: None, available: None }
     }
 
-    /// The cgroups that a process is in, without those that are the root of their hierarchy.
+    /// The cgroups of process `pid`, except those that are the root of their hierarchy.
     ///
     /// # Errors
-    /// As [`Layout::detect`]; and without such a process.
+    /// As for [`Layout::detect`]; also if there is no such process.
     pub fn paths_of(pid: i32) -> Result<Paths> {
         let proc_cgroup = read_proc(&format!("/proc/{pid}/cgroup"))?;
         let layout = match file::is_cgroup2(UNIFIED) {
@@ -94,10 +94,10 @@ impl Layout {
         Ok(Paths { v2: layout.v2.as_ref().and_then(path), v1 })
     }
 
-    /// The cgroup of a name, such as `/kubepods/pod1`, in each hierarchy.
+    /// The cgroup `name`, such as `/kubepods/pod1`, in each hierarchy.
     ///
     /// # Errors
-    /// The name is the root's, or leads elsewhere.
+    /// If the name is empty or has an empty part, `.` or `..`.
     pub fn paths_at(&self, name: &str) -> Result<Paths> {
         let name = name.trim_matches('/');
         if name.split('/').any(|part| matches!(part, "" | "." | "..")) {
@@ -107,7 +107,7 @@ impl Layout {
         Ok(Paths { v2: self.v2.as_ref().map(path), v1: self.v1.iter().map(|m| (m.controllers.clone(), path(m))).collect() })
     }
 
-    /// The layout of a host with only v2, mounted at `dir`. `proc_cgroup` is what /proc/self/cgroup says.
+    /// The layout of a host with v2 alone, mounted at `dir`. `proc_cgroup` is the content of /proc/PID/cgroup.
     pub fn unified(dir: &str, proc_cgroup: &[u8]) -> Layout {
         let mount = Mount { controllers: String::new(), dir: dir.into(), own: own_cgroup(proc_cgroup, "") };
         Layout { v1: Vec::new(), v2: Some(mount), available: None }
@@ -116,7 +116,7 @@ impl Layout {
     /// The layout that a mount table and /proc/self/cgroup describe.
     ///
     /// # Errors
-    /// If there is no cgroup file system in it.
+    /// If the mount table has no cgroup file system.
     pub fn parse(mountinfo: &[u8], proc_cgroup: &[u8]) -> Result<Layout> {
         let mut v1: Vec<(usize, Mount)> = Vec::new();
         let mut v2: Option<Mount> = None;
@@ -135,7 +135,7 @@ impl Layout {
             let (Some(place), Some(name)) = (places.first(), names.first()) else { continue };
             let controllers = names.join(",");
             match v1.iter_mut().find(|(_, m)| m.controllers == controllers) {
-                // a hierarchy may be mounted several times: the usual place, else the first
+                // a hierarchy may be mounted several times: the usual mount point wins, else the first
                 Some((_, m)) if !m.dir.starts_with(UNIFIED) && found.dir.starts_with(UNIFIED) => {
                     *m = found.into_mount(controllers, proc_cgroup, name)
                 }
@@ -150,13 +150,13 @@ impl Layout {
         Ok(Layout { v1: v1.into_iter().map(|(_, m)| m).collect(), v2, available: None })
     }
 
-    /// Whether there is nothing but v2.
+    /// Whether there is no v1 hierarchy; also true for [`Layout::none`].
     pub fn is_v2(&self) -> bool {
         self.v1.is_empty()
     }
 
-    /// The same with the controllers of v2, where there is nothing else and they can be read: a plan then tells at once which
-    /// limits cannot be had.
+    /// Adds the controllers of v2, if there is no v1 and they can be read. A plan can then report each limit whose controller
+    /// is missing.
     pub fn with_controllers(mut self) -> Layout {
         if let Some(mount) = self.v2.as_ref().filter(|_| self.v1.is_empty()) {
             let root = file::open_mount(&mount.dir, true);
@@ -165,7 +165,7 @@ impl Layout {
         self
     }
 
-    /// Whether there is v1, and v2 beside it.
+    /// Whether both v1 and v2 are mounted.
     pub fn is_hybrid(&self) -> bool {
         !self.v1.is_empty() && self.v2.is_some()
     }
@@ -174,7 +174,7 @@ impl Layout {
         self.v1.iter().chain(&self.v2)
     }
 
-    /// Whether `dir`, an absolute directory, is our own cgroup in some hierarchy, or above it.
+    /// Whether the absolute path `dir` is our own cgroup or one above it, in any hierarchy.
     pub(super) fn is_ours_or_above(&self, dir: &str) -> bool {
         self.mounts().any(|m| {
             let own = m.own.as_deref().unwrap_or("/").trim_end_matches('/');
@@ -195,8 +195,8 @@ struct Found<'a> {
 
 impl Found<'_> {
     fn into_mount(self, controllers: String, proc_cgroup: &[u8], controller: &str) -> Mount {
-        // in a container without a cgroup namespace, the mount shows only a part of the tree (`root`), but
-        // /proc/self/cgroup names the whole path
+        // in a container without a cgroup namespace, the mount shows only a part of the tree (`root`), but /proc/self/cgroup
+        // has the whole path
         let own = own_cgroup(proc_cgroup, controller).and_then(|own| {
             let inner = own.strip_prefix(self.root.trim_end_matches('/'))?;
             match inner {
@@ -224,7 +224,7 @@ fn parse_mount(line: &[u8]) -> Option<Found<'_>> {
 }
 
 /// The path of `controller` (empty: v2) in /proc/PID/cgroup, whose lines are `number:controllers:path`. `None` also for a
-/// cgroup above our cgroup namespace, which the kernel writes as `/../x`.
+/// cgroup outside our cgroup namespace, which the kernel writes as `/../x`.
 pub(super) fn own_cgroup(proc_cgroup: &[u8], controller: &str) -> Option<String> {
     proc_cgroup.split(|b| *b == b'\n').find_map(|line| {
         let line = std::str::from_utf8(line).ok()?;

@@ -1,18 +1,18 @@
-//! Control groups, by files: v1, v2, and both side by side.
+//! Control groups through their files: v1, v2, or both side by side.
 //!
 //! Runs in the runtime. cgroups(7); config-linux.md, "Control groups". In reading order:
 //!
 //! - `layout.rs`: which hierarchies the host has; `plan.rs`: which directories and values a container gets; `resources/`,
-//!   `devices/`: the values. All pure.
-//! - `systemd/`: the directory made by systemd.
-//! - this file: a container's cgroup as a guard: made, joined, opened again, removed.
-//! - `v1.rs`, `v2.rs`: what differs; `tree.rs`: a cgroup and all below; `file.rs`: the one place that opens files;
-//!   `settings.rs`: the one place that writes limits.
-//! - `processes.rs`: freeze, thaw, signal, kill; `exec.rs`: the cgroup of an exec; `delegate.rs`; `update.rs`; `stats/`;
+//!   `devices/`: the values. These are pure, except for the functions of [`Layout`] that read.
+//! - `systemd/`: the directory that systemd makes.
+//! - this file: [`Cgroup`], a guard that makes, joins, opens and removes the directories of a container.
+//! - `v1.rs`, `v2.rs`: what differs; `tree.rs`: a cgroup and all below it; `file.rs`: opens, reads and writes files;
+//!   `settings.rs`: writes limits.
+//! - `processes.rs`: freezes, thaws, signals, kills; `exec.rs`: the cgroup of an exec; `delegate.rs`; `update.rs`; `stats/`;
 //!   `oom.rs`, `victims.rs`, `pressure.rs`: notices.
 //!
-//! A cgroup is only ever killed or removed if it is not the root of a hierarchy and this process is not in it: a runtime
-//! that took `/` for its container's cgroup has killed every process of a machine.
+//! [`Cgroup::open`] refuses the root of a hierarchy, and [`Cgroup::kill`] a cgroup that this process is in. The reason: a
+//! runtime that took `/` for its container's cgroup has killed every process of a machine.
 
 mod delegate;
 mod devices;
@@ -52,7 +52,7 @@ pub(crate) use systemd::{Bus, Instance, Unit};
 pub(crate) use update::merge_rules;
 pub use victims::Victim;
 
-/// What intelRdt counts, in [`Stats`].
+/// The types of [`Stats::intel_rdt`].
 pub mod intel_rdt {
     pub use crate::intel_rdt::{Bandwidth, L3CacheInfo, MemBwInfo, Occupancy, Stats};
 }
@@ -61,18 +61,20 @@ use crate::error::{Doing, Error, Kind, Result};
 use plan::Place;
 use settings::Dir;
 
-/// How long dropping the guard waits for processes that are just dying.
+/// How long the guard, when dropped, waits for processes that are exiting.
 const DROP_TIME: Duration = Duration::from_secs(2);
 
-/// A container's cgroup: one directory in each hierarchy. Made by [`Cgroup::create`], it is a guard that removes, when
-/// dropped, the directories that it made, unless [`Cgroup::keep`] is called.
+/// A container's cgroup: one directory in each hierarchy.
+///
+/// [`Cgroup::create`] returns a guard: when dropped, it removes the directories that it made, unless [`Cgroup::keep`] is
+/// called.
 #[derive(Debug)]
 pub struct Cgroup {
     /// v1 in the order of the layout, then v2.
     hierarchies: Vec<Hierarchy>,
-    /// The unit of systemd that it is.
+    /// The unit, if systemd makes the cgroup.
     unit: Option<Unit>,
-    /// The conversation in which systemd makes it.
+    /// The connection over which systemd makes the unit.
     bus: Option<Bus>,
     remove_on_drop: bool,
 }
@@ -102,13 +104,12 @@ impl Hierarchy {
 }
 
 impl Cgroup {
-    /// Makes the directories (and those above them that are missing), and writes limits and device rules while nothing is
-    /// in there yet.
+    /// Makes the directories and their missing parents. Then writes limits and device rules, while no process is in them.
     ///
     /// # Errors
-    /// A directory that is there already must be without processes ([`Kind::Exists`]) and not frozen
-    /// ([`Kind::WrongStatus`]). A limit that is refused, or whose controller is missing; rules that cannot be loaded. What
-    /// was made by then is removed.
+    /// [`Kind::Exists`]: an existing directory has processes. [`Kind::WrongStatus`]: it is frozen. Other kinds: a limit that
+    /// is refused or whose controller is missing; device rules that cannot be loaded. The directories made until then are
+    /// removed.
     pub fn create(plan: &CgroupPlan) -> Result<Cgroup> {
         if plan.scope.is_some() {
             return Err(Error::unsupported("systemd makes this cgroup, around a process"));
@@ -143,8 +144,8 @@ impl Cgroup {
         Ok(cgroup)
     }
 
-    /// Opens the cgroup of an existing container; nothing is removed on drop. Directories that are gone are left out: a
-    /// cgroup of none is empty, not frozen, and removed already.
+    /// Opens the cgroup of an existing container; dropping it removes nothing. Directories that no longer exist are left out.
+    /// A cgroup without any directory is empty, not frozen, and already removed.
     ///
     /// # Errors
     /// A path that is not a cgroup, or is the root of a hierarchy.
@@ -163,7 +164,7 @@ impl Cgroup {
         Cgroup { hierarchies, unit: None, bus: None, remove_on_drop: false }
     }
 
-    /// The same, as the unit that systemd made: it is told of changes, and of the end.
+    /// Sets the unit that systemd made, so that systemd learns of changes and of the removal.
     pub(crate) fn of_unit(mut self, unit: Option<&Unit>) -> Cgroup {
         self.unit = unit.cloned();
         self
@@ -174,8 +175,12 @@ impl Cgroup {
         self.v2().map(|h| h.fd.as_fd())
     }
 
-    /// Moves process `pid` into the cgroup: all hierarchies back to back, for only the first write waits for the kernel's
-    /// grace period (milliseconds). `cloned_into_v2`: it is in [`Cgroup::clone_target`] already.
+    /// Moves process `pid` into the cgroup of each hierarchy. The writes follow each other directly, because then only the
+    /// first one waits for the kernel's grace period (milliseconds). `cloned_into_v2`: the process was cloned into
+    /// [`Cgroup::clone_target`].
+    ///
+    /// # Errors
+    /// If the kernel refuses a write to cgroup.procs.
     pub fn join(&self, pid: i32, cloned_into_v2: bool) -> Result<()> {
         let text = pid.to_string();
         for h in self.hierarchies.iter().filter(|h| !(cloned_into_v2 && h.is_v2())) {
@@ -185,22 +190,22 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Leaves the cgroup where it is when this is dropped.
+    /// Drops the guard without removing the cgroup.
     pub fn keep(mut self) {
         self.remove_on_drop = false;
     }
 
-    /// Removes the cgroup and all below it, waiting at most `deadline` for processes that are ending. What is gone already
-    /// is fine. It kills nothing.
+    /// Removes the cgroup and all below it, but kills nothing. Waits at most `deadline` for processes that are exiting. A
+    /// directory that is already gone is no error.
     ///
     /// # Errors
-    /// EBUSY if processes are left when the time is over; it can be called again.
+    /// EBUSY if processes are left at the end of that time; the caller may call this again.
     pub fn remove(&self, deadline: Duration) -> Result<()> {
         let path = self.v2().map(|h| &*h.path);
         let stopped = self.unit.as_ref().map_or(Ok(()), |unit| unit.stop(None, path));
         let removed = self.remove_until(Instant::now() + deadline, |_| true);
         if let Err(e) = stopped {
-            // systemd forgets a unit by itself once its directory is gone
+            // systemd itself forgets a unit whose directory is gone
             log::warn!("{e}; its cgroup is removed without systemd");
             self.remove_scope();
         }
@@ -208,7 +213,7 @@ impl Cgroup {
     }
 
     fn remove_until(&self, deadline: Instant, wanted: impl Fn(&Hierarchy) -> bool) -> Result<()> {
-        // all of them, also after one that failed
+        // tries all hierarchies, even after a failure
         let results = self.hierarchies.iter().filter(|h| wanted(h)).map(|h| tree::remove(h.fd.as_fd(), &h.path, h.is_v2(), deadline));
         results.fold(Ok(()), Result::and)
     }
@@ -217,7 +222,7 @@ impl Cgroup {
         self.hierarchies.iter().find(|h| h.is_v2())
     }
 
-    /// Whether there is nothing but v2.
+    /// Whether all hierarchies are v2.
     fn is_unified(&self) -> bool {
         self.hierarchies.iter().all(Hierarchy::is_v2)
     }
@@ -238,13 +243,13 @@ impl Drop for Cgroup {
         if let Some(unit) = &self.unit {
             let _ = unit.stop(bus.as_mut(), self.v2().map(|h| &*h.path));
         }
-        // an error has nowhere to go; what is left is found again by the recorded paths
+        // a drop cannot return an error; `delete` finds the rest by the recorded paths
         let _ = self.remove_until(Instant::now() + DROP_TIME, |h| h.made > 0);
         for h in &self.hierarchies {
             let mut up = "..".to_owned();
             for name in h.path.rsplit('/').skip(1).take(h.made.saturating_sub(1)) {
                 up.push_str("/..");
-                // another container may have come to live there: then it is not empty and stays
+                // another container may use the directory by now: then it is not empty and stays
                 let removed = CString::new(format!("{up}/{name}")).map(|path| rustix::fs::unlinkat(&h.fd, path, AtFlags::REMOVEDIR));
                 if !matches!(removed, Ok(Ok(()))) {
                     break;
@@ -254,7 +259,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// Makes the directory of `place`, and those above it.
+/// Makes the directory of `place` and its missing parents.
 fn make(mount: BorrowedFd<'_>, place: &Place) -> Result<Hierarchy> {
     let doing = || format!("make cgroup {}", place.dir());
     let opened = |made: usize| {
@@ -265,7 +270,7 @@ fn make(mount: BorrowedFd<'_>, place: &Place) -> Result<Hierarchy> {
         });
         Ok(Hierarchy { controllers: place.controllers.clone(), path: place.dir(), fd: fd.doing(doing)?, made })
     };
-    // again: another runtime may remove a directory that it had made above ours, and failed to use
+    // tries again, because another runtime may remove a parent that it made and failed to use
     for _ in 0..8 {
         match make_path(mount, &place.inner) {
             Err(Errno::NOENT) => {}
@@ -275,7 +280,7 @@ fn make(mount: BorrowedFd<'_>, place: &Place) -> Result<Hierarchy> {
     Err(Error::from(Errno::NOENT).context(doing()))
 }
 
-/// Returns how many directories at the end of `inner` are new.
+/// Makes `inner` and its missing parents. Returns how many directories at its end are new.
 fn make_path(mount: BorrowedFd<'_>, inner: &str) -> Result<usize, Errno> {
     let mkdir = |path: &str| rustix::fs::mkdirat(mount, path, Mode::from_raw_mode(0o755));
     match mkdir(inner) {
@@ -294,8 +299,8 @@ fn make_path(mount: BorrowedFd<'_>, inner: &str) -> Result<usize, Errno> {
     }
 }
 
-/// A cgroup that we did not make is taken only if nothing is in it and it is not frozen; this is also what keeps an ancestor
-/// of our own cgroup from being taken, wherever it is mounted.
+/// Refuses an existing cgroup that has processes or is frozen. This also refuses each ancestor of our own cgroup, wherever
+/// the hierarchy is mounted.
 fn check_unused(hierarchy: &Hierarchy) -> Result<()> {
     let dir = hierarchy.dir();
     let n = tree::processes(dir.fd).doing(|| format!("list the processes of {}", dir.path))?.len();

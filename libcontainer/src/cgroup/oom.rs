@@ -1,4 +1,4 @@
-//! Notices of processes killed because the container's memory limit was reached.
+//! Notices that processes were killed because the container reached its memory limit.
 //!
 //! Runs in the runtime (`events`) and the shim. v1: an eventfd on memory.oom_control (admin-guide/cgroup-v1/memory.rst,
 //! section 10); v2: inotify on memory.events and cgroup.events (admin-guide/cgroup-v2.rst).
@@ -15,33 +15,33 @@ use super::victims::{KernelLog, Victim};
 use super::{Cgroup, file};
 use crate::error::{Doing, Error, Result};
 
-/// A source of notices. Its descriptor is readable when [`OomEvents::read`] has something to say.
+/// A source of notices. Its descriptor is readable when [`OomEvents::read`] has something to report.
 #[derive(Debug)]
 pub struct OomEvents {
     fd: OwnedFd,
     dir: OwnedFd,
     v2: bool,
-    /// How many processes had been killed when we last looked.
+    /// How many processes had been killed at the last look.
     kills: u64,
     log: Option<KernelLog>,
 }
 
-/// What happened since the last look.
+/// The event since the last look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OomNotice {
     /// Nothing of interest.
     Nothing,
-    /// The limit was reached: a process was killed, or (v1, killing disabled) waits.
+    /// The limit was reached: a process was killed, or waits (v1 with the OOM killer disabled).
     Oom,
-    /// The container has ended: there will be no more.
+    /// The container has ended: no more notices follow.
     Ended,
 }
 
 impl Cgroup {
-    /// Begins to watch.
+    /// Starts to watch the memory limit.
     ///
     /// # Errors
-    /// Without a memory controller.
+    /// If there is no memory controller, or its files cannot be watched.
     pub fn oom_events(&self) -> Result<OomEvents> {
         let dir = self.find("memory").ok_or_else(|| Error::unsupported("memory controller missing"))?;
         let doing = || format!("watch for out of memory in {}", dir.path);
@@ -65,10 +65,10 @@ impl Cgroup {
         Ok(OomEvents { fd, dir: dir_fd, v2: dir.v2, kills, log: None })
     }
 
-    /// The same, and reads in the kernel's log who it was: [`OomEvents::victims`].
+    /// Like [`Cgroup::oom_events`], and also opens the kernel's log for [`OomEvents::victims`].
     ///
     /// # Errors
-    /// As for [`Cgroup::oom_events`]. A log that may not be read is none: then nobody is named.
+    /// As for [`Cgroup::oom_events`]. A log that cannot be opened is no error: then no victim is named.
     pub fn oom_events_with_victims(&self) -> Result<OomEvents> {
         let mut events = self.oom_events()?;
         if let Some(dir) = self.find("memory") {
@@ -85,7 +85,10 @@ impl Cgroup {
 }
 
 impl OomEvents {
-    /// Takes what is there, without blocking.
+    /// Reads the pending notice, without blocking.
+    ///
+    /// # Errors
+    /// If the descriptor or a file of the cgroup cannot be read.
     pub fn read(&mut self) -> Result<OomNotice> {
         let woken = self.drain().doing(|| "read out of memory events")?;
         let now = match kills(self.dir.as_fd(), self.v2) {
@@ -100,7 +103,7 @@ impl OomEvents {
         Ok(if ended { OomNotice::Ended } else { OomNotice::Nothing })
     }
 
-    /// Who was killed since the last call, as far as the kernel's log tells; to be asked after [`OomNotice::Oom`].
+    /// The processes killed since the last call, as far as the kernel's log tells. Call this after [`OomNotice::Oom`].
     pub fn victims(&mut self) -> Vec<Victim> {
         let victims = self.log.as_mut().map_or(Ok(Vec::new()), KernelLog::victims);
         victims.unwrap_or_else(|e| {

@@ -1,4 +1,4 @@
-//! Which directories a container's cgroup is, and what is written there, in which order: decided before anything is touched.
+//! Plans a container's cgroup: its directories, the values to write there, and their order.
 //!
 //! Pure; runs in the runtime. config-linux.md, "Control groups" (cgroupsPath).
 
@@ -17,47 +17,47 @@ use crate::findings::Findings;
 use crate::outline::Outline;
 use crate::spec::Resources;
 
-/// The longest file name of Linux; a cgroup's name is one.
+/// The longest file name on Linux, in bytes; the name of a cgroup is a file name.
 const NAME_MAX: usize = 255;
 
-/// A container's cgroup directories, absolute, as they are kept in the container's record.
+/// A container's cgroup directories, as absolute paths. The container's record keeps them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Paths {
-    /// The directory in the v2 hierarchy: of a host with nothing else, or beside v1.
+    /// The directory in the v2 hierarchy, with or without v1 beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub v2: Option<String>,
-    /// The v1 hierarchies: their controllers with commas between, and the directory.
+    /// The v1 hierarchies: the controllers, separated by commas, and the directory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub v1: Vec<(String, String)>,
 }
 
 impl Paths {
-    /// Whether there is no cgroup at all.
+    /// Whether the container has no cgroup.
     pub fn is_empty(&self) -> bool {
         self.v2.is_none() && self.v1.is_empty()
     }
 }
 
-/// Who makes the directory.
+/// The program that makes the directory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Driver<'a> {
-    /// We do.
+    /// This process does, through the cgroup file system.
     Files,
     /// systemd does, as a scope. The config's annotations may set properties of it.
     Systemd(&'a Instance, &'a BTreeMap<String, String>),
 }
 
-/// What to make and to write.
+/// The directories to make and the values to write.
 #[derive(Debug, Clone, Default)]
 pub struct CgroupPlan {
     pub(super) places: Vec<Place>,
     pub(super) settings: Vec<Setting>,
     pub(super) devices: Devices,
-    /// Whether a limit is asked for that a threaded cgroup cannot have.
+    /// Whether a limit is planned that a threaded cgroup cannot have.
     pub(super) needs_domain: bool,
-    /// The controllers of v2, if they were read already; see [`Layout::with_controllers`].
+    /// The controllers of v2, if known; see [`Layout::with_controllers`].
     pub(super) available: Option<String>,
-    /// What systemd is to make; without it we make the directories.
+    /// The scope that systemd makes; without it this process makes the directories.
     pub(super) scope: Option<Scope>,
     paths: Paths,
 }
@@ -68,7 +68,7 @@ pub(super) struct Place {
     /// As in [`Paths::v1`]; empty for v2.
     pub(super) controllers: String,
     pub(super) mount: String,
-    /// Below the mount, without a slash at its start; never empty.
+    /// The path below the mount, without a leading slash; never empty.
     pub(super) inner: String,
 }
 
@@ -83,10 +83,10 @@ impl Place {
 }
 
 impl CgroupPlan {
-    /// `plan` where nothing else is planned.
+    /// Plans the cgroup of container `id` without systemd; `cgroups_path` is `linux.cgroupsPath`.
     ///
     /// # Errors
-    /// The first that is found.
+    /// The first problem found: a bad path or limit, or a limit that this host cannot have.
     pub fn new(layout: &Layout, id: &str, cgroups_path: &str, resources: Option<&Resources>) -> Result<CgroupPlan> {
         let mut found = Findings::new();
         let plan = CgroupPlan::plan(layout, id, cgroups_path, resources, Driver::Files, &mut found);
@@ -95,15 +95,18 @@ impl CgroupPlan {
 
     /// Plans the cgroup of container `id`.
     ///
-    /// `cgroups_path` is `linux.cgroupsPath`. Absolute, it is below the mount of each hierarchy; relative, it is below our
-    /// own cgroup in v1, and beside it in v2, where a cgroup with processes cannot have limited children. Empty means
-    /// the container's id, relative. `..` is resolved as text and cannot leave the mount. `slice:prefix:name`, the form
-    /// for systemd, is a plain name without it. All of it as runc has it.
+    /// `cgroups_path` is `linux.cgroupsPath`, read as runc reads it:
+    /// - An absolute path is below the mount point of each hierarchy.
+    /// - A relative path is below our own cgroup in v1, and below the root of a v2 hierarchy beside v1. On a host with v2
+    ///   alone it is beside our own cgroup, because a cgroup with processes cannot have limited children.
+    /// - An empty path stands for the container's id, relative.
+    /// - `..` is resolved as text and cannot leave the mount.
+    /// - Without systemd, its form `slice:prefix:name` is a plain name.
     ///
     /// # Errors
-    /// [`Kind::InvalidSpec`](crate::error::Kind): a path with a NUL or with a name too long; the root cgroup, our own or one
-    /// above it; a limit that contradicts another or is out of its range. [`Kind::Unsupported`](crate::error::Kind): a limit
-    /// whose v1 hierarchy is not mounted; no devices hierarchy; systemd's driver with v1.
+    /// [`Kind::InvalidSpec`](crate::error::Kind): a path with a NUL byte or a name that is too long; the root cgroup, our own
+    /// or one above it; limits that contradict each other or are out of range. [`Kind::Unsupported`](crate::error::Kind): a
+    /// limit whose v1 hierarchy is not mounted; no devices hierarchy; systemd's driver with v1.
     pub(crate) fn plan(
         layout: &Layout,
         id: &str,
@@ -113,7 +116,7 @@ impl CgroupPlan {
         found: &mut Findings,
     ) -> CgroupPlan {
         if !layout.is_v2() && !layout.v1.iter().any(|m| m.has("devices")) {
-            // runc's words; without it a container could use every device of the host
+            // runc's text; without this hierarchy a container could use every device of the host
             found.wrong("linux.resources.devices", Error::unsupported("mountpoint for devices not found"));
         }
         let none = Resources::default();
@@ -142,7 +145,7 @@ impl CgroupPlan {
         }
         let mut told: Vec<&str> = Vec::new();
         for setting in &settings {
-            // once for each controller
+            // one error for each controller
             if let Some(text) = missing(layout, setting).filter(|_| !told.contains(&setting.controller.as_str())) {
                 found.wrong(&setting.asked, Error::unsupported(format!("{}: {text}", setting.asked)));
                 told.push(&setting.controller);
@@ -153,7 +156,7 @@ impl CgroupPlan {
         CgroupPlan { places, settings, devices, needs_domain, available: layout.available.clone(), scope, paths }
     }
 
-    /// Directories, values and device rules, in their order.
+    /// The directories, values, device rules and properties of systemd, each in the order of use.
     pub(crate) fn describe(&self) -> Outline {
         let CgroupPlan { places, settings, devices, needs_domain: _, available: _, scope, paths: _ } = self;
         let text = |text: String| Outline::Text(text);
@@ -167,18 +170,18 @@ impl CgroupPlan {
         ])
     }
 
-    /// The unit that systemd makes, to be recorded likewise.
+    /// The unit that systemd makes. The caller records it before systemd makes it.
     pub(crate) fn unit(&self) -> Option<&Unit> {
         self.scope.as_ref().map(|scope| &scope.unit)
     }
 
-    /// The directories, to be recorded before they are made.
+    /// The directories. The caller records them before they are made.
     pub fn paths(&self) -> &Paths {
         &self.paths
     }
 }
 
-/// Why a limit cannot be had on this host.
+/// The reason why this host cannot have the limit; `None` if it can.
 fn missing(layout: &Layout, s: &Setting) -> Option<String> {
     let Setting { controller, file, .. } = s;
     if layout.mounts().next().is_none() {
@@ -192,7 +195,7 @@ fn missing(layout: &Layout, s: &Setting) -> Option<String> {
     if s.missing == Missing::Skip || controller == "cgroup" || available.split_whitespace().any(|c| c == controller) {
         return None;
     }
-    // runc's words
+    // runc's text
     let start = if s.unified { format!("unified resource {file:?} can't be set: ") } else { format!("cannot set {file}: ") };
     Some(format!("{start}controller {controller:?} not available in the cgroup v2 of this host"))
 }
@@ -222,7 +225,7 @@ fn places(layout: &Layout, id: &str, cgroups_path: &str) -> Result<Vec<Place>> {
     Ok(places)
 }
 
-/// Where a scope's container is.
+/// The directory of the container in `scope`.
 fn place_of(layout: &Layout, scope: &Scope) -> Result<Place> {
     let mount = layout.v2.as_ref().map_or("/sys/fs/cgroup", |mount| mount.dir.as_str());
     let inner = join(&scope.dir, &scope.subgroup);
@@ -251,16 +254,16 @@ fn paths(places: &[Place]) -> Paths {
 fn relative(mount: &Mount, inner: &str, unified: bool) -> String {
     let own = mount.own.as_deref().unwrap_or("/").trim_matches('/');
     let base = match (unified, mount.controllers.is_empty()) {
-        // beside our own
+        // beside our own cgroup
         (true, _) => own.rsplit_once('/').map_or("", |(parent, _)| parent),
-        // the v2 tree beside v1 limits nothing
+        // a v2 hierarchy beside v1 limits nothing
         (false, true) => "",
         (false, false) => own,
     };
     clean(&join(base, inner))
 }
 
-/// Resolves `.`, `..` and repeated slashes as text, as if `path` began at the root. No slash at either end.
+/// Resolves `.`, `..` and repeated slashes as text, as if `path` were absolute. The result has no slash at either end.
 pub(super) fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {

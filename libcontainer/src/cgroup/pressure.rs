@@ -1,4 +1,4 @@
-//! Alarms when the processes of a container wait too long for a resource.
+//! Raises an alarm when the processes of a container wait too long for a resource.
 //!
 //! Runs in the runtime (`events`). The kernel's accounting/psi.rst, "Monitoring for pressure thresholds": a line written to
 //! a pressure file makes its descriptor raise POLLPRI, at most once a window. Only on v2.
@@ -14,20 +14,20 @@ use super::stats::Pressure;
 use super::{Cgroup, file, stats};
 use crate::error::{Doing, Error, Result};
 
-/// When to raise the alarm: `stall` of waiting within any `window`.
+/// The condition of an alarm: `stall` of waiting within any `window`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Threshold {
-    /// `cpu`, `memory` or `io`: the file before `.pressure`.
+    /// `cpu`, `memory` or `io`: the name of the file without `.pressure`.
     pub resource: String,
-    /// Whether all processes must wait at once, not only some.
+    /// Whether all processes must wait at the same time, not only some.
     pub full: bool,
-    /// From 1 µs to the window.
+    /// From 1 us to the window.
     pub stall: Duration,
     /// From 500 ms to 10 s; without CAP_SYS_RESOURCE a multiple of 2 s.
     pub window: Duration,
 }
 
-/// As the kernel is told, in microseconds: `some 150000 2000000`.
+/// The form that the kernel reads, in microseconds: `some 150000 2000000`.
 impl fmt::Display for Threshold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = if self.full { "full" } else { "some" };
@@ -35,11 +35,11 @@ impl fmt::Display for Threshold {
     }
 }
 
-/// An alarm that is set. Its descriptor raises POLLPRI each time, and POLLERR when the cgroup is gone.
+/// An alarm that is set. Its descriptor reports POLLPRI at each alarm, and POLLERR when the cgroup is gone.
 #[derive(Debug)]
 pub struct PressureAlarm {
     fd: OwnedFd,
-    /// What it was set for.
+    /// The condition of the alarm.
     pub threshold: Threshold,
 }
 
@@ -47,7 +47,7 @@ impl Cgroup {
     /// Sets an alarm.
     ///
     /// # Errors
-    /// Without v2, or on a kernel that does not count pressure; a threshold that the kernel refuses.
+    /// Without v2; on a kernel that does not count pressure; if the kernel refuses the threshold.
     pub fn pressure_alarm(&self, threshold: Threshold) -> Result<PressureAlarm> {
         let name = format!("{}.pressure", threshold.resource);
         let Some(dir) = self.v2().map(super::Hierarchy::dir) else {
@@ -58,17 +58,17 @@ impl Cgroup {
             Err(Errno::NOENT) => return Err(Error::unsupported(format!("no alarm of {name}: this kernel does not count pressure"))),
             result => result.doing(doing)?,
         };
-        // with its NUL, as the kernel's example has it
+        // the NUL is written as well, as in the kernel's example
         file::write_open(fd.as_fd(), &format!("{threshold}\0")).doing(doing)?;
         Ok(PressureAlarm { fd, threshold })
     }
 }
 
 impl PressureAlarm {
-    /// The pressure now.
+    /// Reads the current pressure.
     ///
     /// # Errors
-    /// If the cgroup is gone.
+    /// If the file cannot be read, e.g. because the cgroup is gone.
     pub fn pressure(&self) -> Result<Pressure> {
         let text = file::read_again(self.fd.as_fd()).doing(|| format!("read {}.pressure", self.threshold.resource))?;
         Ok(stats::to_pressure(&text))

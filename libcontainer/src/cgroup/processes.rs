@@ -1,4 +1,4 @@
-//! The processes of a container's cgroup: list, freeze, signal, kill.
+//! The processes of a container's cgroup: lists, freezes, signals and kills them.
 //!
 //! Runs in the runtime.
 
@@ -9,13 +9,16 @@ use super::settings::Dir;
 use super::{Cgroup, Hierarchy, Layout, file, tree, v1, v2};
 use crate::error::{Doing, Error, Result};
 
-/// How often the list is read again while killing, in v1, processes that fork.
+/// How often the list is read at most, because processes may fork faster than they are signalled.
 const ROUNDS: usize = 100;
-/// So many pidfds at a time.
+/// How many pidfds are open at a time.
 const PIDFDS: usize = 8;
 
 impl Cgroup {
-    /// The processes in the cgroup and below it, sorted. Those that our pid namespace does not show are left out.
+    /// The process ids in the cgroup and below it, sorted. Processes outside our pid namespace are left out.
+    ///
+    /// # Errors
+    /// If a list cannot be read.
     pub fn processes(&self) -> Result<Vec<i32>> {
         let main = self.hierarchies.iter().find(|h| if self.is_unified() { h.is_v2() } else { h.has("devices") });
         let mut pids = main.or(self.hierarchies.first()).map_or(Ok(Vec::new()), list)?;
@@ -25,7 +28,10 @@ impl Cgroup {
         Ok(pids)
     }
 
-    /// Freezes all processes and waits until they are; if that cannot be had within 10 s they are thawed again.
+    /// Freezes all processes and waits until they are frozen. If that fails or takes more than 10 s, thaws them.
+    ///
+    /// # Errors
+    /// Without a freezer; if the time is over; if a file cannot be written.
     pub fn freeze(&self) -> Result<()> {
         match self.freezer() {
             Some(dir) if dir.v2 => v2::freeze(dir),
@@ -34,7 +40,10 @@ impl Cgroup {
         }
     }
 
-    /// Lets them run again.
+    /// Lets the processes run again.
+    ///
+    /// # Errors
+    /// Without a freezer; if a file cannot be written.
     pub fn thaw(&self) -> Result<()> {
         match self.freezer() {
             Some(dir) if dir.v2 => v2::thaw(dir),
@@ -43,7 +52,10 @@ impl Cgroup {
         }
     }
 
-    /// Whether this cgroup was frozen (not one above it, nor one below).
+    /// Whether this cgroup itself was asked to freeze, not one above or below it.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
     pub fn is_frozen(&self) -> Result<bool> {
         match self.freezer() {
             Some(dir) if dir.v2 => v2::is_frozen(dir),
@@ -52,10 +64,10 @@ impl Cgroup {
         }
     }
 
-    /// Kills every process in the cgroup and below it, also frozen ones. They may take a moment to be gone.
+    /// Kills every process in the cgroup and below it, including frozen ones. They may take a moment to exit.
     ///
     /// # Errors
-    /// If this process itself is in there.
+    /// If this process itself is in the cgroup; if a process cannot be signalled.
     pub fn kill(&self) -> Result<()> {
         let layout = Layout::detect()?;
         if let Some(h) = self.hierarchies.iter().find(|h| layout.is_ours_or_above(&h.path)) {
@@ -66,11 +78,11 @@ impl Cgroup {
             return Ok(());
         }
         let freezer = self.freezer();
-        // failing to freeze is no reason not to kill
+        // kills even if the freezer fails
         let frozen = !killed && self.freeze().is_ok();
         let result = self.signal_listed(Signal::KILL, frozen);
         let thawed = match freezer {
-            // also what the container froze below: a frozen task of v1 does not die
+            // cgroups that the container froze, too, because a frozen task of v1 does not die
             Some(dir) if !dir.v2 => v1::thaw_all(dir),
             Some(dir) if frozen => v2::thaw(dir),
             _ => Ok(()),
@@ -78,8 +90,11 @@ impl Cgroup {
         result.and(thawed)
     }
 
-    /// Sends `signal` to every process in the cgroup and below it. They are frozen meanwhile, so that none is forked behind
-    /// our back; a paused container stays paused.
+    /// Sends `signal` to every process in the cgroup and below it. They are frozen meanwhile, so that none forks unseen. A
+    /// paused container stays paused.
+    ///
+    /// # Errors
+    /// As for [`Cgroup::kill`], and if the cgroup cannot be thawed.
     pub fn signal_all(&self, signal: Signal) -> Result<()> {
         if signal == Signal::KILL {
             return self.kill();
@@ -91,12 +106,12 @@ impl Cgroup {
         result.and(thawed)
     }
 
-    /// The hierarchy that freezes.
+    /// The directory that has the freezer.
     pub(super) fn freezer(&self) -> Option<Dir<'_>> {
         self.hierarchies.iter().find(|h| h.has("freezer")).or(self.v2()).map(Hierarchy::dir)
     }
 
-    /// Signals all that is listed, until nothing new is. `frozen`: a process id cannot come to mean another process meanwhile.
+    /// Signals each listed process until the list has no new one. `frozen`: no process id is reused meanwhile.
     fn signal_listed(&self, signal: Signal, frozen: bool) -> Result<()> {
         let mut seen: Vec<i32> = Vec::new();
         let own = Pid::as_raw(Some(rustix::process::getpid()));
@@ -107,7 +122,7 @@ impl Cgroup {
                 if listed.contains(&own) {
                     return Err(is_ours(&h.path));
                 }
-                // 0 is a process of another pid namespace; as a target it would be our own process group
+                // 0 stands for a process of another pid namespace, but kill(2) would signal our own process group
                 pids.extend(listed.into_iter().filter(|p| *p > 0 && !seen.contains(p)));
             }
             pids.sort_unstable();
@@ -123,7 +138,7 @@ impl Cgroup {
         Ok(())
     }
 
-    /// A process may end and its number be given to another between list and signal; a pidfd, and the list once more, tell.
+    /// Signals the processes that are still listed, by pidfds, because a process id may be reused after the list was read.
     fn send_if_still_listed(&self, pids: &[i32], signal: Signal) -> Result<()> {
         let open = |p: &i32| Pid::from_raw(*p).and_then(|pid| Some((*p, rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?)));
         let pidfds: Vec<_> = pids.iter().filter_map(open).collect();

@@ -1,4 +1,4 @@
-//! Writes limits into cgroup files, and puts the old ones back if one of them is refused.
+//! Writes limits into cgroup files, and restores the old values after a failed update.
 //!
 //! Runs in the runtime: at create while the cgroup is empty, at update while the container runs.
 
@@ -19,7 +19,7 @@ pub(super) struct Dir<'a> {
     pub(super) v2: bool,
 }
 
-/// What files said before they were written, in that order: how to bring each back.
+/// The contents of files before they were written, in the order of writing.
 #[derive(Debug, Default)]
 pub(super) struct Before(Vec<Old>);
 
@@ -31,9 +31,9 @@ struct Old {
 }
 
 impl Before {
-    /// Writes it all back; best effort, for there is an error to report already.
+    /// Writes the old contents back; best effort, because the caller already has an error to report.
     pub(super) fn restore<'a>(&self, find: &dyn Fn(&str) -> Option<Dir<'a>>) {
-        // twice: values that bound each other may have to go back in the other order
+        // twice, because values that bound each other may need the other order
         for old in self.0.iter().rev().chain(self.0.iter().rev()) {
             let Some(dir) = find(&old.controller) else { continue };
             for line in &old.lines {
@@ -43,7 +43,7 @@ impl Before {
     }
 }
 
-/// What the files of `settings` say now. `find` is the directory of a controller.
+/// Reads the contents of the files of `settings`. `find` gives the directory of a controller.
 pub(super) fn before<'a>(settings: &'a [Setting], find: &dyn Fn(&str) -> Option<Dir<'a>>) -> Before {
     let mut before = Before::default();
     for s in settings {
@@ -61,10 +61,10 @@ pub(super) fn before<'a>(settings: &'a [Setting], find: &dyn Fn(&str) -> Option<
     before
 }
 
-/// Writes all, in order. `find` is the directory of a controller.
+/// Writes all settings in order. `find` gives the directory of a controller.
 ///
 /// # Errors
-/// The first refused value, with file and directory; a controller that this host does not have is named.
+/// The first refused value, with file and directory; a missing controller is named.
 pub(super) fn write<'a>(settings: &'a [Setting], find: &dyn Fn(&str) -> Option<Dir<'a>>) -> Result<()> {
     check_names(settings, find)?;
     for group in settings.chunk_by(|a, b| a.controller == b.controller) {
@@ -77,7 +77,7 @@ pub(super) fn write<'a>(settings: &'a [Setting], find: &dyn Fn(&str) -> Option<D
         for s in group {
             match write_one(dir, s) {
                 Err(Errno::INVAL) if s.later => later.push(s),
-                // if one was refused before it, that is what is wrong
+                // an earlier refused value is the cause, so the error names it
                 Err(errno) => return Err(later.first().map_or_else(|| refused(dir, s, errno), |first| refused(dir, first, Errno::INVAL))),
                 Ok(()) => {}
             }
@@ -97,7 +97,7 @@ fn write_one(dir: Dir<'_>, s: &Setting) -> Result<(), Errno> {
     }
 }
 
-/// Looks for the files of `unified` before anything is written: their names are the user's.
+/// Checks the files of `unified` before anything is written, because their names come from the user.
 fn check_names<'a>(settings: &'a [Setting], find: &dyn Fn(&str) -> Option<Dir<'a>>) -> Result<()> {
     for s in settings.iter().filter(|s| s.unified) {
         let Some(dir) = find(&s.controller) else { continue };
@@ -110,15 +110,15 @@ fn check_names<'a>(settings: &'a [Setting], find: &dyn Fn(&str) -> Option<Dir<'a
     Ok(())
 }
 
-/// One line: the property in config.json, what was being written where, and the kernel's answer.
+/// The error in one line: the property in config.json, the value, its file, and the kernel's answer.
 fn refused(dir: Dir<'_>, s: &Setting, errno: Errno) -> Error {
     let Setting { controller, file, value, .. } = s;
     let missing = errno == Errno::NOENT && !has_controller(dir, controller);
     let why = || v2::why_missing(dir, controller).map_or_else(String::new, |why| format!(": {why}"));
-    // not the kernel's words for ENOENT: callers take those for a missing program
+    // not the kernel's text for ENOENT, because callers take that for a missing program
     let no_file = |text: String| Error::reported(Kind::Unsupported, Some(errno.raw_os_error()), text);
     let doing = match s.unified {
-        // runc's words
+        // runc's text
         true => format!("unable to set unified resource {file:?}: write {value:?} in {}", dir.path),
         false => format!("write {value} to {file} of {}", dir.path),
     };
@@ -146,7 +146,7 @@ fn has_controller(dir: Dir<'_>, controller: &str) -> bool {
     file::read_short(dir.fd, "cgroup.controllers").is_ok_and(|list| list.split_whitespace().any(|c| c == controller))
 }
 
-/// What to write to bring `file` back to what it said, after `value` was written to it.
+/// The lines that restore the content `text` of `file` after `value` was written to it.
 fn old_value(file: &str, value: &str, text: &str) -> Vec<String> {
     let key =
         value.split_once(' ').map(|(key, _)| key).filter(|key| key.contains(':') || matches!(file, "rdma.max" | "net_prio.ifpriomap"));

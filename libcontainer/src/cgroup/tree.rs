@@ -1,7 +1,7 @@
-//! A cgroup and all below it: its processes, and its removal.
+//! A cgroup and all below it: lists the processes, and removes the directories.
 //!
-//! Runs in the runtime. A container may make as deep a tree as it likes, so the walk holds one descriptor at a time and
-//! never a long path: down by a name, up by `..` (which is safe: a cgroup cannot be moved to another parent).
+//! Runs in the runtime. A container may make a tree of any depth. So the walk holds one descriptor at a time and no long
+//! path: it goes down by a name and up by `..`. This is safe, because a cgroup cannot be moved to another parent.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags};
 use super::file;
 use crate::error::{Doing, Error, Result};
 
-/// The longest pause where the kernel offers nothing to wait for.
+/// The longest sleep between two tries, where the kernel has no event to wait for.
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
 /// Calls `visit` for the cgroup and for each one below it, parents first.
@@ -37,7 +37,7 @@ pub(super) fn for_each(dir: BorrowedFd<'_>, visit: &mut dyn FnMut(BorrowedFd<'_>
             result => result?,
         };
         match visit(child.as_fd()).and_then(|()| file::children(child.as_fd())) {
-            // removed by the container while we look
+            // the container has removed it meanwhile
             Err(errno) if file::is_gone(errno) => {}
             Err(errno) => return Err(errno),
             Ok(children) => {
@@ -49,12 +49,13 @@ pub(super) fn for_each(dir: BorrowedFd<'_>, visit: &mut dyn FnMut(BorrowedFd<'_>
     Ok(())
 }
 
-/// The processes of a cgroup and of all below it, as the kernel lists them: 0 is one that our pid namespace does not show.
+/// The process ids of a cgroup and of all below it, as the kernel lists them: 0 stands for a process outside our pid
+/// namespace.
 pub(super) fn processes(dir: BorrowedFd<'_>) -> Result<Vec<i32>, Errno> {
     let mut all = Vec::new();
     for_each(dir, &mut |dir| {
         let list = match file::read(dir, "cgroup.procs") {
-            // a threaded cgroup: its processes are those of the domain above, but they may be there with some threads only
+            // the list of a threaded cgroup cannot be read, because it may have only some threads of a process
             Err(Errno::OPNOTSUPP) => file::read(dir, "cgroup.threads")?,
             result => result?,
         };
@@ -64,18 +65,18 @@ pub(super) fn processes(dir: BorrowedFd<'_>) -> Result<Vec<i32>, Errno> {
     Ok(all)
 }
 
-/// Removes the cgroup `dir`, whose path is `path`, and all below it, and waits until `deadline` for processes that are about
-/// to end. It being gone already is success.
+/// Removes the cgroup `dir`, whose path is `path`, and all below it. Waits until `deadline` for processes that are exiting. A
+/// directory that is already gone is no error.
 ///
 /// # Errors
-/// EBUSY if at the deadline there are processes; then it can be tried again.
+/// EBUSY if processes are left at the deadline; the caller may try again.
 pub(super) fn remove(dir: BorrowedFd<'_>, path: &str, v2: bool, deadline: Instant) -> Result<()> {
     let doing = || format!("remove cgroup {path}");
     let name = path.rsplit('/').next().unwrap_or_default();
     let from_inside = CString::new(format!("../{name}")).map_err(|_| Error::invalid("a cgroup path with a NUL byte"))?;
     let mut pause = Duration::from_micros(100);
     loop {
-        // most are empty leaves: this is all there is to do
+        // most cgroups are empty leaves, and this is enough for them
         if rmdir(dir, &from_inside).doing(doing)? {
             return Ok(());
         }
@@ -90,14 +91,14 @@ pub(super) fn remove(dir: BorrowedFd<'_>, path: &str, v2: bool, deadline: Instan
         }
         let waited = if v2 { wait_unpopulated(dir, left) } else { wait_for_processes(dir, left) };
         if !waited.doing(doing)? {
-            // the last task is on its way out: nothing tells when it is done
+            // the last task is exiting, and no event tells when it has left the cgroup
             std::thread::sleep(pause.min(left));
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 }
 
-/// Removes one directory; `false` if it is busy, `true` if it is no more.
+/// Removes one directory. `true`: it is gone; `false`: it is busy.
 fn rmdir(dir: BorrowedFd<'_>, name: &CStr) -> Result<bool, Errno> {
     match rustix::io::retry_on_intr(|| rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)) {
         Ok(()) => Ok(true),
@@ -107,7 +108,7 @@ fn rmdir(dir: BorrowedFd<'_>, name: &CStr) -> Result<bool, Errno> {
     }
 }
 
-/// Removes what can be removed below `dir`, deepest first.
+/// Removes all cgroups below `dir` that are not busy, deepest first.
 fn remove_below(dir: BorrowedFd<'_>) -> Result<(), Errno> {
     let mut here: Option<OwnedFd> = None;
     let mut levels: Vec<(CString, Vec<CString>)> = vec![(CString::default(), file::children(dir)?)];
@@ -136,25 +137,25 @@ fn remove_below(dir: BorrowedFd<'_>) -> Result<(), Errno> {
     Ok(())
 }
 
-/// How waiting for an event of a v2 cgroup ended.
+/// The result of a wait for an event of a v2 cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waited {
-    /// It was so at the first look.
+    /// The value was there at the first look.
     Already,
-    /// It came to be so.
+    /// The value came during the wait.
     Reached,
-    /// Not in time.
+    /// The value did not come in time.
     TimedOut,
     /// The cgroup was removed.
     Gone,
 }
 
-/// Waits until no process is left in the tree of a v2 cgroup; `false` if there was none already.
+/// Waits until no process is left in a v2 cgroup and below it. `false`: there was none at the first look.
 fn wait_unpopulated(dir: BorrowedFd<'_>, left: Duration) -> Result<bool, Errno> {
     wait_event(dir, "populated", 0, left).map(|waited| waited != Waited::Already)
 }
 
-/// Waits until `key` of cgroup.events is `value`, at most `time`.
+/// Waits at most `time` until `key` of cgroup.events is `value`.
 pub(super) fn wait_event(dir: BorrowedFd<'_>, key: &str, value: u64, time: Duration) -> Result<Waited, Errno> {
     let deadline = Instant::now() + time;
     let events = match file::open(dir, "cgroup.events", OFlags::RDONLY) {
@@ -180,7 +181,7 @@ pub(super) fn wait_event(dir: BorrowedFd<'_>, key: &str, value: u64, time: Durat
     }
 }
 
-/// Waits until one of the processes of a v1 cgroup has ended; `false` if there is none that could be waited for.
+/// Waits until one process of a v1 cgroup has ended. `false`: there is none that can be waited for.
 fn wait_for_processes(dir: BorrowedFd<'_>, left: Duration) -> Result<bool, Errno> {
     let pids = match processes(dir) {
         Err(errno) if file::is_gone(errno) => return Ok(true),
@@ -194,14 +195,14 @@ fn wait_for_processes(dir: BorrowedFd<'_>, left: Duration) -> Result<bool, Errno
     if fresh {
         poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], left)?;
     }
-    // one that has ended but is still listed is waited for by the clock
+    // `false` for a process that has ended but is still listed: its pidfd gives no further event
     Ok(fresh)
 }
 
 fn poll(fds: &mut [PollFd<'_>], time: Duration) -> Result<usize, Errno> {
     let time = Timespec { tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(time.subsec_nanos()) };
     match rustix::event::poll(fds, Some(&time)) {
-        // the caller looks again and knows its deadline
+        // the caller checks the value and its deadline again
         Err(Errno::INTR) => Ok(0),
         result => result,
     }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::findings::Findings;
 use crate::spec::{DeviceRule, Memory, Resources};
 
-/// How to take an update back.
+/// The old values, to undo an update.
 #[derive(Debug, Default)]
 pub(crate) struct Undo {
     limits: Before,
@@ -28,8 +28,8 @@ struct Rules {
     swap: Option<Swap>,
 }
 
-/// The rules after an update with `new`: those that begin with one for all devices stand for themselves, others come after
-/// the `old` ones, of which those for the same devices and access are forgotten.
+/// The device rules after an update with `new`. A list that begins with a rule for all devices replaces the old one. Another
+/// list is added to the `old` rules, without old rules for the same devices and access.
 pub(crate) fn merge_rules(old: &[DeviceRule], new: &[DeviceRule]) -> Vec<DeviceRule> {
     let mut rules = Vec::with_capacity(old.len() + new.len());
     if !new.first().is_some_and(|r| matches!(r.kind.as_str(), "" | "a")) {
@@ -41,18 +41,21 @@ pub(crate) fn merge_rules(old: &[DeviceRule], new: &[DeviceRule]) -> Vec<DeviceR
 }
 
 impl Cgroup {
-    /// `change` of limits alone.
+    /// Writes new limits; the device rules stay.
+    ///
+    /// # Errors
+    /// As for [`Cgroup::create`]; also a memory limit that is not above the usage, with `checkBeforeUpdate` on v2. Then all
+    /// old values are restored.
     pub fn update(&self, resources: &Resources) -> Result<()> {
         self.change(Some((&Resources::default(), resources)), None).map(drop)
     }
 
-    /// Writes the second of `limits`, which is [`merge`](super::merge)d already, except device rules; and changes the device
-    /// rules from the first to the second list of `rules`, in one step on v2. On v1 what other programs allowed stays allowed.
-    /// A unit's systemd is told before: what it does not know is the limit that it would write again.
+    /// Changes limits and device rules; each pair has the old and the new state. The new limits are already
+    /// [`merge`](super::merge)d, and their device rules are ignored. On v2, device rules change in one step. On v1, access
+    /// that other programs allowed stays. systemd is told first, because it would write its old limits again.
     ///
     /// # Errors
-    /// As for creating; with `checkBeforeUpdate` on v2 also a memory limit that is not above what is in use. Then nothing
-    /// is changed: values written before the one that was refused are put back.
+    /// As for [`Cgroup::update`].
     pub(crate) fn change(&self, limits: Option<(&Resources, &Resources)>, rules: Option<(&[DeviceRule], &[DeviceRule])>) -> Result<Undo> {
         let mut found = Findings::new();
         let devices = rules.map(|(from, to)| (Devices::plan(from, &mut Findings::new()), Devices::plan(to, &mut found)));
@@ -65,7 +68,7 @@ impl Cgroup {
             check_memory(dir, &new.memory)?;
         }
         let find = |controller: &str| self.find(controller);
-        // systemd writes the same files: what they say is read before it is told
+        // reads the files before systemd is told, because systemd writes them too
         let mut undo = Undo { limits: settings::before(settings.as_deref().unwrap_or_default(), &find), ..Undo::default() };
         if let Some(unit) = &self.unit {
             undo.unit = Some(unit.change(limits, devices.as_ref().map(|(from, to)| (from, to)))?);
@@ -97,7 +100,7 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Undoes an update; best effort, for there is an error to report already.
+    /// Undoes an update; best effort, because the caller already has an error to report.
     pub(crate) fn take_back(&self, undo: &Undo) {
         if let Some(Rules { from, to, swap }) = &undo.devices
             && let Some(dir) = self.find("devices")
@@ -122,7 +125,7 @@ impl Cgroup {
     }
 }
 
-/// v2 would kill processes until the rest fits; v1 refuses by itself.
+/// Refuses a limit that is not above the usage, because v2 would kill processes until the rest fits. v1 refuses it itself.
 fn check_memory(dir: Dir<'_>, memory: &Memory) -> Result<()> {
     let Some(usage) = memory
         .check_before_update

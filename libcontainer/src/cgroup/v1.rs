@@ -14,8 +14,8 @@ use super::v2::FREEZE_TIME;
 use super::{file, tree};
 use crate::error::{Doing, Error, Kind, Result};
 
-/// A new cpuset is empty, and no process can enter it: gives `dir`, `depth` levels below the mount, what its parent has, and
-/// before that the same to a parent that is empty. `wanted` are the files to fill; the others are about to be written.
+/// Fills the cpuset files `wanted` of `dir` from its parent, because no process can enter an empty cpuset. The files that are
+/// not `wanted` are about to be written. An empty parent is filled first. `dir` is `depth` levels below the mount.
 pub(super) fn inherit_cpuset(dir: Dir<'_>, depth: usize, wanted: &[&str]) -> Result<()> {
     let inherit = |from: BorrowedFd<'_>, file: &str| effective(from, file, depth.saturating_sub(1));
     let doing = |file: &str| format!("inherit {file} for {}", dir.path);
@@ -29,7 +29,7 @@ pub(super) fn inherit_cpuset(dir: Dir<'_>, depth: usize, wanted: &[&str]) -> Res
     Ok(())
 }
 
-/// What a cpuset file says, after filling it from above if it says nothing.
+/// The value of a cpuset file. An empty file is first filled from its parent.
 fn effective(dir: BorrowedFd<'_>, file: &str, depth: usize) -> Result<String, Errno> {
     let value = file::read_short(dir, file)?;
     if depth == 0 || !value.trim().is_empty() {
@@ -40,16 +40,16 @@ fn effective(dir: BorrowedFd<'_>, file: &str, depth: usize) -> Result<String, Er
     Ok(value)
 }
 
-/// Writes the device lists. The cgroup is empty, so nobody notices that for a moment all is denied, or allowed.
+/// Writes the device lists of a cgroup without processes, because for a moment all access is denied or allowed.
 pub(super) fn write_devices(dir: Dir<'_>, devices: &Devices) -> Result<()> {
     write_lines(dir, devices.v1_lines())
 }
 
-/// Changes the device lists from one state to another; if a line is refused, back.
+/// Changes the device lists from `from` to `to`. If a line is refused, changes them back.
 pub(super) fn change_devices(dir: Dir<'_>, from: &Devices, to: &Devices) -> Result<()> {
     let result = write_lines(dir, from.v1_changes(to).into_iter());
     if result.is_err() {
-        // best effort: the error to report is the one that brought us here
+        // best effort: the caller gets the first error
         for line in to.v1_changes(from) {
             let _ = write_lines(dir, std::iter::once(line));
         }
@@ -67,10 +67,11 @@ fn write_lines(dir: Dir<'_>, lines: impl Iterator<Item = (bool, String)>) -> Res
     Ok(())
 }
 
-/// Freezes; if that fails, thaws.
+/// Freezes the cgroup; if that fails, thaws it.
 ///
-/// A v1 freezer can stay "FREEZING" while tasks are made in it faster than it walks them, or are moved in; the kernel's
-/// advice was to write again. Nothing tells when it is done, so this looks again, at first at once.
+/// A v1 freezer can stay in state FREEZING if tasks are made in the cgroup faster than the kernel walks them, or are moved
+/// into it. The kernel's documentation advised to write FROZEN again. No event tells when all tasks are frozen, so this
+/// polls, at first without a pause.
 pub(super) fn freeze(dir: Dir<'_>) -> Result<()> {
     let deadline = Instant::now() + FREEZE_TIME;
     let result = freeze_until(dir, deadline);
@@ -84,7 +85,7 @@ fn freeze_until(dir: Dir<'_>, deadline: Instant) -> Result<()> {
     let doing = || format!("freeze {}", dir.path);
     for n in 1_u32.. {
         if n.is_multiple_of(50) {
-            // lets what is stuck half way out, e.g. a fork that waits for a frozen task
+            // frees tasks that block each other, e.g. a fork that waits for a frozen task
             write_state(dir.fd, "THAWED").doing(doing)?;
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -102,12 +103,12 @@ fn freeze_until(dir: Dir<'_>, deadline: Instant) -> Result<()> {
     Err(Error::new(Kind::Os, format!("unable to freeze {}", dir.path)))
 }
 
-/// Thaws this cgroup only: one below that the container froze itself stays so.
+/// Thaws this cgroup only: a cgroup below it that the container froze stays frozen.
 pub(super) fn thaw(dir: Dir<'_>) -> Result<()> {
     write_state(dir.fd, "THAWED").doing(|| format!("thaw {}", dir.path))
 }
 
-/// Thaws this cgroup and all below: a frozen task of v1 does not even die of SIGKILL.
+/// Thaws this cgroup and all below it, because SIGKILL does not end a frozen task of v1.
 pub(super) fn thaw_all(dir: Dir<'_>) -> Result<()> {
     let result = tree::for_each(dir.fd, &mut |dir| write_state(dir, "THAWED"));
     match result {
@@ -116,7 +117,7 @@ pub(super) fn thaw_all(dir: Dir<'_>) -> Result<()> {
     }
 }
 
-/// Whether it was itself asked to freeze, not one above; a cgroup that is gone is not frozen.
+/// Whether this cgroup itself was asked to freeze, not one above it. `false` if it is gone.
 pub(super) fn is_frozen(dir: Dir<'_>) -> Result<bool> {
     match file::read_short(dir.fd, "freezer.self_freezing") {
         Err(errno) if file::is_gone(errno) => Ok(false),

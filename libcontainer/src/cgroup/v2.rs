@@ -1,4 +1,4 @@
-//! The v2 hierarchy: controllers down the path, the device program, freezing.
+//! The v2 hierarchy: controllers along the path, the device program, freezing.
 //!
 //! Runs in the runtime. The kernel's admin-guide/cgroup-v2.rst.
 
@@ -16,25 +16,25 @@ use super::{file, tree};
 use crate::error::{Doing, Error, Kind, Result};
 use masu_host::sys::bpf;
 
-/// How long a cgroup may take to freeze; a task in an uninterruptible sleep can keep it from ever being frozen.
+/// How long a cgroup may take to freeze: a task in uninterruptible sleep can delay it for ever.
 pub(super) const FREEZE_TIME: Duration = Duration::from_secs(10);
 
-/// Controllers that a threaded cgroup may have (cgroups(7)); the others are of a whole domain.
+/// The controllers that a threaded cgroup may have (cgroups(7)); the others need a domain.
 const THREADED: [&str; 4] = ["cpu", "cpuset", "perf_event", "pids"];
 
-/// Whether a setting is one that a threaded cgroup cannot have (cgroups(7), "Thread mode").
+/// Whether a threaded cgroup cannot have this setting (cgroups(7), "Thread mode").
 pub(super) fn needs_domain(s: &Setting) -> bool {
     s.controller != "cgroup" && !THREADED.contains(&s.controller.as_str())
 }
 
-/// Gives `dir`, at `inner` below the mount, all controllers that the mount has, as runc does: without them there are no
-/// limits, and no numbers for `docker stats` either. Usually they are there already, and two reads show it.
+/// Gives `dir` all controllers of the mount, as runc does, because limits and the numbers of `docker stats` need them.
+/// Usually they are there already, and two reads show it. `inner` is the path of `dir` below the mount. `available` are the
+/// controllers of the mount, if known.
 ///
 /// # Errors
-/// If the cgroup is in a threaded tree, and `needs_domain`. A controller that cannot be had is no error here: a limit that
-/// needs it will say so.
+/// If the cgroup is in a threaded tree and `needs_domain`. A controller that cannot be enabled is no error here: the limit
+/// that needs it reports it.
 ///
-/// `available` are the controllers of the mount, if they were read already.
 pub(super) fn enable_controllers(
     mount: BorrowedFd<'_>,
     available: Option<&str>,
@@ -54,13 +54,13 @@ pub(super) fn enable_controllers(
     }
     if !missing.is_empty() {
         let request: Vec<String> = missing.iter().map(|c| format!("+{c}")).collect();
-        // "..", "../..", …: the parents, from the mount on
+        // the parents from the mount down: `../..`, then `..`
         for n in (1..=inner.split('/').count()).rev() {
             let up = CString::new(vec![".."; n].join("/")).unwrap_or_default();
             let Ok(parent) = file::open_child(dir.fd, &up) else { continue };
             if file::write(parent.as_fd(), "cgroup.subtree_control", &request.join(" ")).is_err() {
                 for one in &request {
-                    // EBUSY and EINVAL may be due to one of them (real-time tasks keep `cpu` away)
+                    // one controller may cause EBUSY or EINVAL for all: `cpu`, if there are real-time tasks
                     let _ = file::write(parent.as_fd(), "cgroup.subtree_control", one);
                 }
             }
@@ -69,8 +69,8 @@ pub(super) fn enable_controllers(
     check_type(dir, needs_domain)
 }
 
-/// Why `dir` has not got a controller that the host has: the first cgroup above it that has it, and what the kernel says to
-/// handing it down from there. `None`: nothing is in the way, or the host has none.
+/// The reason why `dir` lacks a controller that the host has: the first cgroup above that has it, and the kernel's error when
+/// it is enabled there. `None`: the kernel allows it, or the host lacks it.
 pub(super) fn why_missing(dir: Dir<'_>, controller: &str) -> Option<String> {
     let mut at = file::open_child(dir.fd, c"..").ok()?;
     let mut path = dir.path;
@@ -87,7 +87,7 @@ pub(super) fn why_missing(dir: Dir<'_>, controller: &str) -> Option<String> {
     }
 }
 
-/// In a threaded tree a new cgroup is "domain invalid" until it is made threaded too; no process could enter.
+/// Makes a new cgroup of a threaded tree threaded too: until then it is "domain invalid", and no process can enter it.
 fn check_type(dir: Dir<'_>, needs_domain: bool) -> Result<()> {
     let kind = file::read_short(dir.fd, "cgroup.type").doing(|| format!("read cgroup.type of {}", dir.path))?;
     let path = dir.path;
@@ -103,11 +103,11 @@ fn check_type(dir: Dir<'_>, needs_domain: bool) -> Result<()> {
     }
 }
 
-/// Loads the program and attaches it, in the place of one of ours that an earlier container left there. Programs of others
-/// stay: systemd's, of the unit's own rules, are among them. `fresh`: nothing can be attached yet.
+/// Loads the program and attaches it. It replaces a program of ours that an earlier container left there. Programs of others
+/// stay, e.g. that of systemd for the unit's own rules. `fresh`: no program can be attached yet.
 ///
 /// # Errors
-/// If this process may not load programs: the container must not run without its device rules.
+/// If this process may not load programs, because the container must not run without its device rules.
 pub(super) fn attach_devices(dir: Dir<'_>, devices: &Devices, fresh: bool) -> Result<()> {
     let doing = |what: &str| format!("{what} device program of {}", dir.path);
     let mut old = if fresh { Vec::new() } else { bpf::attached_device_programs(dir.fd).doing(|| doing("list"))? };
@@ -120,22 +120,22 @@ pub(super) fn attach_devices(dir: Dir<'_>, devices: &Devices, fresh: bool) -> Re
     old.try_for_each(|program| bpf::detach_device_program(dir.fd, program)).doing(|| doing("detach"))
 }
 
-/// Whether a program was loaded by this runtime.
+/// Whether a program has the name of this runtime's programs.
 fn is_ours(program: &OwnedFd) -> bool {
     bpf::program_name(program.as_fd()) == Ok(bpf::NAME)
 }
 
-/// The program that was attached, and the one that stands in its place.
+/// The program that was attached, and its replacement.
 #[derive(Debug)]
 pub(super) struct Swap {
     old: Option<OwnedFd>,
     new: Option<OwnedFd>,
 }
 
-/// Puts the program of `to` in the place of that of `from`, in one step and among whatever others attached.
+/// Replaces the program of `from` by the program of `to` in one step. Programs of others stay.
 ///
 /// # Errors
-/// If the program of `from` is not there: another program has replaced it, and its rules would be lost.
+/// If the program of `from` is not attached: another program has replaced it, and a change would lose those rules.
 pub(super) fn change_devices(dir: Dir<'_>, from: &Devices, to: &Devices) -> Result<Swap> {
     let doing = |what: &str| format!("{what} device program of {}", dir.path);
     let load = |devices: &Devices| -> Result<Option<OwnedFd>> {
@@ -176,7 +176,7 @@ impl Swap {
     }
 }
 
-/// Freezes the cgroup and waits until all of it is frozen; if that fails, it is thawed.
+/// Freezes the cgroup and waits until all its tasks are frozen. If that fails, thaws it.
 pub(super) fn freeze(dir: Dir<'_>) -> Result<()> {
     let wait = || match tree::wait_event(dir.fd, "frozen", 1, FREEZE_TIME).doing(|| format!("wait for {} to freeze", dir.path))? {
         Waited::Already | Waited::Reached => Ok(()),
@@ -188,7 +188,7 @@ pub(super) fn freeze(dir: Dir<'_>) -> Result<()> {
     };
     let result = write_freeze(dir, "1").and_then(|()| wait());
     if result.is_err() {
-        // a cgroup that is half frozen is worse than one that is not
+        // a half frozen cgroup is worse than one that runs
         let _ = write_freeze(dir, "0");
     }
     result
@@ -198,7 +198,7 @@ pub(super) fn thaw(dir: Dir<'_>) -> Result<()> {
     write_freeze(dir, "0")
 }
 
-/// Whether it was asked to freeze; a cgroup that is gone is not frozen.
+/// Whether this cgroup itself was asked to freeze. `false` if it is gone.
 pub(super) fn is_frozen(dir: Dir<'_>) -> Result<bool> {
     match file::read_short(dir.fd, "cgroup.freeze") {
         Err(errno) if file::is_gone(errno) => Ok(false),
@@ -206,8 +206,8 @@ pub(super) fn is_frozen(dir: Dir<'_>) -> Result<bool> {
     }
 }
 
-/// Kills everything in the cgroup and below, also what is frozen and what is being forked (Linux 5.14). `false`: there is
-/// no such file.
+/// Kills all processes in the cgroup and below it, including frozen ones and new forks (Linux 5.14). `false`: this cgroup has
+/// no cgroup.kill.
 pub(super) fn kill(dir: Dir<'_>) -> Result<bool> {
     match file::write(dir.fd, "cgroup.kill", "1") {
         Err(Errno::NOENT) => Ok(false),
@@ -253,7 +253,7 @@ mod tests {
         let (none, tun) = (devices("[]"), devices(r#"[{"allow":true,"type":"c","major":10,"minor":229,"access":"r"}]"#));
         let foreign = bpf::load_device_program(&none.program().unwrap().unwrap(), *b"another\0\0\0\0\0\0\0\0\0").unwrap();
         bpf::attach_device_program(dir.fd, foreign.as_fd(), None).unwrap();
-        // a second container in the same cgroup, an update, and one that may do everything
+        // a second container in the same cgroup, an update, and rules that allow everything
         attach_devices(dir, &tun, false).unwrap();
         assert_eq!(names(), ["another", "masu_devices"]);
         let swap = change_devices(dir, &tun, &none).unwrap();

@@ -1,8 +1,9 @@
-//! Who was killed for want of memory, by the kernel's log: a counter tells that it happened, and only the log to whom.
+//! Reads in the kernel's log which processes were killed because memory ran out: the counters in a cgroup have only their
+//! number.
 //!
-//! Runs in the runtime (`events`). The kernel's ABI/testing/dev-kmsg; mm/oom_kill.c prints the lines:
-//! `oom-kill:constraint=…,task_memcg=/path,task=NAME,pid=N,uid=N`, or `Tasks in /path are going to be killed due to
-//! memory.oom.group set`, and then for each `Memory cgroup out of memory: Killed process N (NAME) total-vm:…`.
+//! Runs in the runtime (`events`). The kernel's ABI/testing/dev-kmsg; mm/oom_kill.c prints the lines. The first is
+//! `oom-kill:constraint=...,task_memcg=/path,task=NAME,pid=N,uid=N`, or `Tasks in /path are going to be killed due to
+//! memory.oom.group set`. For each process then follows `Memory cgroup out of memory: Killed process N (NAME) total-vm:...`.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -16,21 +17,21 @@ use super::Layout;
 use super::settings::Dir;
 use crate::error::{Doing, Result};
 
-/// A record of the log is less than this (CONSOLE_EXT_LOG_MAX).
+/// A record of the log is shorter than this, in bytes (CONSOLE_EXT_LOG_MAX).
 const RECORD: usize = 8192;
-/// How long after the counter the log may tell: the kernel counts first, then prints.
+/// How long the log may be behind the counter: the kernel counts first, then prints.
 const DELAY: Duration = Duration::from_millis(100);
 
 /// A process that the kernel killed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Victim {
-    /// Its number in the first pid namespace.
+    /// Its process id in the initial pid namespace.
     pub pid: i32,
     /// Its name, as in /proc/PID/comm.
     pub name: String,
 }
 
-/// The kernel's log from the moment on that it was opened.
+/// The kernel's log, from the moment of opening it.
 #[derive(Debug)]
 pub(super) struct KernelLog {
     fd: OwnedFd,
@@ -38,10 +39,10 @@ pub(super) struct KernelLog {
 }
 
 impl KernelLog {
-    /// Opens it, for the victims in the cgroup `dir`.
+    /// Opens the log, for victims in the cgroup `dir`.
     ///
     /// # Errors
-    /// Without the right to read it (CAP_SYSLOG, where dmesg is restricted).
+    /// If this process may not read it (CAP_SYSLOG, where dmesg is restricted).
     pub(super) fn open(dir: Dir<'_>) -> Result<KernelLog> {
         let doing = || "open /dev/kmsg";
         let fd = rustix::fs::open("/dev/kmsg", OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).doing(doing)?;
@@ -52,7 +53,7 @@ impl KernelLog {
         Ok(KernelLog { fd, lines: Lines { cgroup: inner.to_owned(), whole, ours: false } })
     }
 
-    /// Those that were killed since the last call; empty if the log does not tell.
+    /// The processes killed since the last call; empty if the log does not tell.
     pub(super) fn victims(&mut self) -> Result<Vec<Victim>> {
         let mut victims = Vec::new();
         let mut record = [0_u8; RECORD];
@@ -63,7 +64,7 @@ impl KernelLog {
                     let text = String::from_utf8_lossy(record.get(..n).unwrap_or_default());
                     victims.extend(text.split_once(';').and_then(|(_, text)| self.lines.read(text.lines().next().unwrap_or_default())));
                 }
-                // EPIPE: the log was faster than we are
+                // EPIPE: the kernel has overwritten records that were not read yet
                 Err(Errno::INTR | Errno::PIPE) => {}
                 Err(Errno::AGAIN) if victims.is_empty() => {
                     let time = Timespec { tv_sec: 0, tv_nsec: i64::from(DELAY.subsec_nanos()) };
@@ -81,17 +82,17 @@ impl KernelLog {
     }
 }
 
-/// The inode of the first cgroup namespace (linux/nsfs.h, CGROUP_NS_INIT_INO).
+/// The inode of the initial cgroup namespace (linux/nsfs.h, CGROUP_NS_INIT_INO).
 const FIRST_NAMESPACE: u64 = 0xEFFF_FFFB;
 
-/// What the lines of the log are about.
+/// The state of reading the log line by line.
 #[derive(Debug)]
 struct Lines {
-    /// The container's cgroup, as a path of our cgroup namespace.
+    /// The path of the container's cgroup in our cgroup namespace.
     cgroup: String,
-    /// Whether that is the whole path, as the log has it; else it is the end of one.
+    /// Whether the log has the same path. Otherwise the log's path has more before it.
     whole: bool,
-    /// Whether the last kill that was announced is in this cgroup.
+    /// Whether the last announced kill is in this cgroup.
     ours: bool,
 }
 
@@ -114,7 +115,7 @@ impl Lines {
         None
     }
 
-    /// Whether a cgroup of the log is the container's or below it.
+    /// Whether a cgroup in the log is the container's or below it.
     fn is_in(&self, path: &str) -> bool {
         let ends = |rest: &str| rest.is_empty() || rest.starts_with('/');
         if self.whole {

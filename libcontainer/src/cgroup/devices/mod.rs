@@ -1,8 +1,9 @@
-//! Which devices a container may make, read and write: the rules of config.json as the kernel's v1 lists or as a v2 program.
+//! The devices that a container may make, read and write: the rules of config.json as lines for v1 or as a program for v2.
 //!
-//! Pure; runs in the runtime. config-linux.md, "Allowed Device List"; admin-guide/cgroup-v1/devices.rst. The rules are
-//! defined by what v1 does with them in their order, so they are first played through here. As in runc, a rule that v1 would
-//! silently not carry out (a hole in a wildcard rule) is an error (GHSA-g54h-m393-cpwq was a list read the wrong way round).
+//! Pure; runs in the runtime. config-linux.md, "Allowed Device List"; admin-guide/cgroup-v1/devices.rst. v1 defines the
+//! meaning of the rules and of their order, so they are first applied here, one after the other. As in runc, a rule that v1
+//! would silently ignore (a hole in a wildcard rule) is an error. GHSA-g54h-m393-cpwq: runc took a list of allowed devices
+//! for a list of denied ones.
 
 mod program;
 #[cfg(test)]
@@ -15,7 +16,7 @@ use crate::findings::{Findings, Item};
 use crate::spec::DeviceRule;
 use masu_host::sys::bpf::Instruction;
 
-/// The access that a rule is about, as bits of the kernel's (linux/bpf.h, BPF_DEVCG_ACC_*).
+/// Bits of the kernel for the access of a rule (linux/bpf.h, BPF_DEVCG_ACC_*).
 pub(super) const MKNOD: u8 = 1;
 pub(super) const READ: u8 = 2;
 pub(super) const WRITE: u8 = 4;
@@ -28,7 +29,7 @@ pub(super) enum Kind {
     Char,
 }
 
-/// Devices and the access to them. `None` is any number.
+/// Devices and the access to them. `None` stands for any number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Exception {
     pub(super) kind: Kind,
@@ -37,16 +38,16 @@ pub(super) struct Exception {
     pub(super) access: u8,
 }
 
-/// What is allowed unless an exception says otherwise, and the exceptions: no two of the same devices, those of the config
-/// first and in its order, which `devices.list` then shows.
+/// Whether access is allowed by default, and the exceptions. No two exceptions have the same devices. Those of the config
+/// come first, in its order, because `devices.list` shows this order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Devices {
     pub(super) allow: bool,
     pub(super) exceptions: Vec<Exception>,
 }
 
-/// What every container may do whatever its config says, as in runc: make any node, use the harmless devices, terminals, and
-/// (because too much relies on it) /dev/net/tun.
+/// The access that every container has, as in runc: make any node, and use the harmless devices, terminals and /dev/net/tun
+/// (too many programs rely on it).
 const DEFAULTS: [Exception; 11] = [
     Exception { kind: Kind::Char, major: None, minor: None, access: MKNOD },
     Exception { kind: Kind::Block, major: None, minor: None, access: MKNOD },
@@ -66,7 +67,7 @@ const fn char(major: u32, minor: Option<u32>) -> Exception {
 }
 
 impl Devices {
-    /// Plays `rules` through, and the defaults after them. Starts from "nothing is allowed".
+    /// Applies `rules` and then the defaults, starting with no access allowed.
     ///
     /// # Errors
     /// A rule of an unknown type or access, or one that v1 cannot carry out.
@@ -85,7 +86,7 @@ impl Devices {
     fn play(&mut self, rule: &DeviceRule, i: usize) -> Result<()> {
         let access = access(rule, i)?;
         let kind = match rule.kind.as_str() {
-            // every device and access, whatever the rest of the rule says
+            // all devices and all access: the rest of the rule is ignored
             "" | "a" => {
                 self.allow = rule.allow;
                 self.exceptions.clear();
@@ -99,14 +100,14 @@ impl Devices {
         self.apply(exception, rule.allow)
     }
 
-    /// The lines for `devices.deny` or `devices.allow` (`true`) that bring a v1 cgroup into this state from any other.
+    /// The lines for `devices.allow` (`true`) or `devices.deny` that bring a v1 cgroup from any state into this one.
     pub(super) fn v1_lines(&self) -> impl Iterator<Item = (bool, String)> {
         let all = std::iter::once((self.allow, "a".to_owned()));
         all.chain(self.exceptions.iter().map(|e| (!self.allow, e.to_string())))
     }
 
-    /// The lines that bring a v1 cgroup from this state into that of `to`, without a moment in which more is denied than in
-    /// both. What others have allowed meanwhile stays, unless the two differ in what is not listed.
+    /// The lines that bring a v1 cgroup from this state into that of `to`. While the default is the same, no access is denied
+    /// meanwhile that both states allow, and access that other programs allowed stays.
     pub(super) fn v1_changes(&self, to: &Devices) -> Vec<(bool, String)> {
         if self.allow != to.allow {
             return to.v1_lines().collect();
@@ -122,10 +123,10 @@ impl Devices {
         if to.allow { [old, new].concat() } else { [new, old].concat() }
     }
 
-    /// The program for v2. `None`: everything is allowed.
+    /// The program for v2. `None`: all access is allowed.
     ///
     /// # Errors
-    /// More rules than a program has room for.
+    /// If the rules do not fit into one program.
     pub(super) fn program(&self) -> Result<Option<Vec<Instruction>>> {
         if self.allow && self.exceptions.is_empty() { Ok(None) } else { program::compile(self).map(Some) }
     }
@@ -198,7 +199,7 @@ fn access(rule: &DeviceRule, i: usize) -> Result<u8> {
         'r' => Ok(bits | READ),
         'w' => Ok(bits | WRITE),
         'm' => Ok(bits | MKNOD),
-        // some callers write that for "all" where they deny; to allow as much takes the letters
+        // some callers write `a` for all access in a rule that denies; a rule that allows needs the letters
         'a' if !rule.allow => Ok(READ | WRITE | MKNOD),
         _ => Err(Error::invalid(format!("invalid cgroup device access {:?} at {i}", rule.access))),
     })
@@ -206,7 +207,7 @@ fn access(rule: &DeviceRule, i: usize) -> Result<u8> {
 
 fn number(what: &str, n: Option<i64>, i: usize) -> Result<Option<u32>> {
     match n {
-        // -1 is how Go programs write "any"
+        // Go programs write -1 for "any"
         None | Some(-1) => Ok(None),
         Some(n) => u32::try_from(n).map(Some).map_err(|_| Error::invalid(format!("invalid {what} {n} of cgroup device rule at {i}"))),
     }

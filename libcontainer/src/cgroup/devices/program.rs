@@ -1,5 +1,5 @@
-//! Device rules as an eBPF program of type BPF_PROG_TYPE_CGROUP_DEVICE, as short as can be: the kernel verifies it at each
-//! load, which costs about 2.5 us an instruction.
+//! Device rules as an eBPF program of type BPF_PROG_TYPE_CGROUP_DEVICE. It is kept short, because the kernel verifies it at
+//! each load, which takes about 2.5 us an instruction.
 //!
 //! Pure; runs in the runtime. linux/bpf.h, `struct bpf_cgroup_dev_ctx`. The comparisons are of 32 bits (Linux 5.1).
 
@@ -22,7 +22,7 @@ const ACCESS_KIND: u8 = 2;
 const MAJOR: u8 = 3;
 const MINOR: u8 = 4;
 
-/// Where a jump goes, until all is laid out.
+/// The target of a jump; [`Program::place`] sets its position.
 #[derive(Clone, Copy)]
 struct Label(usize);
 
@@ -31,11 +31,11 @@ struct Program {
     labels: Vec<usize>,
 }
 
-/// The program: 1 allows, 0 refuses.
+/// Compiles the program. It returns 1 to allow an access and 0 to refuse it.
 ///
-/// An access is allowed in a list of allowed devices if one exception covers all of it, and refused in a list of denied ones
-/// if one has any of it (security/device_cgroup.c). So the exceptions may come in any order: they are taken by access, then
-/// by kind and major number, each tested once.
+/// A list of allowed devices allows an access if one exception covers all of it. A list of denied devices refuses an access
+/// if one exception has any part of it (security/device_cgroup.c). So the order of the exceptions does not matter: they are
+/// grouped by access, then by kind and major number, and each is tested once.
 pub(super) fn compile(devices: &Devices) -> Result<Vec<Instruction>> {
     let mut list = devices.exceptions.clone();
     list.sort_by_key(|e| (e.major, e.minor, e.kind));
@@ -65,7 +65,7 @@ pub(super) fn compile(devices: &Devices) -> Result<Vec<Instruction>> {
         if numbers(&block).eq(numbers(&char)) {
             p.devices(&block, matched);
         } else {
-            // BPF_DEVCG_DEV_BLOCK is 1, BPF_DEVCG_DEV_CHAR is 2, and it is always one of them
+            // BPF_DEVCG_DEV_BLOCK is 1, BPF_DEVCG_DEV_CHAR is 2, and the kernel always sets one of them
             for (list, other) in [(&char, 1), (&block, 2)] {
                 if !list.is_empty() {
                     let skip = p.label();
@@ -125,7 +125,7 @@ impl Program {
         self.code.push((Instruction::new(JUMP, 0, 0, 0, 0), Some(to)));
     }
 
-    /// A conditional jump; without a label over the next instruction.
+    /// A conditional jump to `to`, or without it over the next instruction.
     fn jump_if(&mut self, code: u8, register: u8, value: i32, to: Option<Label>) {
         self.code.push((Instruction::new(code, register, 0, 1, value), to));
     }
@@ -142,7 +142,7 @@ impl Program {
         }
     }
 
-    /// Fills in the distances; `None` if one is too far.
+    /// Fills in the distances of the jumps; `None` if one is too far.
     fn link(self) -> Option<Vec<Instruction>> {
         let Program { code, labels } = self;
         let link = |(at, (mut instruction, to)): (usize, (Instruction, Option<Label>))| {

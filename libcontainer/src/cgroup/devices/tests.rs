@@ -1,4 +1,4 @@
-//! The lists and the program against a plain rendering of the kernel's own code, over random rules and accesses.
+//! Compares the lists and the program with a plain copy of the kernel's algorithm, for random rules and accesses.
 
 use proptest::prelude::*;
 
@@ -41,7 +41,7 @@ fn the_defaults_are_always_there() {
     for json in ["[]", r#"[{"allow":false,"access":"rwm"}]"#, r#"[{"allow":false,"type":"c","major":1,"minor":3,"access":"rwm"}]"#] {
         assert_eq!(lines(json), default, "{json}");
     }
-    // the config's own come first, in its order
+    // the config's own rules come first, in its order
     assert_eq!(lines(DOCKER)[..4], ["- a", "+ c 1:5 rwm", "+ c 5:1 rwm", "+ c *:* m"]);
 }
 
@@ -90,7 +90,7 @@ fn too_many_rules_are_an_error() {
     assert_eq!(d.program().unwrap_err().to_string(), "40000 device rules are too many for one program");
 }
 
-/// One access to one device, as the kernel asks.
+/// One access to one device, as the kernel checks it.
 #[derive(Debug, Clone)]
 struct Access {
     kind: Kind,
@@ -99,8 +99,8 @@ struct Access {
     access: u8,
 }
 
-/// security/device_cgroup.c: devcgroup_update_access, dev_exception_add and dev_exception_rm, match_exception and
-/// match_exception_partial, in their plainest form.
+/// The functions of security/device_cgroup.c in a plain form: devcgroup_update_access, dev_exception_add, dev_exception_rm,
+/// match_exception, match_exception_partial.
 fn kernel_allows(rules: &[DeviceRule], a: &Access) -> bool {
     let mut default = false;
     let mut list: Vec<(Kind, Option<u32>, Option<u32>, u8)> = Vec::new();
@@ -203,7 +203,7 @@ proptest! {
     fn program_and_lists_decide_as_the_kernel(rules in prop::collection::vec(any_rule(), 0..8), accesses in prop::collection::vec(any_access(), 1..60)) {
         let Ok(devices) = devices(&rules) else { return Ok(()) };
         let program = devices.program().unwrap();
-        // the v1 lines, played from the other default, must come to the same
+        // the v1 lines must have the same result as the rules
         let played: Vec<DeviceRule> = devices.v1_lines().map(|(allow, line)| {
             let mut f = line.split([' ', ':']);
             let kind = f.next().unwrap().to_owned();

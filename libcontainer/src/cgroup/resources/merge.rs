@@ -1,14 +1,14 @@
-//! How `update` merges new limits into those in force, by runc's rules.
+//! Merges new limits into those in force, for `update`, by runc's rules.
 
 use crate::spec::{BlockIo, Cpu, Memory, Resources, ThrottleDevice};
 
-/// The resources after an update: what to write, and what to record.
+/// The resources after an update, to write and to record.
 ///
-/// - A value that is not given keeps the old one, but for pids, cpuset, burst, idle and `unified`: those are written only
-///   when given, so that what another program changed meanwhile stays.
-/// - `memory.limit` -1 without `swap` makes swap unlimited too; `idle` without `shares` forgets the shares, for the kernel
-///   refuses a weight while a cgroup is idle.
-/// - Rates and weights of devices replace those of the same device. Device rules are never changed.
+/// - An absent value keeps the old one, except for pids, cpuset, burst, idle and `unified`. Those are written only when
+///   given, so that changes by other programs stay.
+/// - `memory.limit` -1 without `swap` makes swap unlimited too.
+/// - `idle` without `shares` drops the shares, because the kernel refuses a weight while a cgroup is idle.
+/// - Rates and weights of devices replace those of the same device. The device rules stay.
 pub fn merge(old: &Resources, new: &Resources) -> Resources {
     let mut r = Resources { devices: old.devices.clone(), unified: new.unified.clone(), pids: new.pids.clone(), ..Resources::default() };
     r.memory = memory(&old.memory, &new.memory);
@@ -85,7 +85,7 @@ fn block_io(old: &BlockIo, new: &BlockIo) -> BlockIo {
     io
 }
 
-/// Replaces the last equal entry (the one in force), else appends.
+/// Replaces the last equal entry, because it is the one in force; else appends.
 fn upsert<T: Clone>(list: &mut Vec<T>, entry: &T, same: impl Fn(&T, &T) -> bool) {
     match list.iter_mut().rev().find(|e| same(e, entry)) {
         Some(e) => e.clone_from(entry),

@@ -1,7 +1,7 @@
-//! `linux.resources` as a list of files and the values to write there, in order; and the rules by which `update` merges.
+//! `linux.resources` as an ordered list of files and values; `merge.rs` has the rules of `update`.
 //!
 //! Pure; runs in the runtime. config-linux.md, "Control groups"; the kernel's admin-guide/cgroup-v1 and cgroup-v2.rst.
-//! Conversions and error texts are those of runc, because callers see both.
+//! Conversions and error texts are runc's, because callers see both.
 
 mod merge;
 #[cfg(test)]
@@ -21,28 +21,28 @@ use crate::spec::{self, HugepageLimit};
 /// One value for one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Setting {
-    /// What asks for it: its path in config.json.
+    /// The property in config.json that asks for it.
     pub(super) asked: String,
     /// The controller that has the file; it names the v1 hierarchy.
     pub(super) controller: String,
     pub(super) file: String,
     pub(super) value: String,
     pub(super) missing: Missing,
-    /// If the kernel says EINVAL, try once more after the other settings of this controller: two values bound each other
-    /// (memory and swap, quota and period), and which must come first depends on the old ones.
+    /// After EINVAL, write it again after the other settings of this controller. The reason: two values bound each other
+    /// (memory and swap, quota and period), and the right order depends on the old ones.
     pub(super) later: bool,
-    /// From `unified`: written line by line, with error texts of its own.
+    /// Whether it is a line of `unified`, which has error texts of its own.
     pub(super) unified: bool,
 }
 
-/// What to do when the file does not exist.
+/// The reaction to a missing file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Missing {
-    /// The limit cannot be had.
+    /// An error: the limit cannot be set.
     Fail,
-    /// What is asked for is how it is without the file.
+    /// Nothing: without the file, the kernel behaves as asked.
     Skip,
-    /// Another scheduler's file, and the value in its scale.
+    /// Write the file of another scheduler, with the value in its scale.
     Instead(&'static str, String),
 }
 
@@ -76,7 +76,7 @@ impl Setting {
     }
 }
 
-/// Notes what is wrong with the property `at` below `linux.resources`.
+/// Notes an error of the property `at` below `linux.resources`.
 fn wrong(found: &mut Findings, at: impl Display, text: impl Display) {
     let at = format!("linux.resources.{at}");
     let text = format!("{at}: {text}");
@@ -88,12 +88,12 @@ fn without_effect(found: &mut Findings, at: &str, why: &str) {
     found.warn(format_args!("linux.resources.{at}"), format!("linux.resources.{at} is ignored: {why}"));
 }
 
-/// A limit in which 0 means "not given", as in runc.
+/// Takes 0 for "not given", as runc does.
 fn given<T: Copy + Default + PartialEq>(value: Option<T>) -> Option<T> {
     value.filter(|v| *v != T::default())
 }
 
-/// 0 is a limit of its own, but as small as 1 (systemd knows no 0, and the container's init counts already).
+/// The value of pids.max. 0 becomes 1, because systemd has no 0, and the container's init is one already.
 fn pids(limit: i64) -> String {
     match limit {
         0 => "1".into(),
@@ -102,7 +102,7 @@ fn pids(limit: i64) -> String {
     }
 }
 
-/// The kernel refuses a burst above the quota, but blames the quota.
+/// Refuses a burst above the quota. The kernel does so too, but its error names the quota.
 fn check_burst(cpu: &spec::Cpu, found: &mut Findings) {
     if let (Some(burst), Some(quota)) = (cpu.burst, cpu.quota.and_then(|q| u64::try_from(q).ok()).filter(|q| *q > 0))
         && burst > quota
@@ -111,7 +111,7 @@ fn check_burst(cpu: &spec::Cpu, found: &mut Findings) {
     }
 }
 
-/// How eagerly to swap, where it is given: 0 to 100. Callers write -1 as the largest number, for "not given".
+/// The swappiness, 0 to 100, if given. Callers write -1 as the largest number, for "not given".
 fn swappiness(memory: &spec::Memory, found: &mut Findings) -> Option<u64> {
     let swappiness = memory.swappiness.filter(|s| *s != u64::MAX)?;
     if swappiness > 100 {
@@ -131,7 +131,7 @@ fn weight(at: impl Display, weight: Option<u16>, found: &mut Findings) -> Option
     Some(weight)
 }
 
-/// The numbers of a block device, as cgroup files name it: `8:0`. `at` is below `linux.resources`.
+/// The number of a block device in the form of cgroup files: `8:0`. `at` is below `linux.resources`.
 fn device(at: impl Display, major: i64, minor: i64, found: &mut Findings) -> Option<String> {
     if u32::try_from(major).is_err() || u32::try_from(minor).is_err() {
         wrong(found, at, format_args!("{major}:{minor} are no numbers of a device"));
@@ -140,13 +140,13 @@ fn device(at: impl Display, major: i64, minor: i64, found: &mut Findings) -> Opt
     Some(format!("{major}:{minor}"))
 }
 
-/// The size in a huge page file's name: a number without leading zero and its unit.
+/// Whether `size` is one as in the name of a hugetlb file: a number without leading zero, and a unit.
 fn is_page_size(size: &str) -> bool {
     let digits = ["KB", "MB", "GB"].iter().find_map(|unit| size.strip_suffix(unit)).unwrap_or_default();
     !digits.is_empty() && !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// Settings that v1 and v2 share: huge pages (`suffix` is the limit's file) and RDMA.
+/// Settings that v1 and v2 share: huge pages (`suffix` ends the name of the file) and RDMA.
 fn shared(r: &spec::Resources, suffix: &str, out: &mut Vec<Setting>, found: &mut Findings) {
     for (i, HugepageLimit { page_size: size, limit }) in r.hugepage_limits.iter().enumerate() {
         let at = Item("hugepageLimits", i);
@@ -155,7 +155,7 @@ fn shared(r: &spec::Resources, suffix: &str, out: &mut Vec<Setting>, found: &mut
             continue;
         }
         out.push(Setting::new(at, "hugetlb", format!("hugetlb.{size}.{suffix}"), limit));
-        // reservations are limited apart from use since Linux 5.7, where the kernel has it
+        // Linux 5.7 limits reservations apart from use, if so configured
         out.push(Setting::new(at, "hugetlb", format!("hugetlb.{size}.rsvd.{suffix}"), limit).optional());
     }
     for (device, limit) in &r.rdma {

@@ -1,4 +1,4 @@
-//! Tables of resources and what becomes of them.
+//! Tables of resources and the settings that they become.
 
 use super::v2::{cpu_weight, swap};
 use super::*;

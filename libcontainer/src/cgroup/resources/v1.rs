@@ -4,10 +4,10 @@ use super::{Missing, Setting, check_burst, device, given, pids, shared, swappine
 use crate::findings::{Findings, Item};
 use crate::spec;
 
-/// What the kernel takes for cpu.shares (MIN_SHARES, MAX_SHARES); it moves other values there without a word.
+/// The range of cpu.shares (MIN_SHARES, MAX_SHARES). The kernel silently moves other values into it.
 const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
 
-/// The values for v1, each with the controller whose hierarchy has the file.
+/// The settings for v1, each with the controller whose hierarchy has the file.
 ///
 /// # Errors
 /// A value out of its range, or `unified`, which only v2 has.
@@ -49,7 +49,7 @@ fn memory(memory: &spec::Memory, out: &mut Vec<Setting>, found: &mut Findings) {
     }
     let swap = |value| Setting::new("memory.swap", "memory", "memory.memsw.limit_in_bytes", value);
     match (limit, given(memory.swap)) {
-        // unlimited memory means unlimited swap, where the kernel counts swap
+        // unlimited memory means unlimited swap, if the kernel counts swap
         (Some(-1), None) => out.push(swap(-1).optional()),
         (Some(limit), Some(both)) if limit > 0 && both >= 0 && both < limit => {
             wrong(found, "memory.swap", "memory+swap limit should be >= memory limit");
@@ -68,8 +68,8 @@ fn memory(memory: &spec::Memory, out: &mut Vec<Setting>, found: &mut Findings) {
     }
 }
 
-/// Warns of the limits that no kernel carries out: of kernel memory (refused since Linux 5.16, without effect long before)
-/// and of TCP's buffers, which neither runc nor crun write any more.
+/// Warns of limits that are not written: of kernel memory (refused since Linux 5.16, without effect long before) and of TCP
+/// buffers (runc and crun do not write them either).
 pub(super) fn kernel_memory(memory: &spec::Memory, found: &mut Findings) {
     for (at, value) in [("memory.kernel", memory.kernel), ("memory.kernelTCP", memory.kernel_tcp)] {
         if given(value).is_some() {
@@ -81,7 +81,7 @@ pub(super) fn kernel_memory(memory: &spec::Memory, found: &mut Findings) {
 fn cpu(cpu: &spec::Cpu, out: &mut Vec<Setting>, found: &mut Findings) {
     check_burst(cpu, found);
     let idle = cpu.idle.map(|idle| Setting::new("cpu.idle", "cpu", "cpu.idle", idle));
-    // no shares can be set while it is idle
+    // the kernel refuses shares while the cgroup is idle
     let (before, after) = idle.into_iter().partition::<Vec<_>, _>(|idle| idle.value == "0");
     out.extend(before);
     if let Some(shares) = given(cpu.shares) {
@@ -113,7 +113,7 @@ fn cpu(cpu: &spec::Cpu, out: &mut Vec<Setting>, found: &mut Findings) {
 }
 
 fn blkio(io: &spec::BlockIo, out: &mut Vec<Setting>, found: &mut Findings) {
-    // blkio.weight went with the CFQ scheduler (Linux 5.0); BFQ has its own file and the same scale
+    // Linux 5.0 removed blkio.weight with the CFQ scheduler; BFQ has its own file with the same scale
     if let Some(w) = weight("blockIO.weight", io.weight, found) {
         out.push(Setting::new("blockIO.weight", "blkio", "blkio.weight", w).or("blkio.bfq.weight", w));
     }

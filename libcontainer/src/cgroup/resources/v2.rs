@@ -1,4 +1,4 @@
-//! The settings of the v2 hierarchy, converted from the scales of v1 in which the spec is written.
+//! The settings of the v2 hierarchy, converted from the scales of v1 that the specification uses.
 
 use super::v1::kernel_memory;
 use super::{Setting, check_burst, device, given, pids, shared, swappiness, weight, without_effect, wrong};
@@ -6,20 +6,20 @@ use crate::error::{Error, Result};
 use crate::findings::{Findings, Item};
 use crate::spec;
 
-/// The kernel's default of cpu.max's second number, in microseconds.
+/// The kernel's default period, the second number of cpu.max, in microseconds.
 const DEFAULT_PERIOD: u64 = 100_000;
 
-/// Files that are no limits: through them `unified` would move, freeze or end processes.
+/// Files that are no limits: `unified` could move, freeze or end processes by them.
 const NO_LIMITS: [&str; 6] = ["cgroup.procs", "cgroup.threads", "cgroup.kill", "cgroup.freeze", "cgroup.type", "cgroup.subtree_control"];
 
-/// Why a weight is not written; the beginning is runc's.
+/// The reason why a weight is not written; the text begins as runc's.
 const NO_WEIGHT: &str = "unable to apply both cpu.weight and cpu.idle";
 
-/// The values for v2. Of what v2 has no file for, what a user may rely on is warned of; swappiness, disableOOMKiller and
-/// leafWeight are left out without a word, as engines send them everywhere.
+/// The settings for v2. A property without a file in v2 causes a warning. Exceptions are swappiness, disableOOMKiller and
+/// leafWeight, because engines send them everywhere.
 ///
 /// # Errors
-/// Swap without memory or below it, a weight out of range, a `unified` name that is not a limit's file.
+/// Swap without memory or below it; a weight out of range; a name in `unified` that is no limit's file.
 pub(in crate::cgroup) fn v2(r: &spec::Resources, found: &mut Findings) -> Vec<Setting> {
     let mut out = Vec::new();
     if let Some(limit) = r.pids.limit {
@@ -67,14 +67,14 @@ pub(in crate::cgroup) fn v2(r: &spec::Resources, found: &mut Findings) -> Vec<Se
 
 fn memory(memory: &spec::Memory, out: &mut Vec<Setting>, found: &mut Findings) {
     kernel_memory(memory, found);
-    // there is no file for it, but a bad value is a mistake here, too
+    // v2 has no file for it, but a bad value is an error all the same
     swappiness(memory, found);
     let max = |v: i64| if v == -1 { "max".into() } else { v.to_string() };
     match swap(memory.limit.unwrap_or(0), memory.swap.unwrap_or(0)) {
         Ok(None) => {}
         Ok(Some(swap)) => {
             let setting = Setting::new("memory.swap", "memory", "memory.swap.max", max(swap));
-            // a kernel that does not count swap: "no swap" and "any" are as it is
+            // on a kernel that does not count swap, the file is missing, and 0 and -1 need nothing
             out.push(if swap <= 0 { setting.optional() } else { setting });
         }
         Err(error) => wrong(found, "memory.swap", error),
@@ -87,10 +87,13 @@ fn memory(memory: &spec::Memory, out: &mut Vec<Setting>, found: &mut Findings) {
     }
 }
 
-/// The spec's swap is memory and swap together, v2's is swap alone. `None`: not given. -1: unlimited.
+/// Converts swap: in the specification memory and swap together, in v2 swap alone. `None`: not given. -1: unlimited.
+///
+/// # Errors
+/// Swap without memory or below it.
 pub(in crate::cgroup) fn swap(memory: i64, swap: i64) -> Result<Option<i64>> {
     match (memory, swap) {
-        // v1 reads "unlimited memory" as both
+        // as in v1, unlimited memory means unlimited swap
         (-1, 0) | (_, -1) => Ok(Some(-1)),
         (_, 0) => Ok(None),
         (-1, swap) => Ok(Some(swap)),
@@ -101,7 +104,7 @@ pub(in crate::cgroup) fn swap(memory: i64, swap: i64) -> Result<Option<i64>> {
     }
 }
 
-/// BFQ's file has the spec's scale, the other goes from 1 to 10000.
+/// Converts a weight from the specification's scale, which is BFQ's (10 to 1000), to that of io.weight (1 to 10000).
 fn io_weight(bfq: u16) -> u64 {
     1 + (u64::from(bfq) - 10) * 9999 / 990
 }
@@ -127,18 +130,18 @@ fn io(io: &spec::BlockIo, out: &mut Vec<Setting>, found: &mut Findings) {
         for (i, d) in devices.iter().enumerate() {
             let at = Item(list, i);
             let Some(numbers) = device(at, d.major, d.minor, found) else { continue };
-            // v1 takes 0 as "no limit", v2 refuses it
+            // 0 is "no limit" for v1, but v2 refuses it
             let rate = if d.rate == 0 { "max".into() } else { d.rate.to_string() };
             out.push(Setting::new(at, "io", "io.max", format!("{numbers} {key}={rate}")));
         }
     }
 }
 
-/// `idle`: whether it is made so by the name of its file.
+/// `idle`: whether `unified` makes the cgroup idle.
 fn cpu(cpu: &spec::Cpu, idle: bool, out: &mut Vec<Setting>, found: &mut Findings) {
     check_burst(cpu, found);
     out.extend(cpu.idle.map(|idle| Setting::new("cpu.idle", "cpu", "cpu.idle", idle)));
-    // the kernel takes no weight while it is idle, which systemd may have made it already, and forgets one that it had
+    // an idle cgroup refuses a weight, and forgets its old one; systemd may have made it idle already
     if let Some(shares) = given(cpu.shares).filter(|_| !idle) {
         if cpu.idle == Some(1) {
             without_effect(found, "cpu.shares", NO_WEIGHT);
@@ -164,8 +167,8 @@ fn cpu(cpu: &spec::Cpu, idle: bool, out: &mut Vec<Setting>, found: &mut Findings
     }
 }
 
-/// cpu.shares (2 to 262144, default 1024) as cpu.weight (1 to 10000, default 100): the curve through all three that runc
-/// 1.3.2 and crun 1.23 use.
+/// Converts cpu.shares (2 to 262144, default 1024) to cpu.weight (1 to 10000, default 100), by the curve through these three
+/// points that runc 1.3.2 and crun 1.23 use.
 pub(in crate::cgroup) fn cpu_weight(shares: u64) -> u64 {
     if shares <= 2 {
         return 1;
@@ -175,7 +178,7 @@ pub(in crate::cgroup) fn cpu_weight(shares: u64) -> u64 {
     }
     let l = (shares as f64).log2();
     let weight = 10_f64.powf((l * l + 125.0 * l) / 612.0 - 7.0 / 34.0);
-    // math libraries differ in the last digit, and 1024 is meant to be 100 everywhere
+    // math libraries differ in the last digit, but 1024 must be 100 everywhere
     (weight - 1e-6).ceil() as u64
 }
 

@@ -1,6 +1,6 @@
-//! What `events --stats` prints of a container's cgroup: the JSON of runc, which BuildKit and others parse.
+//! The statistics that `events --stats` prints, in the JSON of runc, which BuildKit and others parse.
 //!
-//! Runs in the runtime. The names of the fields, and which of them are left out when zero, are runc's.
+//! Runs in the runtime. The names of the fields are runc's, and so is the choice of fields that are left out when zero.
 
 mod parse;
 mod v1;
@@ -15,10 +15,10 @@ pub(super) use parse::to_pressure;
 use super::Cgroup;
 use crate::error::Result;
 
-/// The numbers of one container. A controller that the host lacks leaves zeros.
+/// The statistics of one container. A controller that the host lacks leaves zeros.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Stats {
-    /// Time on the processors.
+    /// CPU time.
     pub cpu: Cpu,
     /// The cpuset (v1 only).
     pub cpuset: Cpuset,
@@ -30,19 +30,19 @@ pub struct Stats {
     pub blkio: Blkio,
     /// Huge pages by size (`2MB`).
     pub hugetlb: BTreeMap<String, Hugetlb>,
-    /// Intel RDT, of a container that has it.
+    /// Intel RDT, if the container has it.
     pub intel_rdt: crate::intel_rdt::Stats,
-    /// The network interfaces; runc has them only where it made them, i.e. never for an OCI bundle.
+    /// Always `None`: runc has interfaces here only if it made them, i.e. never for an OCI bundle.
     pub network_interfaces: Option<Vec<()>>,
 }
 
 /// See [`Stats::cpu`].
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Cpu {
-    /// Time used.
+    /// CPU time used.
     #[serde(skip_serializing_if = "is_zero")]
     pub usage: CpuUsage,
-    /// Time refused.
+    /// CPU time refused, because the quota was used up.
     #[serde(skip_serializing_if = "is_zero")]
     pub throttling: Throttling,
     /// Pressure (v2 only).
@@ -50,38 +50,38 @@ pub struct Cpu {
     pub psi: Option<Pressure>,
 }
 
-/// Processor time in nanoseconds.
+/// CPU time in nanoseconds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct CpuUsage {
-    /// All of it.
+    /// All CPU time.
     #[serde(skip_serializing_if = "is_zero")]
     pub total: u64,
-    /// By processor (v1 only), and so its two parts.
+    /// All CPU time by CPU (v1 only).
     #[serde(skip_serializing_if = "is_zero")]
     pub percpu: Vec<u64>,
-    /// In the kernel.
+    /// In kernel mode, by CPU (v1 only).
     #[serde(skip_serializing_if = "is_zero")]
     pub percpu_kernel: Vec<u64>,
-    /// In programs.
+    /// In user mode, by CPU (v1 only).
     #[serde(skip_serializing_if = "is_zero")]
     pub percpu_user: Vec<u64>,
-    /// In the kernel.
+    /// In kernel mode.
     pub kernel: u64,
-    /// In programs.
+    /// In user mode.
     pub user: u64,
 }
 
-/// Periods, and nanoseconds.
+/// Throttling by the CPU quota.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Throttling {
-    /// Periods in which something ran.
+    /// Periods in which a task ran.
     #[serde(skip_serializing_if = "is_zero")]
     pub periods: u64,
     /// Periods in which the quota was used up.
     #[serde(skip_serializing_if = "is_zero")]
     pub throttled_periods: u64,
-    /// How long tasks were kept from running, in nanoseconds.
+    /// How long tasks were throttled, in nanoseconds.
     #[serde(skip_serializing_if = "is_zero")]
     pub throttled_time: u64,
 }
@@ -89,9 +89,9 @@ pub struct Throttling {
 /// Pressure stall information (accounting/psi.rst).
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Pressure {
-    /// Some task waited.
+    /// Time in which at least one task waited.
     pub some: PressureData,
-    /// All tasks waited.
+    /// Time in which all tasks waited.
     pub full: PressureData,
 }
 
@@ -107,7 +107,7 @@ pub struct PressureData {
     /// Over 300 seconds.
     #[serde(serialize_with = "short_float")]
     pub avg300: f64,
-    /// Since the start.
+    /// Since the cgroup was made.
     pub total: u64,
 }
 
@@ -135,7 +135,7 @@ pub struct Memory {
     /// The page cache.
     #[serde(skip_serializing_if = "is_zero")]
     pub cache: u64,
-    /// Memory.
+    /// Memory in use.
     #[serde(skip_serializing_if = "is_zero")]
     pub usage: MemoryEntry,
     /// Memory and swap together, also on v2.
@@ -147,10 +147,10 @@ pub struct Memory {
     /// TCP buffers (v1 only).
     #[serde(rename = "kernelTCP", skip_serializing_if = "is_zero")]
     pub kernel_tcp: MemoryEntry,
-    /// How often limits were reached: memory.events of v2, memory.oom_control of v1; not in runc's JSON.
+    /// How often limits were reached: memory.events of v2, memory.oom_control of v1. Not in runc's JSON.
     #[serde(skip)]
     pub events: BTreeMap<String, u64>,
-    /// The file memory.stat.
+    /// The counters of memory.stat.
     #[serde(skip_serializing_if = "is_zero")]
     pub raw: BTreeMap<String, u64>,
     /// Pressure (v2 only).
@@ -158,7 +158,7 @@ pub struct Memory {
     pub psi: Option<Pressure>,
 }
 
-/// Bytes; no limit is the largest number.
+/// Values in bytes. If there is no limit, `limit` is the largest number of the kernel.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct MemoryEntry {
     /// The limit.
@@ -179,7 +179,7 @@ pub struct Pids {
     /// Tasks.
     #[serde(skip_serializing_if = "is_zero")]
     pub current: u64,
-    /// The limit; 0 is none.
+    /// The limit; 0 means none.
     #[serde(skip_serializing_if = "is_zero")]
     pub limit: u64,
 }
@@ -208,20 +208,20 @@ pub struct Blkio {
     pub psi: Option<Pressure>,
 }
 
-/// A number of one device and operation.
+/// A counter of one device and operation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct BlkioEntry {
     #[serde(skip_serializing_if = "is_zero")]
-    /// The number of the device, its first half.
+    /// The major number of the device.
     pub major: u64,
     #[serde(skip_serializing_if = "is_zero")]
-    /// Its second half.
+    /// The minor number of the device.
     pub minor: u64,
     #[serde(skip_serializing_if = "is_zero")]
-    /// `Read`, `Write`, … as runc names them.
+    /// `Read`, `Write` and others, with the names of runc.
     pub op: String,
     #[serde(skip_serializing_if = "is_zero")]
-    /// Operations, bytes or nanoseconds, as the list says.
+    /// Operations, bytes or nanoseconds, depending on the list.
     pub value: u64,
 }
 
@@ -239,10 +239,10 @@ pub struct Hugetlb {
 }
 
 impl Cgroup {
-    /// Reads all numbers.
+    /// Reads all statistics.
     ///
     /// # Errors
-    /// If a file that is there cannot be read.
+    /// If an existing file cannot be read.
     pub fn stats(&self) -> Result<Stats> {
         match self.v2().filter(|_| self.is_unified()) {
             Some(h) => v2::read(h.dir()),
@@ -255,7 +255,7 @@ fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// As Go writes it: `0`, not `0.0`.
+/// Writes `0`, not `0.0`, as Go does.
 fn short_float<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     if value.fract() == 0.0 && (0.0..1e15).contains(value) {
         serializer.serialize_u64(*value as u64)

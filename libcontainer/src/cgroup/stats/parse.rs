@@ -1,6 +1,6 @@
-//! Reads the few shapes that the numbers of a cgroup come in.
+//! Reads the few formats of the statistics files.
 //!
-//! A file that does not exist, or is gone with its cgroup, is `None`: which files there are depends on the kernel.
+//! A file that does not exist, or is gone with its cgroup, gives `None`: the set of files depends on the kernel.
 
 use std::collections::BTreeMap;
 
@@ -11,16 +11,16 @@ use super::super::settings::Dir;
 use super::{BlkioEntry, Pressure, PressureData};
 use crate::error::{Doing, Result};
 
-/// A file's text.
+/// The text of a file.
 pub(super) fn text(dir: Dir<'_>, name: &str) -> Result<Option<String>> {
     match file::read(dir.fd, name) {
-        // EOPNOTSUPP: pressure files of a kernel that was started without
+        // EOPNOTSUPP: a pressure file, on a kernel that was started without pressure accounting
         Err(Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP) => Ok(None),
         result => result.map(Some).doing(|| format!("read {name} of {}", dir.path)),
     }
 }
 
-/// A file of one number; `max` and what is larger than 64 bits is the largest.
+/// A file of one number; `max` and numbers of more than 64 bits become the largest number.
 pub(super) fn number(dir: Dir<'_>, name: &str) -> Result<Option<u64>> {
     Ok(text(dir, name)?.map(|t| to_number(t.trim())))
 }
@@ -72,7 +72,7 @@ fn blkio_line(line: &str) -> Option<BlkioEntry> {
     Some(BlkioEntry { major: major.parse().ok()?, minor: minor.parse().ok()?, op: op.into(), value: value.parse().ok()? })
 }
 
-/// A list such as `0-2,5`. Nothing if it is not one, and at most 65536 numbers.
+/// Reads a list such as `0-2,5`, at most 65536 numbers. Invalid parts are skipped.
 pub(super) fn list(text: &str) -> Vec<u16> {
     let range = |part: &str| {
         let (from, to) = part.split_once('-').unwrap_or((part, part));
@@ -82,11 +82,11 @@ pub(super) fn list(text: &str) -> Vec<u16> {
 }
 
 fn to_number(text: &str) -> u64 {
-    // all that is not smaller is `max`, or -1 in a few old files
+    // other text is `max`, or -1 in a few old files
     text.parse().unwrap_or(if text.is_empty() { 0 } else { u64::MAX })
 }
 
-/// The sizes of huge pages that this kernel has, as its cgroup files are named: `2MB`, `1GB`.
+/// The huge page sizes of this kernel, in the form of the names of cgroup files: `2MB`, `1GB`.
 pub(super) fn huge_page_sizes() -> Vec<String> {
     let Ok(entries) = std::fs::read_dir("/sys/kernel/mm/hugepages") else { return Vec::new() };
     let mut sizes: Vec<u64> =

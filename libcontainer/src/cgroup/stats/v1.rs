@@ -1,11 +1,11 @@
-//! The numbers of v1 cgroups.
+//! The statistics of v1 cgroups.
 
 use super::super::settings::Dir;
 use super::parse::{blkio, huge_page_sizes, list, map, number, text};
 use super::{Blkio, BlkioEntry, Cpu, Cpuset, Hugetlb, Memory, MemoryEntry, Stats};
 use crate::error::Result;
 
-/// Nanoseconds of one clock tick (USER_HZ is 100 on all that Linux supports here).
+/// Nanoseconds of one clock tick (USER_HZ is 100 on the architectures that masu supports).
 const TICK: u64 = 10_000_000;
 
 pub(super) fn read<'a>(find: &dyn Fn(&str) -> Option<Dir<'a>>) -> Result<Stats> {
@@ -80,7 +80,7 @@ fn memory(dir: Dir<'_>, m: &mut Memory) -> Result<()> {
     Ok(())
 }
 
-/// Zeros where the kernel does not count this.
+/// Reads one kind of memory; zeros if the kernel does not count it.
 fn entry(dir: Dir<'_>, name: &str) -> Result<MemoryEntry> {
     let read = |what: &str| -> Result<u64> { Ok(number(dir, &format!("{name}.{what}"))?.unwrap_or(0)) };
     Ok(MemoryEntry {
@@ -99,7 +99,7 @@ fn cpuacct(dir: Dir<'_>, c: &mut Cpu) -> Result<()> {
     (u.user, u.kernel) = (nanos("user"), nanos("system"));
     let percpu = text(dir, "cpuacct.usage_percpu")?.unwrap_or_default();
     u.percpu = percpu.split_whitespace().filter_map(|n| n.parse().ok()).collect();
-    // a header, then `cpu user system`
+    // one header line, then lines `cpu user system`
     for line in text(dir, "cpuacct.usage_all")?.unwrap_or_default().lines().skip(1) {
         let mut fields = line.split(' ').skip(1).map(|n| n.parse::<u64>());
         if let (Some(Ok(user)), Some(Ok(kernel))) = (fields.next(), fields.next()) {
@@ -110,7 +110,7 @@ fn cpuacct(dir: Dir<'_>, c: &mut Cpu) -> Result<()> {
     Ok(())
 }
 
-/// Each group of files belongs to a scheduler or a kernel's age; the first that is there counts.
+/// Each group of files belongs to an I/O scheduler or to a version of the kernel. The first group that exists is read.
 fn block(dir: Dir<'_>) -> Result<Blkio> {
     type Field = fn(&mut Blkio) -> &mut Vec<BlkioEntry>;
     const DETAILED: [(&str, Field); 8] = [

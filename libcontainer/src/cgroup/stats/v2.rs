@@ -1,11 +1,11 @@
-//! The numbers of a v2 cgroup.
+//! The statistics of a v2 cgroup.
 
 use super::super::settings::Dir;
 use super::parse::{huge_page_sizes, map, number, pressure, text};
 use super::{Blkio, BlkioEntry, Hugetlb, MemoryEntry, Stats};
 use crate::error::Result;
 
-/// Microseconds to nanoseconds.
+/// Nanoseconds per microsecond.
 const NANOS: u64 = 1000;
 
 pub(super) fn read(dir: Dir<'_>) -> Result<Stats> {
@@ -43,7 +43,7 @@ fn pids(dir: Dir<'_>, s: &mut Stats) -> Result<()> {
         s.pids.current = current;
         s.pids.limit = number(dir, "pids.max")?.filter(|n| *n != u64::MAX).unwrap_or(0);
     } else {
-        // without the controller, the processes are counted
+        // without the controller, count the processes
         let list = text(dir, "cgroup.procs")?.or(text(dir, "cgroup.threads")?);
         s.pids.current = list.map_or(0, |t| t.lines().count()) as u64;
     }
@@ -56,7 +56,7 @@ fn memory(dir: Dir<'_>, s: &mut Stats) -> Result<()> {
     s.memory.raw = map(dir, "memory.stat")?.unwrap_or_default();
     s.memory.events = map(dir, "memory.events")?.unwrap_or_default();
     s.memory.cache = s.memory.raw.get("file").copied().unwrap_or(0);
-    // v1 counts memory and swap together, and so do all readers
+    // callers expect memory and swap together, as v1 counts them
     if let Some(mut swap) = entry(dir, "memory.swap")? {
         swap.usage = swap.usage.saturating_add(usage.usage);
         swap.limit = swap.limit.saturating_add(usage.limit);
@@ -77,7 +77,7 @@ fn entry(dir: Dir<'_>, name: &str) -> Result<Option<MemoryEntry>> {
     Ok(Some(MemoryEntry { limit, usage, max, failcnt: 0 }))
 }
 
-/// `8:0 rbytes=1 wbytes=2 rios=3 wios=4 …` under the names of v1.
+/// Gives the numbers of io.stat (`8:0 rbytes=1 wbytes=2 rios=3 wios=4 ...`) the names of v1.
 fn to_blkio(io: &str) -> Blkio {
     let mut b = Blkio::default();
     for line in io.lines() {

@@ -1,7 +1,7 @@
-//! `org.systemd.property.NAME` annotations: properties that the config's author sets on the unit, in GVariant's text form.
+//! The annotations `org.systemd.property.NAME`: properties of the unit from the config, in GVariant's text format.
 //!
-//! Pure. runc's docs/systemd.md, "Auxiliary properties"; glib's "GVariant Text Format", as much of it as runc reads (no
-//! tuples), without dictionaries, which no property of a scope is.
+//! Pure. runc's docs/systemd.md, "Auxiliary properties"; glib's "GVariant Text Format". Tuples are not read, as in runc, nor
+//! dictionaries, because no property of a scope is one.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use crate::findings::Findings;
 use masu_host::dbus::{Value, split_first};
 
 const PREFIX: &str = "org.systemd.property.";
-/// Lists within lists, at most.
+/// The deepest nesting of lists.
 const MAX_DEPTH: usize = 8;
 
-/// Reads them all, in the order of their names.
+/// Reads all these annotations, in the order of their names.
 pub(super) fn plan(annotations: &BTreeMap<String, String>, found: &mut Findings) -> Vec<Property> {
     let all = annotations.range(PREFIX.to_owned()..).map_while(|(key, value)| Some((key, key.strip_prefix(PREFIX)?, value)));
     let mut properties = Vec::new();
@@ -43,7 +43,7 @@ fn bad_name(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Names in a unit's file end in `Sec`, those of properties in `USec`; the value becomes what the latter counts.
+/// Names in unit files end in `Sec`, names of properties in `USec`. Converts such a name, and its value to microseconds.
 fn in_microseconds(name: &str, value: Value) -> Result<(String, Value), String> {
     let Some(start) = name.strip_suffix("Sec").filter(|start| start.ends_with(|c: char| c.is_ascii_lowercase())) else {
         return Ok((name.to_owned(), value));
@@ -63,7 +63,7 @@ fn in_microseconds(name: &str, value: Value) -> Result<(String, Value), String> 
     Ok((format!("{start}USec"), Value::U64(microseconds)))
 }
 
-/// A value as it is written, before it is known which type its numbers are of.
+/// A value as it is written, before the types of its numbers are known.
 #[derive(Debug)]
 enum Literal {
     Bool(bool),
@@ -72,7 +72,7 @@ enum Literal {
     Bytes(Vec<u8>),
     List(Vec<Literal>),
     Variant(Box<Literal>),
-    /// With its type before it: `uint64 5`, `@as []`.
+    /// A value after its type: `uint64 5`, `@as []`.
     Typed(String, Box<Literal>),
 }
 
@@ -88,7 +88,7 @@ fn parse(text: &str) -> Result<Value, String> {
 }
 
 impl Literal {
-    /// Its type as far as it tells it, else that which GVariant takes.
+    /// The type of the value: the written one, else GVariant's default. `None` for an empty list.
     fn infer(&self) -> Option<String> {
         Some(match self {
             Literal::Bool(_) => "b".into(),
@@ -99,7 +99,7 @@ impl Literal {
             Literal::Variant(_) => "v".into(),
             Literal::Typed(signature, _) => signature.clone(),
             Literal::List(items) => {
-                // one that is given its type says it for all
+                // an item with a written type decides the type of all items
                 let item = items.iter().find(|item| item.is_typed()).or(items.iter().find(|item| item.infer().as_deref() == Some("d")));
                 format!("a{}", item.or(items.iter().find(|item| item.infer().is_some()))?.infer()?)
             }
@@ -114,7 +114,7 @@ impl Literal {
         }
     }
 
-    /// The value as one of type `signature`.
+    /// Converts the literal to a value of type `signature`.
     fn value(self, signature: &str) -> Result<Value, String> {
         let wrong = |what: &str| Err(format!("can't parse {what} as type {signature:?}"));
         match (self, signature) {
@@ -149,7 +149,7 @@ fn is_real(number: &str) -> bool {
     number.contains(['.', 'e']) && !number.contains('x')
 }
 
-/// `text` as a number of a type; hexadecimal and octal as in C.
+/// `text` as a number of type `signature`; hexadecimal and octal as in C.
 fn number(text: &str, signature: &str) -> Option<Value> {
     if signature == "d" {
         return text.parse().ok().filter(|n: &f64| n.is_finite()).map(Value::F64);
@@ -160,7 +160,7 @@ fn number(text: &str, signature: &str) -> Option<Value> {
         None if digits.len() > 1 && digits.starts_with('0') => (digits.get(1..)?, 8),
         None => (digits, 10),
     };
-    // a sign was read already, and this would take another
+    // from_str_radix would accept a second sign
     let n = if digits.starts_with(['+', '-']) { None } else { i128::from_str_radix(digits, base).ok() }?.checked_mul(sign)?;
     Some(match signature {
         "y" => Value::Byte(n.try_into().ok()?),
@@ -254,7 +254,7 @@ impl Parser<'_> {
         }
     }
 
-    /// A text from its first quote to the same one again. A backslash takes the next character as it is, or as in C.
+    /// Reads a text up to the closing quote. A backslash escapes the next character: as in C, or literally.
     fn quoted(&mut self) -> Result<String, String> {
         let mut chars = self.rest.chars();
         let quote = chars.next();

@@ -1,4 +1,4 @@
-//! A scope is made, changed, stopped: calls of systemd's manager, and the jobs that they queue.
+//! Makes, changes and stops a scope: calls systemd's manager, and waits for the queued jobs.
 //!
 //! Runs in the runtime. org.freedesktop.systemd1(5), "The Manager Object".
 
@@ -10,15 +10,15 @@ use masu_host::dbus::{Bus, Failure};
 
 const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
-/// A property that this systemd does not know, or does not let be set on such a unit.
+/// The error for a property that this systemd does not know, or does not set on such a unit.
 const READ_ONLY: &str = "org.freedesktop.DBus.Error.PropertyReadOnly";
 const INVALID: &str = "org.freedesktop.DBus.Error.InvalidArgs";
 
-/// Makes the scope around process `pid`. `is_inside` tells whether the process is in the scope's cgroup: that is how it is
-/// known after systemd was restarted in the midst of it.
+/// Makes the scope around process `pid`. `is_inside` tells whether the process is in the scope's cgroup, because nothing else
+/// tells it after a restart of systemd.
 ///
 /// # Errors
-/// systemd's own words. A unit of that name which failed is cleared, and it is tried once more.
+/// systemd's text. A failed unit of that name is reset, and the call repeated once.
 pub(in crate::cgroup) fn start(bus: &mut Bus, scope: &Scope, pid: i32, is_inside: &dyn Fn() -> Result<bool>) -> Result<()> {
     let name = &scope.unit.name;
     bus.begin();
@@ -36,7 +36,7 @@ fn start_once_more(bus: &mut Bus, scope: &Scope, pid: i32, is_inside: &dyn Fn() 
             Ok(result) if result == "done" => return Ok(()),
             Ok(result) => {
                 let _ = bus.call("ResetFailedUnit", &[Value::text(&**name)]);
-                // runc's words
+                // runc's text
                 return Err(Error::new(Kind::Os, format!("error creating systemd unit `{name}`: got `{result}`")));
             }
             Err(Failure::Closed) => {
@@ -47,8 +47,8 @@ fn start_once_more(bus: &mut Bus, scope: &Scope, pid: i32, is_inside: &dyn Fn() 
                 }
             }
             Err(Failure::Refused(error, _)) if error == UNIT_EXISTS && is_inside()? => return Ok(()),
-            // a systemd that executed itself anew may still be about the job that it was given before, or have it fail, as it
-            // has forgotten for which process it was
+            // after re-executing itself, systemd may still run the earlier job, or let it fail because it has forgotten the
+            // process
             Err(Failure::Refused(error, _)) if error == UNIT_EXISTS && (!cleared || interrupted && bus.pause()) => {
                 cleared = true;
                 let _ = bus.call("ResetFailedUnit", &[Value::text(&**name)]);
@@ -59,7 +59,7 @@ fn start_once_more(bus: &mut Bus, scope: &Scope, pid: i32, is_inside: &dyn Fn() 
     }
 }
 
-/// Returns how the job ended.
+/// Returns the result of the job.
 fn start_with(bus: &mut Bus, name: &str, properties: &[Property], is_done: &dyn Fn() -> bool) -> Result<String, Failure> {
     bus.watch_jobs(name)?;
     let arguments = [
@@ -72,7 +72,7 @@ fn start_with(bus: &mut Bus, name: &str, properties: &[Property], is_done: &dyn 
     bus.wait_job(&job, is_done)
 }
 
-/// Changes limits of a unit that runs, until it ends or the machine is booted anew.
+/// Changes properties of a running unit, until it ends or the machine is rebooted.
 pub(in crate::cgroup) fn set(bus: &mut Bus, unit: &Unit, properties: &[Property]) -> Result<()> {
     let doing = || format!("unable to set properties of unit {:?}", unit.name);
     let mut properties = properties.to_vec();
@@ -89,8 +89,8 @@ pub(in crate::cgroup) fn set(bus: &mut Bus, unit: &Unit, properties: &[Property]
     Ok(())
 }
 
-/// Stops a unit whose processes are dead, and waits until it is gone. One that is gone is fine. `is_gone` tells whether its
-/// directory is.
+/// Stops a unit whose processes are dead, and waits until it is gone. A unit that does not exist is no error. `is_gone` tells
+/// whether the directory of the unit is gone.
 pub(in crate::cgroup) fn stop(bus: &mut Bus, unit: &Unit, is_gone: &dyn Fn() -> bool) -> Result<()> {
     bus.begin();
     loop {
@@ -105,7 +105,7 @@ pub(in crate::cgroup) fn stop(bus: &mut Bus, unit: &Unit, is_gone: &dyn Fn() -> 
 
 fn stop_once(bus: &mut Bus, name: &str, is_gone: &dyn Fn() -> bool) -> Result<(), Failure> {
     bus.watch_jobs(name)?;
-    // one that had failed would else stay as a failed unit
+    // otherwise a failed unit would stay as such
     bus.tell("ResetFailedUnit", &[Value::text(name)])?;
     let job = bus.call("StopUnit", &[Value::text(name), Value::text("replace")])?.first_text()?;
     let result = bus.wait_job(&job, is_gone)?;
@@ -116,8 +116,11 @@ fn stop_once(bus: &mut Bus, name: &str, is_gone: &dyn Fn() -> bool) -> Result<()
     Ok(())
 }
 
-/// Leaves out the limit that this systemd refuses as unknown or as out of range: an older one knows fewer, and what is written
-/// to the file is the kernel's to judge.
+/// Drops the limit that systemd refuses as unknown or out of range: older versions know fewer limits, and the kernel judges
+/// the value in the file.
+///
+/// # Errors
+/// The refusal, if it names no limit.
 fn drop_unknown(properties: &mut Vec<Property>, error: String, text: String) -> Result<()> {
     if error == READ_ONLY || error == INVALID {
         let names = |p: &Property| {

@@ -3,15 +3,16 @@
 //! Runs in the runtime. org.freedesktop.systemd1(5), systemd.scope(5); systemd's "Control Group APIs and Delegation". In
 //! reading order:
 //!
-//! - this file: what a scope is to be, from the config; `unit.rs`: its name and place; `properties.rs`: limits and device
-//!   rules; `annotations.rs`: properties that the config's author sets. All pure.
-//! - `scope.rs`: the scope of a new container; `job.rs`: it is made, changed, stopped.
-//! - `bus.rs`: the connection; `address.rs`: where it leads; `message.rs`, `value.rs`: what goes over it.
+//! - this file: plans a scope from the config; `unit.rs`: its name and directory; `properties.rs`: limits and device rules;
+//!   `annotations.rs`: properties from the config's annotations. All are pure, except for [`Instance::detect`] and the
+//!   changes of a unit.
+//! - `scope.rs`: the scope of a new container; `job.rs`: makes, changes and stops a scope.
+//! - `masu_host::dbus`: the connection and its messages.
 //!
-//! systemd makes the directory and knows the limits, so that it does not take them back when it writes the same files; all
-//! the rest is done with files as ever. So there is a conversation in create, update and delete, and in nothing else.
+//! systemd makes the directory. It is also told the limits, because it writes the same files and would take the limits back.
+//! All the rest is done with files. So create, update and delete talk to systemd.
 //!
-//! A scope needs a process to be made for. Init is cloned outside, moved by systemd, and makes its mounts meanwhile.
+//! A scope is made around a process: init is cloned outside, systemd moves it, and init makes its mounts meanwhile.
 
 mod annotations;
 mod job;
@@ -37,25 +38,29 @@ use masu_host::dbus::{Owner, Value};
 use properties::Property;
 use unit::Named;
 
-/// crun's annotation: the container's processes are in a cgroup of that name below the scope.
+/// crun's annotation: the name of the cgroup below the scope that the container's processes are in.
 const SUBGROUP: &str = "run.oci.systemd.subgroup";
 
-/// A systemd, and the cgroup that all of its units are in.
+/// An instance of systemd, and the cgroup that all its units are in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Instance {
     owner: Owner,
-    /// Below the mount, without slashes at its ends; empty for the machine's.
+    /// The path of that cgroup below the mount, without slashes at its ends; empty for the system instance.
     above: String,
 }
 
 impl Instance {
-    /// A user's in that cgroup, or, if it is empty, the machine's.
+    /// The user instance in cgroup `above`; if that is empty, the system instance.
     #[cfg(test)]
     pub(super) fn below(above: &str) -> Instance {
         Instance { owner: if above.is_empty() { Owner::System } else { Owner::User }, above: above.to_owned() }
     }
 
-    /// The one that makes our cgroups: the machine's for its root, else the user's, which is asked where it is.
+    /// The instance that makes our cgroups: the system's if this process is root of the host, else the user's, which is asked
+    /// for its cgroup.
+    ///
+    /// # Errors
+    /// If the user instance does not answer.
     pub(crate) fn detect() -> Result<Instance> {
         let owner = Owner::detect();
         if owner == Owner::System {
@@ -69,19 +74,19 @@ impl Instance {
     }
 }
 
-/// What to ask systemd for.
+/// The scope to request from systemd.
 #[derive(Debug, Clone)]
 pub(super) struct Scope {
     pub(super) unit: Unit,
-    /// Its directory below the mount, without a slash at its start.
+    /// The directory below the mount, without a leading slash.
     pub(super) dir: String,
-    /// Where below the scope the container is; empty for the scope itself.
+    /// The container's cgroup below the scope; empty for the scope itself.
     pub(super) subgroup: String,
     properties: Vec<Property>,
 }
 
 impl Scope {
-    /// Plans the scope of container `id`. `devices` are its rules, played through.
+    /// Plans the scope of container `id`. `devices` are its rules, already applied in order.
     ///
     /// # Errors
     /// [`Kind::InvalidSpec`](crate::error::Kind): `linux.cgroupsPath` is not of systemd's form; an annotation that is no
@@ -131,7 +136,7 @@ impl Scope {
 }
 
 impl Unit {
-    /// Stops it and waits until it is gone, and with it the directory `path`.
+    /// Stops the unit, and waits until the unit and the directory `path` are gone.
     pub(super) fn stop(&self, bus: Option<&mut Bus>, path: Option<&str>) -> Result<()> {
         let is_gone = || path.is_none_or(|path| rustix::fs::access(path, Access::EXISTS) == Err(Errno::NOENT));
         match bus {
@@ -140,7 +145,7 @@ impl Unit {
         }
     }
 
-    /// Tells systemd of other limits and device rules: each time those that were, and those that are to be.
+    /// Tells systemd of new limits and device rules. Each pair has the old and the new state.
     pub(super) fn change(&self, limits: Option<(&Resources, &Resources)>, devices: Option<(&Devices, &Devices)>) -> Result<Change> {
         let all = |limits: Option<&Resources>, devices: Option<&Devices>| {
             let rules = devices.into_iter().flat_map(properties::device_rules);
@@ -153,7 +158,7 @@ impl Unit {
     }
 }
 
-/// Properties that were changed.
+/// A change of properties, to undo it.
 #[derive(Debug)]
 pub(super) struct Change {
     unit: Unit,
@@ -161,7 +166,7 @@ pub(super) struct Change {
 }
 
 impl Change {
-    /// Brings them back; best effort, for there is an error to report already.
+    /// Restores the old properties; best effort, because the caller already has an error to report.
     pub(super) fn undo(&self) {
         let _ = Bus::connect(self.unit.owner).and_then(|mut bus| job::set(&mut bus, &self.unit, &self.back));
     }

@@ -1,7 +1,8 @@
-//! A container's limits as properties of its unit, so that systemd, which writes the same files, does not undo them.
+//! A container's limits as properties of its unit: systemd writes the same files, and would undo limits that it does not
+//! know.
 //!
-//! Pure. systemd.resource-control(5), org.freedesktop.systemd1(5); runc's docs/systemd.md has the same table. Every limit is
-//! also written to its file: what has no property, or none in an old systemd, is not lost.
+//! Pure. systemd.resource-control(5), org.freedesktop.systemd1(5); runc's docs/systemd.md has the same table. Each limit is
+//! also written to its file, so that a limit without a property, e.g. in an old systemd, is not lost.
 
 use super::super::devices::{self, Devices, MKNOD, READ, WRITE};
 use super::super::resources::{cpu_weight, swap};
@@ -9,11 +10,11 @@ use crate::spec::{BlockIo, Cpu, Resources, ThrottleDevice};
 use masu_host::dbus::Value;
 use masu_host::mask::Mask;
 
-/// systemd's "infinity", and its "not set".
+/// systemd's value for "infinity" and for "not set".
 const INFINITY: u64 = u64::MAX;
 /// The kernel's default period of a quota, in microseconds.
 const PERIOD: u64 = 100_000;
-/// systemd counts a quota in whole hundredths of a second of CPU time, in microseconds.
+/// The step of systemd's quotas: a hundredth of a second of CPU time, in microseconds.
 const QUOTA_STEP: u64 = 10_000;
 
 /// A property and its value.
@@ -21,7 +22,7 @@ const QUOTA_STEP: u64 = 10_000;
 pub(super) struct Property {
     pub(super) name: String,
     pub(super) value: Value,
-    /// Whether a systemd that does not know it is an error: for all but a limit, which the file has as well.
+    /// Whether it is an error that systemd does not know the property. Not for a limit, because its file is written too.
     pub(super) required: bool,
 }
 
@@ -38,14 +39,13 @@ impl Property {
         Property::limit(name, Value::U64(value))
     }
 
-    /// As an argument: `(sv)`.
+    /// The property as an argument of type `(sv)`.
     pub(super) fn argument(&self) -> Value {
         Value::Struct(vec![Value::text(&*self.name), Value::Variant(Box::new(self.value.clone()))])
     }
 }
 
-/// The limits of `resources` on cgroup v2, without device rules. What is wrong with them is found where their files are
-/// planned.
+/// The limits of `resources` on cgroup v2, without device rules. Errors in them are found where their files are planned.
 pub(super) fn limits(resources: &Resources) -> Vec<Property> {
     let Resources { devices: _, memory, cpu, pids, block_io, hugepage_limits: _, network: _, rdma: _, unified } = resources;
     let mut out = Vec::new();
@@ -56,20 +56,20 @@ pub(super) fn limits(resources: &Resources) -> Vec<Property> {
     let swap = swap(memory.limit.unwrap_or(0), memory.swap.unwrap_or(0)).ok().flatten();
     out.extend(swap.map(|limit| Property::number("MemorySwapMax", unlimited(limit))));
     out.extend(cpu_properties(cpu));
-    // systemd takes no 0 for it
+    // systemd refuses 0
     out.extend(pids.limit.map(|limit| Property::number("TasksMax", unlimited(limit).max(1))));
     out.extend(io(block_io));
     for (file, value) in unified {
         out.extend(of_file(file, value.trim()));
     }
-    // both are the weight, and idle is the lesser
+    // systemd has one property for weight and idle, and idle wins
     if out.contains(&idle()) {
         out.retain(|p| p.name != "CPUWeight" || *p == idle());
     }
     out
 }
 
-/// What can only be said when the unit is made: whether all of it is killed for want of memory.
+/// OOMPolicy, which can be set only when the unit is made: whether running out of memory kills all processes of the unit.
 pub(super) fn at_start(resources: &Resources) -> Option<Property> {
     let policy = match resources.unified.get("memory.oom.group")?.trim() {
         "0" => "continue",
@@ -79,7 +79,7 @@ pub(super) fn at_start(resources: &Resources) -> Option<Property> {
     Some(Property::limit("OOMPolicy", Value::text(policy)))
 }
 
-/// The resources with a quota that systemd can count, so that the files say what the properties say.
+/// The resources with a quota that systemd can count, so that files and properties agree.
 pub(in crate::cgroup) fn countable(resources: &Resources) -> Resources {
     let mut out = resources.clone();
     let period = out.cpu.period.filter(|p| *p != 0).unwrap_or(PERIOD);
@@ -90,7 +90,7 @@ pub(in crate::cgroup) fn countable(resources: &Resources) -> Resources {
     out
 }
 
-/// The CPU time in a second, in microseconds and rounded up to what systemd can count.
+/// The CPU time in a second, in microseconds, rounded up to systemd's step.
 fn per_second(quota: u64, period: u64) -> u128 {
     let exact = u128::from(quota) * 1_000_000 / u128::from(period);
     exact.next_multiple_of(QUOTA_STEP.into())
@@ -110,7 +110,7 @@ fn cpu_properties(cpu: &Cpu) -> Vec<Property> {
     out
 }
 
-/// To systemd, the weight 0 is cpu.idle (252).
+/// For weight 0, systemd sets cpu.idle (since version 252).
 fn idle() -> Property {
     Property::number("CPUWeight", 0)
 }
@@ -125,7 +125,7 @@ fn quota_properties(quota: Option<i64>, period: Option<u64>) -> Vec<Property> {
     out
 }
 
-/// A set as bytes: bit n of byte m is number 8 m + n.
+/// A set of numbers as bytes: bit n of byte m stands for the number 8 m + n.
 fn set(name: &str, list: &str) -> Option<Property> {
     let mask = Mask::parse(list).ok().flatten()?;
     let mut bytes: Vec<u8> = mask.words().iter().flat_map(|word| word.to_le_bytes()).collect();
@@ -162,7 +162,7 @@ fn list(name: &str, element: &str, items: Vec<Value>) -> Option<Property> {
     (!items.is_empty()).then(|| Property::limit(name, Value::array(element, items)))
 }
 
-/// The properties of a file of `unified`; of one that has none, or with a value that is not plain, nothing.
+/// The properties for a file of `unified`. There are none if systemd has no property for it, or the value is not plain.
 fn of_file(file: &str, value: &str) -> Vec<Property> {
     let number = || if value == "max" { Some(INFINITY) } else { value.parse().ok() };
     let named = |name: &str| number().map(|n| Property::number(name, n)).into_iter().collect();
@@ -210,11 +210,12 @@ fn io_max(value: &str) -> Vec<Property> {
     keys.iter().filter_map(|(key, name)| list(name, "(st)", value.lines().filter_map(|line| entry(line, key)).collect())).collect()
 }
 
-/// Device rules. systemd's own program and ours are both asked, so this list may allow too much and never too little: what
-/// it cannot express (a hole, a minor number of any major) is allowed as a whole, and narrowed by our program.
+/// Device rules. An access is allowed if systemd's program and ours both allow it. So this list may allow too much, but never
+/// too little. A rule that it cannot express (a hole, a minor number of any major) is allowed as a whole, and our program
+/// narrows it.
 pub(super) fn device_rules(devices: &Devices) -> Vec<Property> {
     let policy = |policy: &str| Property::required("DevicePolicy", Value::text(policy));
-    // an empty list takes back what a former one allowed
+    // an empty list removes the entries of an earlier list
     let allow = |entries: Vec<Value>| Property::required("DeviceAllow", Value::array("(ss)", entries));
     if devices.allow {
         return vec![policy("auto"), allow(Vec::new())];
@@ -230,7 +231,7 @@ pub(super) fn device_rules(devices: &Devices) -> Vec<Property> {
             (Some(major), None) => format!("{class}-{major}"),
             (None, _) => format!("{class}-*"),
         };
-        // of two entries for the same devices systemd keeps one
+        // systemd keeps only one of two entries for the same devices
         match entries.iter_mut().find(|(other, _)| *other == name) {
             Some((_, access)) => *access |= exception.access,
             None => entries.push((name, exception.access)),
@@ -243,7 +244,7 @@ pub(super) fn device_rules(devices: &Devices) -> Vec<Property> {
     vec![policy("strict"), allow(Vec::new()), allow(entries.into_iter().map(entry).collect())]
 }
 
-/// What brings a unit back from the properties `new` to the `old` ones: those that were not set before are unset.
+/// The properties that bring a unit from `new` back to `old`. A property that is not in `old` is unset.
 pub(super) fn back(old: &[Property], new: &[Property]) -> Vec<Property> {
     let unset = |p: &Property| {
         let value = match &p.value {
@@ -391,7 +392,7 @@ mod tests {
         assert_eq!(rules("[]"), [&["strict"][..], &defaults].concat());
         let own = rules(r#"[{"allow":true,"type":"b","major":8,"access":"r"},{"allow":true,"type":"b","minor":1,"access":"rw"}]"#);
         assert_eq!(own[..3], ["strict", "block-8 r", "block-* rwm"]);
-        // a list of what is denied cannot be said, so all is allowed here
+        // systemd has no list of denied devices, so all is allowed here
         assert_eq!(rules(r#"[{"allow":true,"access":"rwm"},{"allow":false,"type":"c","major":1,"minor":3,"access":"r"}]"#), ["auto"]);
     }
 

@@ -1,4 +1,4 @@
-//! `linux.cgroupsPath` as systemd's driver reads it: `slice:prefix:name`, which names a unit and where it is.
+//! `linux.cgroupsPath` as systemd's driver reads it: `slice:prefix:name`, the name of a unit and of its slice.
 //!
 //! Pure. systemd.unit(5), systemd.slice(5); runc's docs/systemd.md.
 
@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use masu_host::dbus::Owner;
 
-/// What a unit's name may be as long as, in bytes (systemd.unit(5)).
+/// The longest name of a unit, in bytes (systemd.unit(5)).
 const NAME_MAX: usize = 255;
 const SLICE: &str = ".slice";
 
-/// A unit that a container is in, as it is kept in the container's record.
+/// The unit of a container, as the container's record keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Unit {
     pub(crate) name: String,
@@ -28,16 +28,16 @@ fn is_system(owner: &Owner) -> bool {
 pub(super) struct Named {
     pub(super) unit: String,
     pub(super) slice: String,
-    /// Without slashes at its ends.
+    /// The directory of the unit, without slashes at its ends.
     pub(super) dir: String,
 }
 
 impl Named {
-    /// Reads `linux.cgroupsPath`. Empty is the scope `masu-ID.scope`; an empty slice is `system.slice`, or a user's
-    /// `user.slice`.
+    /// Reads `linux.cgroupsPath`. An empty path stands for the scope `masu-ID.scope`. An empty slice stands for
+    /// `system.slice`, or for `user.slice` in a user's systemd.
     ///
     /// # Errors
-    /// [`Kind::InvalidSpec`](crate::error::Kind), with runc's words: another form, or what is no name of a slice or unit.
+    /// [`Kind::InvalidSpec`](crate::error::Kind), with runc's texts: another form, or an invalid name of a slice or unit.
     pub(super) fn parse(id: &str, cgroups_path: &str, owner: Owner) -> Result<Named> {
         let bad = |what: String| Error::invalid(format!("linux.cgroupsPath: {what}"));
         let (slice, prefix, name) = match cgroups_path.split(':').collect::<Vec<_>>().as_slice() {
@@ -70,7 +70,7 @@ fn is_unit_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte)
 }
 
-/// A slice's directory: `a-b.slice` is in `a.slice`; `-.slice` is the root, and empty.
+/// The directory of a slice: `a-b.slice` is in `a.slice`. That of `-.slice` is the root, so it is empty.
 fn expand(slice: &str) -> Option<String> {
     let name = slice.strip_suffix(SLICE)?;
     if name == "-" {
