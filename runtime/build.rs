@@ -1,5 +1,6 @@
-//! Lets the kernel begin a static program in `libcontainer/host/src/sys/overlay_exe.rs`, not in the C library's `_start`. Only where it
-//! is optimised: else what is written there as one function is many, called through addresses that nobody has relocated yet.
+//! Sets the ELF entry point of a static program to `masu_entry` in `libcontainer/host/src/sys/overlay_exe.rs`, not the C
+//! library's `_start`. Optimised builds only: without inlining, that function would call others through addresses that are not
+//! relocated yet.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

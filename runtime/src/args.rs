@@ -1,9 +1,9 @@
 //! Reads the command line by the table of flags in `args/table.rs`.
 //!
-//! Callers write flags as Go programs take them and as GNU programs do: `--x v`, `--x=v`, `-x v` and `-x=v` for long
-//! names (go-runc sends `-no-subreaper`), clusters of short ones (`-td`), `--detach=false`, the beginning of a long name
-//! (`--pid` for `--pid-file`), on both sides of the id. lexopt does all of it but long names behind a single dash: those
-//! are looked up in the table before lexopt sees the word, so that a name in the table wins over a cluster, as in Go.
+//! Flags may be written as Go programs take them and as GNU programs do: `--x v`, `--x=v`, `-x v` and `-x=v` for long names
+//! (go-runc sends `-no-subreaper`), clusters of short flags (`-td`), `--detach=false`, and the beginning of a long name (`--pid`
+//! for `--pid-file`). Flags may stand before and after the id. lexopt does all of it except long names after a single dash. Those
+//! are looked up in the table first, so that a name in the table wins over a cluster, as in Go.
 
 mod help;
 mod table;
@@ -15,25 +15,25 @@ use std::ffi::{OsStr, OsString};
 pub(crate) use help::help;
 pub(crate) use table::{COMMANDS, Command, Flag, GLOBAL, Takes};
 
-/// What the command line says.
+/// The parsed command line.
 #[derive(Debug, Default)]
 pub(crate) struct Args {
     /// `None` when no command is named.
     pub(crate) command: Option<&'static Command>,
     pub(crate) help: bool,
     pub(crate) version: bool,
-    /// What is no flag: the id, and what follows it.
+    /// The arguments that are not flags: the id and those after it.
     pub(crate) operands: Vec<String>,
-    /// What is wrong with it, if anything is. All that was read before it is there: `--log` above all.
+    /// The first mistake, if there is one. All flags before the mistake are set, so that `--log` still works.
     pub(crate) problem: Option<String>,
     flags: Vec<(&'static Flag, String)>,
 }
 
 impl Args {
-    /// Reads the words after the program's name.
+    /// Parses the arguments after the program's name.
     pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Args {
         let mut args = Args::default();
-        // lexopt takes over what is left, hence the `Vec` it makes; there are few words
+        // lexopt owns the arguments, so it copies them into a `Vec`; there are few
         args.problem = args.read(&mut lexopt::Parser::from_args(words)).and_then(|()| args.count()).err();
         args
     }
@@ -43,17 +43,17 @@ impl Args {
         self.last(long).is_some_and(|v| v == "true")
     }
 
-    /// A flag that can be on, off or not given.
+    /// A flag that can be on, off or absent.
     pub(crate) fn choice(&self, long: &str) -> Option<bool> {
         self.last(long).map(|v| v == "true")
     }
 
-    /// The value of a flag, where it is given and not empty.
+    /// The value of a flag, unless it is absent or empty.
     pub(crate) fn text(&self, long: &str) -> Option<&str> {
         self.last(long).filter(|v| !v.is_empty())
     }
 
-    /// Whether a flag is given at all, and be it empty.
+    /// Whether a flag is given, even with an empty value.
     pub(crate) fn given(&self, long: &str) -> bool {
         self.last(long).is_some()
     }
@@ -72,14 +72,14 @@ impl Args {
         self.values(long).last()
     }
 
-    /// Of the command's own flag if it has one of that name: `--rootless=true spec` is not `spec --rootless`.
+    /// The command's own flag comes before a global flag of the same name: `--rootless=true spec` is not `spec --rootless`.
     fn values(&self, long: &str) -> impl Iterator<Item = &str> {
         let flag = self.find(|f| f.long == long);
         debug_assert!(self.command.is_none() || flag.is_some(), "--{long} is not in the table");
         self.flags.iter().filter(move |(f, _)| flag.is_some_and(|flag| std::ptr::eq(*f, flag))).map(|(_, v)| v.as_str())
     }
 
-    /// A flag of the command, else one of those that stand before it.
+    /// A flag of the command, else a global flag.
     fn find(&self, is: impl Fn(&Flag) -> bool) -> Option<&'static Flag> {
         let own = self.command.map_or(&[][..], |c| c.flags);
         own.iter().chain(GLOBAL).find(|f| is(f))
@@ -133,7 +133,7 @@ impl Args {
                     };
                     self.find(|f| f.short == Some(alias)).ok_or_else(|| format!("flag provided but not defined: -{c}"))?
                 }
-                // `-d=false`: lexopt reports the value of a short flag that did not ask for one when it goes on
+                // `-d=false`: lexopt reports the value of a short flag only when the next argument is read
                 Err(lexopt::Error::UnexpectedValue { value, .. }) => {
                     if let Some(flag) = last {
                         self.set(flag, utf8(value)?)?;
@@ -144,9 +144,9 @@ impl Args {
             };
             last = Some(flag);
             let value = match flag.takes {
-                // asking behind a short flag would take the rest of its cluster
+                // for a short flag, asking lexopt for a value would take the rest of its cluster
                 Takes::Nothing => String::new(),
-                // joined to a long name only; to a short one it would be the rest of a cluster
+                // only a long name has a joined value; after a short flag the same text would be the rest of a cluster
                 Takes::Perhaps | Takes::OneOf(_) if long => parser.optional_value().map_or(Ok(String::new()), utf8)?,
                 Takes::Perhaps | Takes::OneOf(_) => String::new(),
                 _ => utf8(parser.value().map_err(|_| needs_argument(&spelling(flag)))?)?,
@@ -155,7 +155,7 @@ impl Args {
         }
     }
 
-    /// A long flag by its name, or by a beginning of it that no other has (argp(3)): of the command's own flags first.
+    /// Finds a long flag by its name or by an unambiguous beginning of the name (argp(3)). The command's own flags come first.
     fn long(&self, name: &str) -> Result<&'static Flag, String> {
         if let Some(flag) = self.find(|f| f.long == name) {
             return Ok(flag);
@@ -171,7 +171,7 @@ impl Args {
         Err(format!("flag provided but not defined: -{name}"))
     }
 
-    /// `-no-subreaper`, `-root=/x`, `-tno`: the flag, and the value if one is joined to it.
+    /// Splits `-no-subreaper`, `-root=/x` or `-tno` into the flag and its joined value, if there is one.
     fn long_behind_one_dash(&self, word: &OsStr) -> Result<Option<(&'static Flag, Option<String>)>, String> {
         let Some(rest) = word.as_encoded_bytes().strip_prefix(b"-").filter(|r| r.len() > 1 && r[0] != b'-') else {
             return Ok(None);
@@ -229,7 +229,7 @@ impl Args {
         Ok(())
     }
 
-    /// Checks the number of operands, in runc's words.
+    /// Checks the number of operands, with runc's error texts.
     fn count(&self) -> Result<(), String> {
         let (Some(command), false) = (self.command, self.help) else { return Ok(()) };
         let (least, greatest) = command.count;
@@ -244,7 +244,7 @@ impl Args {
     }
 }
 
-/// The words of Go's strconv.ParseBool.
+/// The texts that Go's strconv.ParseBool accepts.
 fn boolean(word: &str) -> Option<bool> {
     match word {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
@@ -253,7 +253,7 @@ fn boolean(word: &str) -> Option<bool> {
     }
 }
 
-/// podman and CRI-O look for the words before the colon to learn what `restore` can do.
+/// podman and CRI-O search for the text before the colon to learn which flags `restore` supports.
 fn needs_argument(flag: &str) -> String {
     format!("flag needs an argument: {flag}")
 }
@@ -262,7 +262,7 @@ fn spelling(flag: &Flag) -> String {
     format!("--{}", flag.long)
 }
 
-/// Go's parser takes `-9` for an operand.
+/// Go's flag parser takes `-9` as an operand.
 fn is_negative_number(word: &OsStr) -> bool {
     matches!(word.as_encoded_bytes(), [b'-', b'0'..=b'9', ..])
 }

@@ -1,4 +1,4 @@
-//! One call of the program: its name, its command line, and where the containers' state is.
+//! One call of the program: its name, its command line and the state root.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -8,10 +8,10 @@ use rustix::fs::Mode;
 
 use crate::args::Args;
 
-/// What a command is given.
+/// The input of a command.
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
-    /// The base name of `argv[0]`, for messages; `runc` when called by that name.
+    /// The base name of `argv[0]`, for messages: `runc` if the program was called by that name.
     pub(crate) program: &'a str,
     pub(crate) args: &'a Args,
 }
@@ -24,7 +24,7 @@ impl Call<'_> {
         Ok(id)
     }
 
-    /// Under the names by which crun takes on another engine (`krun`, `crun-wasm`) nothing is run: we have no other.
+    /// Refuses the names by which crun chooses another engine (`krun`, `crun-wasm`), because masu has no other engine.
     pub(crate) fn check_name(&self) -> Result<()> {
         match (self.program, self.program.strip_prefix("crun-")) {
             (engine @ "krun", _) | (_, Some(engine)) => Err(Error::unsupported(format!("the engine {engine} is not supported"))),
@@ -42,10 +42,10 @@ impl Call<'_> {
         self.root().map(Runtime::new)
     }
 
-    /// The directory of the containers' state, absolute.
+    /// The absolute path of the state root.
     ///
-    /// By default `/run/masu`, or `$XDG_RUNTIME_DIR/masu` for a user without privileges; under the name `runc` or `crun`
-    /// those of that runtime.
+    /// The default is `/run/masu`, or `$XDG_RUNTIME_DIR/masu` for a user without privileges. Under the name `runc` or `crun` it
+    /// is that runtime's state root.
     pub(crate) fn root(&self) -> Result<PathBuf> {
         match self.find_root()? {
             (root, true) => own_root(root),
@@ -53,7 +53,7 @@ impl Call<'_> {
         }
     }
 
-    /// The same, made or not; and whether it is to be made below $XDG_RUNTIME_DIR.
+    /// The same path, without making the directory; and whether [`Call::root`] makes it, which is so below $XDG_RUNTIME_DIR.
     pub(crate) fn find_root(&self) -> Result<(PathBuf, bool)> {
         if let Some(root) = self.given_root()? {
             return Ok((root, false));
@@ -71,7 +71,7 @@ impl Call<'_> {
         }
         let root = self.args.text("root").unwrap_or(".");
         let root = clean(&std::path::absolute(root).doing(|| format!("make --root {root} absolute"))?);
-        // "", ".", "../.." and "/" all lead here; delete would go through the whole host
+        // "", ".", "../.." and "/" can all resolve to /; delete would then remove files of the whole host
         if root == Path::new("/") {
             return Err(Error::invalid("Option --root argument should not be set to /"));
         }
@@ -79,7 +79,7 @@ impl Call<'_> {
     }
 }
 
-/// Takes `..` away by name, as Go's filepath.Clean does: callers compare the paths they get back with their own.
+/// Removes `..` lexically, as Go's filepath.Clean does, because callers compare the returned paths with their own.
 fn clean(path: &Path) -> PathBuf {
     let mut clean = PathBuf::from("/");
     for part in path.components() {
@@ -94,18 +94,18 @@ fn clean(path: &Path) -> PathBuf {
     clean
 }
 
-/// Whether $XDG_RUNTIME_DIR counts: for all but root, and for root of a user namespace, unless $USER says root.
+/// Whether $XDG_RUNTIME_DIR counts: for every user except root, and for root of a user namespace unless $USER is root.
 fn is_unprivileged() -> bool {
     !rustix::process::geteuid().is_root() || (is_in_user_namespace() && std::env::var_os("USER").is_none_or(|u| u != "root"))
 }
 
-/// The first user namespace maps all ids to themselves (user_namespaces(7)).
+/// Only the initial user namespace maps all ids to themselves (user_namespaces(7)).
 fn is_in_user_namespace() -> bool {
     std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
-/// Makes the root below $XDG_RUNTIME_DIR, with the sticky bit that keeps it from being pruned (XDG base directory
-/// specification).
+/// Makes the state root below $XDG_RUNTIME_DIR, with the sticky bit, which protects it from cleaners of old files (XDG base
+/// directory specification).
 fn own_root(root: PathBuf) -> Result<PathBuf> {
     let bits = Mode::RWXU | Mode::SVTX;
     match rustix::fs::mkdir(&root, bits) {

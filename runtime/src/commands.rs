@@ -65,7 +65,7 @@ pub(crate) fn run(call: &Call<'_>) -> Result<u8> {
     }
 }
 
-/// Writes all of it to standard output, without a buffer that would have to be flushed.
+/// Writes all bytes to standard output, unbuffered: nothing has to be flushed.
 fn print(mut bytes: &[u8]) -> Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(rustix::stdio::stdout(), bytes) {
@@ -77,13 +77,13 @@ fn print(mut bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The rest of a file, without a copy of it in our memory where the kernel can.
+/// Prints the rest of a file, with sendfile(2) where possible: that needs no copy in our memory.
 fn print_file(file: &OwnedFd) -> Result<()> {
     loop {
         match rustix::fs::sendfile(rustix::stdio::stdout(), file, None, 1 << 30) {
             Ok(0) => return Ok(()),
             Ok(_) | Err(Errno::INTR) => {}
-            // a terminal, or a file that is appended to (sendfile(2))
+            // sendfile(2) does not write to a terminal, nor to a file opened with O_APPEND
             Err(Errno::INVAL) => {
                 let mut rest = Vec::new();
                 std::fs::File::from(file.try_clone()?).read_to_end(&mut rest)?;
@@ -94,7 +94,7 @@ fn print_file(file: &OwnedFd) -> Result<()> {
     }
 }
 
-/// A value as one line of JSON.
+/// Prints a value as one line of JSON.
 fn print_json(value: &impl serde::Serialize) -> Result<()> {
     let mut line = serde_json::to_vec(value)?;
     line.push(b'\n');

@@ -1,8 +1,7 @@
-//! `run` and `exec` without --detach: stand in for the container's process until it ends.
+//! `run` and `exec` without --detach: stands in for the container's process until the process exits.
 //!
-//! One loop over file descriptors: signals come in by a signalfd and are passed on, the end of the process by its pidfd,
-//! what is typed and printed by the [`Relay`] when the process has a terminal. Without one the process has our standard
-//! streams and there is nothing to copy.
+//! One poll loop: a signalfd receives signals, which are passed on, and a pidfd reports the exit. If the process has a terminal,
+//! the [`Relay`] copies input and output. Without a terminal the process has our standard streams, so nothing is copied.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -20,20 +19,20 @@ use rustix::stdio;
 use crate::poll::{Source, Wanted, wait};
 use crate::relay::{HostTerminal, Relay};
 
-/// The signals that are for the container, held back and readable.
+/// The signals for the container: blocked, and read from a signalfd.
 #[derive(Debug)]
 pub(crate) struct Signals(SignalFd);
 
 impl Signals {
-    /// Blocks them for this process, before there is a container to pass them to: none is lost, none kills us while
-    /// the container is half made.
+    /// Blocks the signals before the container exists. So no signal is lost, and none ends this process while the container is
+    /// half made.
     pub(crate) fn hold() -> Result<Signals> {
         let mut set = SigSet::all();
-        // faults of our own; the kernel does not hold them back anyway
+        // faults of this process, which the kernel does not block anyway
         for fault in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGTRAP, Signal::SIGSYS] {
             set.remove(fault);
         }
-        // ignored since our start: a reader of ours that goes away is no concern of the container
+        // ignored since the start of the program: a closed output of masu does not concern the container
         set.remove(Signal::SIGPIPE);
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&set), None).map_err(errno).doing(|| "block signals")?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
@@ -50,13 +49,13 @@ fn errno(e: nix::errno::Errno) -> Errno {
     Errno::from_raw_os_error(e as i32)
 }
 
-/// Makes this process the parent of the container's orphans, which without a pid namespace would go to init.
+/// Makes this process the parent of the container's orphans. Without a pid namespace they would else go to the host's init.
 pub(crate) fn adopt_orphans() -> Result<()> {
-    // any number but 0 turns it on
+    // any non-zero number turns it on
     rustix::process::set_child_subreaper(Some(rustix::process::Pid::INIT)).doing(|| "become a subreaper")
 }
 
-/// The process that we stand in for.
+/// The process that masu stands in for.
 #[derive(Debug)]
 pub(crate) struct Foreground<'a> {
     pid: i32,
@@ -66,15 +65,15 @@ pub(crate) struct Foreground<'a> {
 }
 
 impl Foreground<'_> {
-    /// Takes over the terminal, if the process has one. Best before its program runs, so that nothing is printed or
-    /// typed under other modes.
+    /// Takes over the terminal, if the process has one. Call it before the program runs, so that all input and output is in raw
+    /// mode.
     pub(crate) fn over(process: Process, signals: &Signals) -> Result<Foreground<'_>> {
         let relay = |master| Relay::new(master, HostTerminal::raw()?, stdio::stdin(), stdio::stdout());
         let Process { pid, pidfd, terminal } = process;
         Ok(Foreground { pid, pidfd, relay: terminal.map(relay).transpose()?, signals })
     }
 
-    /// Waits for the process and returns its exit code, 128+n when signal n ended it.
+    /// Waits for the process. Returns its exit code, or 128+n when signal n ended the process.
     pub(crate) fn attend(self) -> Result<u8> {
         let Foreground { pid, pidfd, mut relay, signals } = self;
         let mut code = None;
@@ -103,7 +102,7 @@ impl Foreground<'_> {
                                 (libc::SIGCHLD | libc::SIGURG, _) => {}
                                 (libc::SIGWINCH, _) if relay.is_some() => relay.iter().for_each(Relay::resize),
                                 (number, None) => pass_on(pidfd.as_fd(), number),
-                                // nobody is left who could obey it: what is still to be printed goes nowhere
+                                // no process is left to pass the signal to, and the remaining output is discarded
                                 (libc::SIGTERM | libc::SIGINT | libc::SIGQUIT | libc::SIGHUP, Some(code)) => return Ok(code),
                                 _ => {}
                             }
@@ -126,7 +125,7 @@ impl Foreground<'_> {
     }
 }
 
-/// The process may be gone already; its end is seen soon.
+/// Passes a signal on. A process that has exited is ignored, because the loop soon sees the exit.
 fn pass_on(pidfd: BorrowedFd<'_>, number: i32) {
     let Some(signal) = signal::from_number(number) else { return };
     if let Err(e) = rustix::process::pidfd_send_signal(pidfd, signal)
@@ -136,7 +135,7 @@ fn pass_on(pidfd: BorrowedFd<'_>, number: i32) {
     }
 }
 
-/// Collects every child that has ended, orphans of the container too, and with luck the process itself.
+/// Reaps all children that have exited: orphans of the container, and perhaps the process itself, whose code is returned.
 fn reap(pid: i32) -> Result<Option<u8>> {
     let mut code = None;
     loop {
@@ -166,7 +165,7 @@ mod tests {
     use super::*;
     use std::process::{Child, Command};
 
-    /// `sh -c script` as a process of a container; the child is only there to be killed if the test fails.
+    /// `sh -c script` as a container's process.
     fn process(script: &str) -> (Child, Process) {
         let child = Command::new("sh").args(["-c", script]).spawn().unwrap();
         let pid = Pid::from_child(&child);
@@ -174,7 +173,7 @@ mod tests {
         (child, Process { pid: pid.as_raw_nonzero().get(), pidfd, terminal: None })
     }
 
-    /// A signal that stays pending for this thread alone, as tests share a process.
+    /// A signalfd for one signal that is blocked in this thread only, because tests share a process.
     fn signals(signal: Signal) -> Signals {
         let mut set = SigSet::empty();
         set.add(signal);
@@ -195,10 +194,10 @@ mod tests {
 
     #[test]
     fn a_signal_is_passed_on() {
-        // started first: a blocked signal would stay blocked in it
+        // started before the signal is blocked, because a child inherits blocked signals
         let (_child, process) = process("trap 'exit 42' USR1; while :; do sleep 0.05; done");
         let signals = signals(Signal::SIGUSR1);
-        // once it has a child, it has set its trap
+        // the trap is set when the shell has a child
         let children = format!("/proc/{0}/task/{0}/children", process.pid);
         while std::fs::read_to_string(&children).unwrap().is_empty() {
             std::thread::yield_now();

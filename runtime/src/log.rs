@@ -1,7 +1,7 @@
-//! Where errors and warnings go: to what `--log` names, as runc's text or JSON lines, else to standard error.
+//! Errors and warnings: written to the target of `--log` as text or JSON lines in runc's format, else to standard error.
 //!
-//! containerd reads the last JSON line whose level is `error`; podman reads the whole file as one JSON object. So at
-//! the default level a failing command writes one line, and a command that does not fail none.
+//! containerd reads the last JSON line whose level is `error`. podman reads the whole file as one JSON object. So at the default
+//! level a failing command writes one line, and a successful one writes none.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -19,23 +19,23 @@ use service::Service;
 
 use crate::args::Args;
 
-/// The one sink of a process.
+/// The logger of this process.
 #[derive(Debug)]
 pub(crate) struct Sink {
     target: Option<Target>,
     json: bool,
 }
 
-/// What `--log` names.
+/// The target of `--log`.
 #[derive(Debug)]
 enum Target {
     File(File),
-    /// syslog(3) and journald, each at its socket.
+    /// syslog(3) or journald, through its socket.
     Service(Service),
 }
 
 impl Sink {
-    /// Opens what `--log`, `--log-format`, `--log-level` and `--debug` ask for, before the command does anything.
+    /// Opens the log as `--log`, `--log-format`, `--log-level` and `--debug` say. Called before the command runs.
     pub(crate) fn open(args: &Args) -> Result<&'static Sink> {
         let json = match args.text("log-format") {
             None | Some("text") => false,
@@ -43,7 +43,7 @@ impl Sink {
             Some(other) => return Err(Error::invalid(format!("invalid log-format: {other}"))),
         };
         let target = args.text("log").map(open).transpose()?;
-        // in the file a warning next to the error would make it unreadable for podman
+        // by default no warnings go to a file, because podman could not parse a warning next to the error
         let level = match (args.on("debug"), args.text("log-level")) {
             (true, _) | (_, Some("debug")) => LevelFilter::Debug,
             (_, Some("info")) => LevelFilter::Info,
@@ -60,26 +60,26 @@ impl Sink {
         Ok(sink)
     }
 
-    /// Writes the error that ends the command: one line to the file, one to standard error.
+    /// Writes the command's error: one line to the log, one to standard error.
     pub(crate) fn failure(&self, line: &str, error: Option<&Error>) {
-        // it goes to standard error too, so it is not lost when the disk is full
+        // on a full disk the error is not lost, because it also goes to standard error
         let _ = self.write(Level::Error, line, error);
         if self.target.is_none() && self.json {
             complain(entry(true, Level::Error, line, error).trim_end());
         } else {
-            // a hook's output may have more lines; callers take one
+            // a hook's output may have several lines, but callers read one
             complain(&line.trim_end().replace('\n', " "));
         }
     }
 
-    /// Writes one entry to what `--log` names, if it names anything.
+    /// Writes one entry to the target of `--log`, if there is one.
     fn write(&self, level: Level, text: &str, error: Option<&Error>) -> io::Result<()> {
         match &self.target {
             Some(Target::File(file)) => {
                 let mut file = file;
                 file.write_all(entry(self.json, level, text, error).as_bytes())
             }
-            // these put the time to it themselves
+            // the services add the time themselves
             Some(Target::Service(service)) if self.json => service.send(level, entry(true, level, text, error).trim_end()),
             Some(Target::Service(service)) => service.send(level, text),
             None => Ok(()),
@@ -103,7 +103,7 @@ impl Log for Sink {
     fn flush(&self) {}
 }
 
-/// One line to standard error; there is nowhere to report that it cannot be written.
+/// Writes one line to standard error. A failure is ignored, because there is nowhere to report it.
 pub(crate) fn complain(line: &str) {
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
@@ -115,16 +115,16 @@ fn open(target: &str) -> Result<Target> {
         _ => target,
     };
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOCTTY;
-    // a name below a directory that others write to must not lead elsewhere; /dev/stderr is a symlink by nature
+    // not through a symbolic link, because other users may write to the directory; /dev/stderr is one by design
     let follow = path.starts_with("/dev/") || path.starts_with("/proc/self/fd/");
     let flags = if follow { flags } else { flags | OFlags::NOFOLLOW };
     let fd = rustix::fs::open(path, flags, Mode::from_raw_mode(0o644)).doing(|| format!("open log file {path}"))?;
     Ok(Target::File(File::from(fd)))
 }
 
-/// One line with its newline.
+/// One log line with its newline.
 fn entry(json: bool, level: Level, text: &str, error: Option<&Error>) -> String {
-    // the last two are logrus' words, which callers compare
+    // logrus' names, because callers compare them
     let level = match level {
         Level::Error => "error",
         Level::Warn => "warning",
@@ -132,7 +132,7 @@ fn entry(json: bool, level: Level, text: &str, error: Option<&Error>) -> String 
         Level::Debug | Level::Trace => "debug",
     };
     let time = time::format(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(), None);
-    // JSON's quoting of a text is Go's, but for characters that no terminal shows
+    // JSON and Go quote a text alike, except for unprintable characters
     let quoted = json!(text);
     if !json {
         return format!("time=\"{time}\" level={level} msg={quoted}\n");

@@ -1,10 +1,10 @@
 //! `masu`, a thin command line over libcontainer.
 //!
-//! Reads the flags, opens the log, runs one command and turns its error into one line and an exit code: 1, for `exec`
-//! 255, for `run` and `exec` in the foreground the code of the program, 128+n when signal n ended it.
+//! Reads the flags, opens the log and runs one command. An error becomes one line and the exit code 1, or 255 for `exec`. `run`
+//! and `exec` in the foreground return the program's exit code, or 128+n when signal n ended the program.
 //!
-//! It begins in [`masu_host::program!`], which opens /dev/null on closed standard streams, so no file of ours can land
-//! on 0, 1 or 2.
+//! The process starts in [`masu_host::program!`], which opens /dev/null on closed standard streams, so that no other file gets
+//! the descriptor 0, 1 or 2.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), no_main)]
 #![cfg_attr(test, allow(dead_code, reason = "the tests have a main of their own"))]
@@ -29,12 +29,12 @@ use args::Args;
 use call::Call;
 use log::Sink;
 
-/// musl's own allocator gives memory back to the kernel at once and faults it in again: measurable in a program that
-/// runs for a millisecond.
+/// musl's own allocator returns memory to the kernel at once and faults it in again. In a program that runs for a millisecond the
+/// cost is measurable.
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
-// the tests' own main is the standard library's
+// the tests use the standard library's main
 #[cfg(not(test))]
 masu_host::program!(crate::start);
 
@@ -66,12 +66,12 @@ fn base_name(path: &OsStr) -> Option<String> {
 
 fn run(program: &str, args: &Args) -> u8 {
     let command = args.command.map_or("", |c| c.name);
-    // before anything else: what is done now would be done twice
+    // comes first, because the sealed program is executed anew and would repeat all earlier work
     let sealed = match command {
         "create" | "run" | "exec" if args.problem.is_none() && !args.help => sealed_exe::seal(),
         _ => Ok(()),
     };
-    // a reader of ours that goes away is an error of a write, not our end
+    // when a reader of our output goes away, the write must fail, not end this process
     if let Err(e) = signal::ignore(rustix::process::Signal::PIPE.as_raw()) {
         log::complain(&format!("ignore SIGPIPE: {e}"));
     }
@@ -92,13 +92,13 @@ fn run(program: &str, args: &Args) -> u8 {
     }
     ::log::debug!("{program} {} with the process id {}: {command}", env!("CARGO_PKG_VERSION"), std::process::id());
     if matches!(command, "create" | "run" | "exec") && sealed.is_ok() && ::log::max_level() >= ::log::LevelFilter::Debug {
-        // in runc's words, for scripts look for them
+        // runc's text, because scripts search for it
         ::log::debug!("{program} exeseal: using {} for sealed /proc/self/exe", sealed_exe::kind());
         ::log::debug!("{program} exeseal: using /proc/self/exe clone");
     }
     let result = match sealed {
         Err(e) => Err(e.into()),
-        // a caller that ignores SIGCHLD would have the kernel throw away the exit codes we wait for
+        // SIGCHLD may be ignored by inheritance: the kernel would then discard the exit codes of our children
         Ok(()) => signal::reset(1 << (rustix::process::Signal::CHILD.as_raw() - 1))
             .map_err(anyhow::Error::from)
             .and_then(|()| commands::run(&Call { program, args })),

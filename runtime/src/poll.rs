@@ -1,4 +1,4 @@
-//! What a process in the foreground waits for, all at once (poll(2)).
+//! Waits for all event sources of a foreground process at once (poll(2)).
 
 use std::os::fd::BorrowedFd;
 
@@ -6,7 +6,7 @@ use libcontainer::error::{Doing, Result};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-/// Where an event comes from.
+/// A source of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
     Signals,
@@ -16,10 +16,10 @@ pub(crate) enum Source {
     Stdout,
 }
 
-/// What is waited for.
+/// The sources to wait for.
 pub(crate) type Wanted<'a> = Vec<(Source, BorrowedFd<'a>, PollFlags)>;
 
-/// Waits until one of them is ready, and says which are.
+/// Waits until at least one source is ready, and returns the ready ones.
 pub(crate) fn wait(wanted: &Wanted<'_>) -> Result<Vec<Source>> {
     let mut fds: Vec<_> = wanted.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
     loop {

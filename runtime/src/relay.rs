@@ -1,7 +1,7 @@
-//! Carries bytes between our standard streams and the master end of a container's terminal.
+//! Copies bytes between our standard streams and the master end of a container's terminal.
 //!
-//! The caller's terminal is made raw, so that each key reaches the container; it is put back on drop. Nothing here
-//! blocks but a write of at most one page after poll(2) called for it.
+//! The caller's terminal is in raw mode meanwhile, so that each key reaches the container. Dropping the relay restores the modes.
+//! Only one operation can block: a write of at most one page, after poll(2) called the descriptor writable.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -14,15 +14,15 @@ use rustix::termios::{OptionalActions, OutputModes, Termios, tcgetattr, tcgetwin
 
 use crate::poll::{Source, Wanted};
 
-/// Both directions; see the module's text.
+/// A relay in both directions.
 #[derive(Debug)]
 pub(crate) struct Relay<'a> {
     host: Option<HostTerminal>,
     stdin: BorrowedFd<'a>,
     stdout: BorrowedFd<'a>,
     master: OwnedFd,
-    /// Reports the master when it *becomes* ready. A level would not do: while no process has the other end open, and
-    /// a booting init closes it again and again, the master hangs up, which poll(2) reports without end.
+    /// An edge-triggered epoll that reports when the master becomes ready. While no process has the other end open, the master is
+    /// hung up, which poll(2) would report without end. A booting init often closes its terminal.
     edges: OwnedFd,
     readable: bool,
     writable: bool,
@@ -36,14 +36,14 @@ pub(crate) struct Relay<'a> {
     drained: bool,
 }
 
-/// Rows and columns of the terminal that we stand in, if we do.
+/// Rows and columns of masu's own terminal, if it has one.
 pub(crate) fn size_of_ours() -> Option<(u16, u16)> {
     let size = [stdio::stdout(), stdio::stderr(), stdio::stdin()].into_iter().find_map(|fd| tcgetwinsize(fd).ok())?;
     (size.ws_row != 0 && size.ws_col != 0).then_some((size.ws_row, size.ws_col))
 }
 
 impl<'a> Relay<'a> {
-    /// Between the container's terminal and two of our streams; `host` is our terminal, if we have one.
+    /// A relay between the container's terminal and two of our streams. `host` is our terminal, if there is one.
     pub(crate) fn new(master: OwnedFd, host: Option<HostTerminal>, stdin: BorrowedFd<'a>, stdout: BorrowedFd<'a>) -> Result<Relay<'a>> {
         let flags = rustix::fs::fcntl_getfl(&master).doing(|| "get the flags of the container's terminal")?;
         rustix::fs::fcntl_setfl(&master, flags | OFlags::NONBLOCK).doing(|| "set the flags of the container's terminal")?;
@@ -78,12 +78,12 @@ impl<'a> Relay<'a> {
             && size.ws_row != 0
             && size.ws_col != 0
         {
-            // the container may be gone already, and a wrong size is no reason to end it
+            // the container may be gone, and a wrong size is no reason to fail
             let _ = tcsetwinsize(&self.master, size);
         }
     }
 
-    /// Adds what has to be waited for.
+    /// Adds the sources to wait for.
     pub(crate) fn wants<'b>(&'b self, wanted: &mut Wanted<'b>) {
         wanted.push((Source::Master, self.edges.as_fd(), PollFlags::IN));
         if self.stdin_open && !self.ended && self.typed.is_empty() {
@@ -94,7 +94,7 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Takes note of what poll(2) reported, and does what may be done once for it.
+    /// Handles a source that poll(2) reported. Each report allows one read or write of a standard stream.
     pub(crate) fn ready(&mut self, source: Source) -> Result<()> {
         match source {
             Source::Master => {
@@ -107,7 +107,7 @@ impl<'a> Relay<'a> {
                 (self.readable, self.writable) = (true, true);
             }
             Source::Stdin => self.stdin_open = self.typed.fill(self.stdin) != Outcome::Over,
-            // who read it is gone: the container must not block on it
+            // the reader of our output is gone, but the container must not block
             Source::Stdout => {
                 if self.printed.empty_into(self.stdout) == Outcome::Over {
                     self.stdout_open = false;
@@ -119,13 +119,13 @@ impl<'a> Relay<'a> {
         Ok(())
     }
 
-    /// Moves what the master has or takes.
+    /// Copies from and to the master until it would block.
     pub(crate) fn turn(&mut self) {
         while self.readable && self.printed.is_empty() {
             match self.printed.fill(self.master.as_fd()) {
                 Outcome::Moved if self.stdout_open => {}
                 Outcome::Moved => self.printed.clear(),
-                // EAGAIN, or EIO while nobody has the other end open: an edge tells when that changes
+                // EAGAIN, or EIO while no process has the other end open; epoll reports the change
                 Outcome::NotNow | Outcome::Over => {
                     self.readable = false;
                     self.drained = self.ended;
@@ -141,7 +141,7 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// The process has ended: what it printed is still to be read, to the first pause.
+    /// Called when the process has exited: its remaining output is read until the first pause.
     pub(crate) fn finish(&mut self) {
         if !self.ended {
             self.ended = true;
@@ -149,7 +149,7 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Whether all that a process printed before it ended is written.
+    /// Whether the output of the exited process is written completely.
     pub(crate) fn is_drained(&self) -> bool {
         self.drained && self.printed.is_empty()
     }
@@ -163,7 +163,7 @@ enum Outcome {
     Over,
 }
 
-/// At most one page, which a pipe that poll(2) calls writable takes whole.
+/// A buffer of one page, because poll(2) calls a pipe writable when it takes a whole page.
 #[derive(Debug)]
 struct Buffer {
     bytes: Box<[u8; 4096]>,
@@ -209,7 +209,7 @@ impl Buffer {
     }
 }
 
-/// The terminal of whoever called us, raw until dropped.
+/// The caller's terminal, in raw mode until dropped.
 #[derive(Debug)]
 pub(crate) struct HostTerminal {
     fd: OwnedFd,
@@ -217,8 +217,8 @@ pub(crate) struct HostTerminal {
 }
 
 impl HostTerminal {
-    /// The first of standard error, output and input that is a terminal, else the controlling terminal; `None` where
-    /// there is none at all.
+    /// The first of standard error, output and input that is a terminal, else the controlling terminal. Without any terminal this
+    /// is an error.
     pub(crate) fn raw() -> Result<Option<HostTerminal>> {
         let streams = [stdio::stderr(), stdio::stdout(), stdio::stdin()];
         let (fd, before) = match streams.into_iter().find_map(|fd| Some((fd, tcgetattr(fd).ok()?))) {
@@ -236,7 +236,7 @@ impl HostTerminal {
     fn make_raw(fd: OwnedFd, before: Termios) -> Result<HostTerminal> {
         let mut raw = before.clone();
         raw.make_raw();
-        // newlines of the container still become carriage returns and newlines, see `Relay::new`
+        // the container's newlines still need their carriage returns: libcontainer turns ONLCR off in a relayed terminal
         raw.output_modes.insert(OutputModes::OPOST);
         tcsetattr(&fd, OptionalActions::Now, &raw).doing(|| "make the terminal raw")?;
         Ok(HostTerminal { fd, before })
@@ -245,7 +245,7 @@ impl HostTerminal {
 
 impl Drop for HostTerminal {
     fn drop(&mut self) {
-        // nothing to do about a terminal that is gone
+        // the terminal may be gone, and then there is nothing to restore
         let _ = tcsetattr(&self.fd, OptionalActions::Now, &self.before);
     }
 }

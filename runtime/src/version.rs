@@ -1,18 +1,18 @@
-//! `--version`: three lines that go-runc and dockerd take apart.
+//! `--version`: three lines that go-runc and dockerd parse.
 
 use libcontainer::spec;
 
-/// Of the package.
+/// The version of the package.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The commit the binary is built from, where the build sets `MASU_COMMIT`.
+/// The commit that the binary is built from, if the build sets `MASU_COMMIT`.
 pub(crate) const COMMIT: &str = match option_env!("MASU_COMMIT") {
     Some(commit) => commit,
     None => "unknown",
 };
 
-/// go-runc wants the first line to begin with `runc version`, which it does under that name; dockerd takes any line
-/// with the word "version" for the version, so there is one.
+/// go-runc expects the first line to begin with `runc version`, which it does under the name runc. dockerd takes any line with
+/// the word "version" as the version, so only one line has it.
 pub(crate) fn text(program: &str) -> String {
     let name = if matches!(program, "runc" | "crun") { program } else { "masu" };
     format!("{name} version {VERSION}\ncommit: {COMMIT}\nspec: {}\n", spec::VERSION)

@@ -1,20 +1,20 @@
-//! Every command and every flag, in one constant table: the parser reads by it, `--help` prints it, and man pages and
-//! completions are made from it. The names are those of runc 1.5 and crun 1.29.
+//! Every command and every flag, in one constant table. The parser and `--help` read the table, and man pages and completions are
+//! made from it. The names are those of runc 1.5 and crun 1.29.
 
-/// What follows a flag.
+/// The value that a flag takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Takes {
-    /// Nothing, or `=true` and `=false`.
+    /// No value, or `=true` and `=false`.
     Nothing,
-    /// The same; or any word, joined to it, as crun takes it: all but `no` and `false` are on.
+    /// As `Nothing`, or any joined text, as in crun: every text except `no` and `false` means on.
     Perhaps,
-    /// Nothing, or one of these words, joined to it by `=`; nothing is the first.
+    /// No value, or one of these texts joined by `=`. Without a value the first text counts.
     OneOf(&'static [&'static str]),
-    /// One text; the last one given counts.
+    /// A text. The last one given counts.
     Text,
-    /// One decimal number; the last one given counts.
+    /// A decimal number. The last one given counts.
     Number,
-    /// One text each time it is given; all count.
+    /// A text for each occurrence. All of them count.
     Each,
 }
 
@@ -32,14 +32,14 @@ pub(crate) struct Flag {
 #[derive(Debug)]
 pub(crate) struct Command {
     pub(crate) name: &'static str,
-    /// What follows the flags, as help prints it.
+    /// The operands after the flags, as `--help` prints them.
     pub(crate) operands: &'static str,
     pub(crate) summary: &'static str,
     pub(crate) about: &'static str,
     pub(crate) flags: &'static [Flag],
-    /// The least and the greatest number of operands.
+    /// The smallest and the largest number of operands.
     pub(crate) count: (usize, usize),
-    /// After the first operand (the id) nothing is a flag of ours any more.
+    /// After the first operand (the id) no argument is parsed as a flag.
     pub(crate) rest_after_id: bool,
 }
 
@@ -90,7 +90,7 @@ const AUTO_DEDUP: Flag = on("auto-dedup", None, "drop duplicates from the memory
 const LAZY_PAGES: Flag = on("lazy-pages", None, "restore memory on demand");
 const NETWORK_LOCK: Flag = text("network-lock", None, "how the network is locked: iptables, nftables or skip");
 
-/// Flags that stand before the command (and are taken behind it too).
+/// Global flags: they stand before the command, and are accepted after it too.
 pub(crate) static GLOBAL: &[Flag] = &[
     text("root", None, "directory of the containers' state, best on a tmpfs"),
     text("log", None, "send errors there too: to [file:]PATH, journald:ID or syslog:ID"),

@@ -101,7 +101,7 @@ fn long_names_may_be_cut_short_where_that_names_one() {
         ("update --memory 5 id", "memory", "5"),
         ("--log-f json list", "log-format", "json"),
         ("list --log-f json", "log-format", "json"),
-        // the command's own flags first: --rootless is one of the program's too
+        // the command's own flags come first: --rootless is also a global flag
         ("list --f json", "format", "json"),
     ] {
         let a = parse(line);
@@ -167,7 +167,7 @@ fn what_is_wrong_is_said_in_the_words_of_go() {
     ] {
         assert_eq!(parse(line).problem.as_deref(), Some(problem), "{line}");
     }
-    // what came before the mistake is known: the log is written
+    // flags before the mistake are set, so the log is written
     let a = parse("--log /l --log-format json run --nope id");
     assert_eq!((a.text("log"), a.text("log-format")), (Some("/l"), Some("json")));
 }
@@ -215,7 +215,8 @@ fn names_are_unique_and_help_shows_each() {
     assert!(help("runc", None).contains("\n   --root value  "));
 }
 
-/// Every flag of runc v1.5.1 and of crun 1.29.1, as their sources define them: `*` takes a value; a letter is its short form.
+/// Every flag of runc v1.5.1 and of crun 1.29.1, as their sources define them. `*` marks a flag with a value, a letter is the
+/// short form.
 const PEERS: [(&str, &str); 38] = [
     // runc
     ("", "debug log* log-format* root* systemd-cgroup rootless* help,h version,v"),

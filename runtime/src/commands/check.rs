@@ -1,4 +1,4 @@
-//! `check`: everything that is wrong with a bundle, a line each; the exit code is 1 if anything is.
+//! `check`: prints every error and warning of a bundle, a line each. The exit code is 1 if there is an error.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use super::create::path;
 use super::{print, print_json};
 use crate::call::Call;
 
-/// `--format json`.
+/// The output of `--format json`.
 #[derive(Debug, Serialize)]
 struct Report<'a> {
     errors: Vec<Entry<'a>>,

@@ -1,5 +1,5 @@
-//! `checkpoint` and `restore`: their flags are known, so that callers who probe them get the answers of runc, but
-//! neither is done yet.
+//! `checkpoint` and `restore`: not supported yet. Their flags are in the table, because callers probe them and expect the answers
+//! of runc.
 
 use anyhow::Result;
 use libcontainer::error::Error;

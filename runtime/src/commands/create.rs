@@ -1,4 +1,4 @@
-//! `create`: make a container whose process waits for `start`.
+//! `create`: makes a container whose process waits for `start`.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     Ok(0)
 }
 
-/// Prints the plan.
+/// Prints the plan, and makes nothing.
 pub(super) fn dry_run(call: &Call<'_>, options: &CreateOptions, format: &str) -> Result<u8> {
     let page = Runtime::new(call.find_root()?.0).dry_run(call.id()?, options)?;
     match format {
@@ -61,7 +61,7 @@ pub(super) fn path(args: &Args, flag: &str) -> Option<PathBuf> {
     args.text(flag).map(PathBuf::from)
 }
 
-/// Relative to the caller's directory, not to the bundle.
+/// A path relative to the caller's working directory, not to the bundle.
 pub(super) fn pid_file(args: &Args) -> error::Result<Option<PathBuf>> {
     args.text("pid-file").map(|p| std::path::absolute(p).doing(|| format!("make --pid-file {p} absolute"))).transpose()
 }
@@ -71,7 +71,7 @@ pub(super) fn preserve_fds(args: &Args) -> error::Result<u32> {
     u32::try_from(n).map_err(|_| Error::invalid(format!("--preserve-fds {n}: out of range")))
 }
 
-/// The number of sockets that systemd passes, if it means us (sd_listen_fds(3)).
+/// The number of sockets that systemd passes, if $LISTEN_PID is this process (sd_listen_fds(3)).
 fn listen_fds() -> u32 {
     let number = |name| std::env::var(name).ok().and_then(|v| v.parse::<u32>().ok());
     let Some(n) = number("LISTEN_FDS") else { return 0 };

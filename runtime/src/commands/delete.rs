@@ -1,4 +1,4 @@
-//! `delete`: remove a stopped container.
+//! `delete`: removes a stopped container.
 
 use std::ffi::CString;
 
@@ -19,8 +19,8 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     Ok(0)
 }
 
-/// crun's --regex: does it with each container whose id matches. One that it fails for is told and does not keep it from
-/// the others, nor does it change the exit code.
+/// crun's --regex: calls `act` for each container whose id matches. A failure is printed; it neither stops the loop nor changes
+/// the exit code.
 pub(super) fn each_match(call: &Call<'_>, mut act: impl FnMut(&str) -> error::Result<()>) -> Result<u8> {
     let pattern = call.args.operands.first().map_or("", String::as_str);
     let bad = |why: &str| Error::invalid(format!("invalid regular expression {pattern}: {why}"));

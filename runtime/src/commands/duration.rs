@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use libcontainer::error::{Error, Result};
 
-/// The value of `flag`, which must be more than nothing.
+/// Parses the value of `flag`, which must be greater than zero.
 pub(super) fn interval(flag: &str, text: &str) -> Result<Duration> {
     let nanoseconds = duration(text).ok_or_else(|| Error::invalid(format!("invalid value \"{text}\" for flag -{flag}: no duration")))?;
     match u64::try_from(nanoseconds) {
@@ -13,7 +13,7 @@ pub(super) fn interval(flag: &str, text: &str) -> Result<Duration> {
     }
 }
 
-/// `1h2m3.5s`, `100ms`, `-1s`, `0`: nanoseconds, as Go's time.ParseDuration reads them.
+/// Parses `1h2m3.5s`, `100ms`, `-1s` or `0` as Go's time.ParseDuration does. The result is in nanoseconds.
 fn duration(text: &str) -> Option<i64> {
     const UNITS: [(&str, f64); 8] =
         [("ns", 1.0), ("us", 1e3), ("µs", 1e3), ("μs", 1e3), ("ms", 1e6), ("s", 1e9), ("m", 6e10), ("h", 3.6e12)];

@@ -1,4 +1,4 @@
-//! `events`: statistics and notices of a container, one JSON object a line (runc's form).
+//! `events`: prints statistics and notices of a container, one JSON object a line, in runc's format.
 
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ struct Event<'a, T: Serialize> {
     #[serde(rename = "type")]
     kind: &'a str,
     id: &'a str,
-    /// Of which resource, for a notice of pressure.
+    /// The resource of a pressure notice: `cpu`, `memory` or `io`.
     #[serde(skip_serializing_if = "Option::is_none")]
     resource: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<T>,
-    /// Who was killed for want of memory, if the kernel's log tells.
+    /// The processes that the OOM killer ended, if the kernel's log names them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     victims: Vec<Victim>,
 }
@@ -46,7 +46,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
         print_stats(&container)?;
     } else {
         let watched = watch(&container, every, thresholds);
-        // it may end, and be deleted, between any two looks at it
+        // the container may stop and be deleted at any moment
         if watched.is_err() && container.status().map_or(true, |status| status == Status::Stopped) {
             return Ok(0);
         }
@@ -55,7 +55,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     Ok(0)
 }
 
-/// Until the container stops.
+/// Prints events until the container stops.
 fn watch(container: &Container, every: Duration, thresholds: Vec<Threshold>) -> Result<()> {
     let alarms = thresholds.into_iter().map(|t| container.pressure_alarm(t)).collect::<error::Result<Vec<_>>>()?;
     let mut oom = match container.oom_events_with_victims() {
@@ -79,7 +79,7 @@ fn watch(container: &Container, every: Duration, thresholds: Vec<Threshold>) -> 
         let woken: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
         for (alarm, flags) in alarms.iter().zip(&woken) {
             if flags.contains(PollFlags::ERR) {
-                // the cgroup is gone, and the container with it
+                // the cgroup was removed, so the container is gone too
                 return Ok(());
             }
             if flags.contains(PollFlags::PRI) {
@@ -101,12 +101,12 @@ fn watch(container: &Container, every: Duration, thresholds: Vec<Threshold>) -> 
     }
 }
 
-/// `false`: there will be no more.
+/// Returns `false` when no further notice can come.
 fn print_oom(container: &Container, oom: &mut OomEvents) -> Result<bool> {
     match oom.read()? {
         OomNotice::Oom => {
             let id = &container.record().id;
-            // runc's line to the letter, for those who look for it; who it was comes in one of its own
+            // exactly runc's line, because callers match it; the victims come in a line of their own
             super::print_json(&Event::<()>::new("oom", id, None))?;
             let victims = oom.victims();
             if !victims.is_empty() {
@@ -133,7 +133,7 @@ fn now() -> Duration {
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or_default())
 }
 
-/// `memory:some:150ms/2s`: of which resource, some or all processes, how long within which window.
+/// Parses `memory:some:150ms/2s`: the resource, `some` or all (`full`) processes, the stall time within a window.
 fn threshold(text: &str) -> error::Result<Threshold> {
     let bad = || {
         Error::invalid(format!(

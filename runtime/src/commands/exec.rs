@@ -1,4 +1,4 @@
-//! `exec`: a further process in a container.
+//! `exec`: runs a further process in a container.
 
 use anyhow::Result;
 use libcontainer::container::{ExecOptions, UserSpec};
@@ -14,7 +14,7 @@ use crate::foreground::{Foreground, Signals};
 pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     let container = call.container()?;
     let options = options(call.args)?;
-    // from here on a signal is for the process, and kept until there is one
+    // blocked now, so that a signal waits until the process exists and is then passed on
     let signals = if options.detach { None } else { Some(Signals::hold()?) };
     let process = container.exec(&options)?;
     match signals {

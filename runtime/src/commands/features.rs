@@ -1,4 +1,4 @@
-//! `features`: what this program supports, as JSON on standard output and nothing else anywhere.
+//! `features`: prints the supported features as JSON, and writes nothing else.
 
 use anyhow::Result;
 use libcontainer::features::Features;

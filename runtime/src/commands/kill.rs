@@ -1,4 +1,4 @@
-//! `kill`: send a signal to a container.
+//! `kill`: sends a signal to a container.
 
 use anyhow::Result;
 use libcontainer::error::{Error, Kind};
@@ -14,20 +14,21 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
         return super::delete::each_match(call, |id| runtime.open(id)?.kill(signal, all));
     }
     match call.container()?.kill(signal, all) {
-        // who sends --all means "let there be none"
+        // with --all the caller wants no process to be left, and none is
         Err(e) if all && e.kind() == Kind::WrongStatus => Ok(0),
         result => Ok(result.map(|()| 0)?),
     }
 }
 
-/// Names of signal(7), in the order of their numbers on x86 and Arm, 1 to 31.
+/// The names of signals 1 to 31 in order, on x86 and Arm (signal(7)).
 #[cfg(not(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc64")))]
 const NAMES: [&str; 31] = [
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM", "STKFLT", "CHLD",
     "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
-/// A number, or a name with or without SIG in any case; none is SIGTERM. Signal 0 asks whether the process is there.
+/// Parses a number, or a name in any case, with or without SIG. An empty text is SIGTERM. Signal 0 only checks that the process
+/// exists.
 fn number(word: &str) -> Option<i32> {
     if let Ok(number) = word.parse::<i32>() {
         return Some(number).filter(|n| *n >= 0);
@@ -43,7 +44,7 @@ fn number(word: &str) -> Option<i32> {
     if let Some(i) = NAMES.iter().position(|n| *n == name) {
         return i32::try_from(i + 1).ok();
     }
-    // 34: the C libraries keep the first two to themselves
+    // 34, because the C libraries use 32 and 33 internally
     let (first, last) = (34, 64);
     let step = |rest: &str, sign| match rest {
         "" => Some(0),

@@ -1,4 +1,4 @@
-//! `list`: the containers below --root, as a table or as JSON.
+//! `list`: prints the containers below --root, as a table or as JSON.
 
 use std::collections::BTreeMap;
 
@@ -18,14 +18,14 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     }
     let runtime = call.runtime()?;
     let found = match runtime.list() {
-        // nothing was ever created; but a root that was named and is not there is a mistake
+        // a missing default root means that there are no containers; a missing --root is a mistake
         Err(e) if e.errno() == Some(Errno::NOENT) && !call.args.given("root") => None,
         result => Some(result?),
     };
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let json = format == "json" && !call.args.on("quiet");
     let mut states = Vec::new();
-    // one that is damaged must not hide the others
+    // a damaged container must not hide the others
     for container in found.into_iter().flatten() {
         match container.and_then(|c| row(c, &passwd, json)) {
             Ok(row) => states.push(row),
@@ -36,7 +36,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
         let ids: String = states.iter().map(|s| format!("{}\n", s.id)).collect();
         super::print(ids.as_bytes())?;
     } else if json {
-        // Go's encoder writes null for a list that nothing was added to
+        // Go's encoder writes null for an empty list
         super::print_json(&(!states.is_empty()).then_some(&states))?;
     } else {
         super::print(table(&states).as_bytes())?;
@@ -59,7 +59,7 @@ fn table(states: &[State]) -> String {
             .iter()
             .map(|s| [s.id.to_string(), s.pid.to_string(), s.status.clone(), s.bundle.to_string(), s.created.to_string(), s.owner.clone()]),
     );
-    // runc's columns: three blanks apart, at least twelve wide, the last as it is
+    // runc's columns: at least twelve wide, three blanks apart, the last one not padded
     let width = |i: usize| rows.iter().map(|r| r.get(i).map_or(0, |c| c.chars().count() + 3)).max().unwrap_or_default().max(12);
     let widths: Vec<usize> = (0..5).map(width).collect();
     let mut text = String::new();
@@ -73,7 +73,7 @@ fn table(states: &[State]) -> String {
     text
 }
 
-/// The name of a user by passwd(5), or `#uid`.
+/// The user's name from passwd(5), or `#uid`.
 fn owner(passwd: &str, uid: u32) -> String {
     let uid = uid.to_string();
     let of = |line: &str| {

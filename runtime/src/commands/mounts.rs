@@ -1,4 +1,4 @@
-//! `mounts add` and `mounts remove`: change the mounts of a container that exists (crun's command and format).
+//! `mounts add` and `mounts remove`: change the mounts of an existing container, with crun's command line and format.
 
 use anyhow::Result;
 use libcontainer::error::{Doing, Error};

@@ -1,4 +1,4 @@
-//! `ps`: the processes of a container, as pids or as ps(1) of the host prints them.
+//! `ps`: prints the processes of a container, as process ids or as the host's ps(1) shows them.
 
 use std::process::Command;
 
@@ -14,7 +14,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     }
     let pids = call.container()?.processes()?;
     if format == "json" {
-        // Go's encoder writes null for a list that nothing was added to
+        // Go's encoder writes null for an empty list
         super::print_json(&(!pids.is_empty()).then_some(&pids))?;
         return Ok(0);
     }
@@ -39,7 +39,7 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The title and the lines whose column PID is one of `pids`.
+/// Keeps the title and the lines whose PID column is one of `pids`.
 fn filter(text: &str, pids: &[i32]) -> error::Result<String> {
     let mut lines = text.lines();
     let title = lines.next().unwrap_or_default();

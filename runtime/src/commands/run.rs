@@ -1,4 +1,4 @@
-//! `run`: create and start; without --detach also wait, delete, and return the program's exit code.
+//! `run`: creates and starts a container. Without --detach it also waits, deletes, and returns the program's exit code.
 
 use anyhow::Result;
 use libcontainer::container::{Container, Process};
@@ -16,7 +16,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
         return create::dry_run(call, &options, format);
     }
     let (runtime, id) = (call.runtime()?, call.id()?);
-    // from here on a signal is for the container, and kept until there is one
+    // blocked now, so that a signal waits until the container exists and is then passed on
     let signals = if options.detach { None } else { Some(Signals::hold()?) };
     if signals.is_some() && !call.args.on("no-subreaper") {
         foreground::adopt_orphans()?;
@@ -31,7 +31,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
         }
         Err(e) => {
             delete(container);
-            // conmon takes a pid file for a sign of success
+            // conmon takes a pid file as a sign of success
             if let Some(path) = &options.pid_file {
                 let _ = std::fs::remove_file(path);
             }
@@ -46,7 +46,7 @@ fn go(container: &mut Container, process: Process, signals: Option<&Signals>) ->
     foreground.map_or(Ok(0), Foreground::attend)
 }
 
-/// Neither the program's exit code nor the first error is to be lost because of what this meets.
+/// A failure is only logged, because it must not replace the program's exit code or the first error.
 fn delete(container: Container) {
     let id = container.record().id.clone();
     if let Err(e) = container.delete(true) {

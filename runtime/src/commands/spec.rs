@@ -1,4 +1,4 @@
-//! `spec`: write a config.json to start from: a shell on a terminal, in namespaces of its own, with few capabilities.
+//! `spec`: writes a config.json template: a shell on a terminal, in its own namespaces, with few capabilities.
 
 use std::path::Path;
 
@@ -28,23 +28,23 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     Ok(0)
 }
 
-/// statfs(2).
+/// From statfs(2).
 const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
 
-/// What the template depends on.
+/// The properties of the host and the user that the template depends on.
 struct Host<'a> {
     name: &'a str,
-    /// The user and group to be root in the container.
+    /// The user and the group that become root in the container.
     rootless: Option<(u32, u32)>,
-    /// The only hierarchy is cgroup2: then a container can have a cgroup namespace.
+    /// Whether cgroup2 is the only hierarchy: the container then gets a cgroup namespace.
     cgroup2: bool,
 }
 
-/// runc's template, key by key: scripts edit it and count on what is there.
+/// runc's template, key by key, because scripts edit its keys.
 fn template(host: &Host<'_>) -> String {
     let caps = r#"["CAP_AUDIT_WRITE","CAP_KILL","CAP_NET_BIND_SERVICE"]"#;
     let (sys, pts_group, map, resources) = match host.rootless {
-        // the group 5 is not mapped, and a fresh sysfs needs a network namespace of the same user namespace
+        // without group 5, because it is not mapped; sysfs is a bind mount, because a new one needs its own network namespace
         Some((uid, gid)) => (
             r#"{"destination":"/sys","type":"none","source":"/sys","options":["rbind","nosuid","noexec","nodev","ro"]}"#,
             "",
@@ -87,7 +87,7 @@ fn template(host: &Host<'_>) -> String {
         + r#""readonlyPaths":["/proc/bus","/proc/fs","/proc/irq","/proc/sys","/proc/sysrq-trigger"]}}"#
 }
 
-/// JSON without blanks, spread over lines with tabs, as Go's MarshalIndent does; no string in it may have an escape.
+/// Indents compact JSON with tabs, as Go's MarshalIndent does. No string in the JSON may contain an escape.
 fn indent(compact: &str) -> String {
     let mut text = String::with_capacity(2 * compact.len());
     let (mut depth, mut quoted) = (0usize, false);

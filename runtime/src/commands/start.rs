@@ -1,4 +1,4 @@
-//! `start`: let the process of a created container run.
+//! `start`: lets the process of a created container run its program.
 
 use anyhow::Result;
 

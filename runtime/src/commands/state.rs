@@ -1,4 +1,4 @@
-//! `state`: one container as JSON, in runc's form (runtime.md, "State", and what callers read beyond it).
+//! `state`: prints one container as JSON, in runc's form (runtime.md, "State", and runc's further keys that callers read).
 
 use std::collections::BTreeMap;
 
@@ -12,11 +12,11 @@ use crate::call::Call;
 
 pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     let container = call.container()?;
-    // runc ends it without a newline
+    // runc prints no newline at the end
     let text = serde_json::to_string_pretty(&State::of(container.record().clone(), container.status()?, String::new()))?;
     match container.annotations_file()? {
         None => super::print(text.as_bytes())?,
-        // they come last but for the owner, and are on disk as they are printed: there may be a megabyte of them
+        // annotations are stored as they are printed and can take a megabyte, so they are copied; only the owner follows them
         Some(annotations) => {
             let head = text.strip_suffix(OWNER).ok_or_else(|| Error::new(Kind::Internal, "the state does not end with its owner"))?;
             super::print(format!("{head},\n  \"annotations\": ").as_bytes())?;
@@ -27,10 +27,10 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     Ok(0)
 }
 
-/// How a state without an owner ends.
+/// The end of a state with an empty owner.
 const OWNER: &str = ",\n  \"owner\": \"\"\n}";
 
-/// The keys of runc, in its order; CRI-O reads all of them into a type of its own.
+/// runc's keys in runc's order. CRI-O decodes all of them.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct State {
@@ -44,12 +44,12 @@ pub(super) struct State {
     pub(super) created: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) annotations: BTreeMap<String, String>,
-    /// A user name or `#uid` in lists, else empty.
+    /// In lists a user name or `#uid`, else empty.
     pub(super) owner: String,
 }
 
 impl State {
-    /// All of it but the annotations.
+    /// Everything except the annotations.
     pub(super) fn of(record: Record, status: Status, owner: String) -> State {
         State {
             oci_version: spec::VERSION,

@@ -1,4 +1,4 @@
-//! `stats`: what containers use, as a table for people, as JSON, or as OpenMetrics text for a collector.
+//! `stats`: prints the resource usage of containers, as a table, as JSON, or as OpenMetrics text.
 
 mod openmetrics;
 mod table;
@@ -18,10 +18,10 @@ use super::events::print_stats;
 use crate::call::Call;
 use crate::log::complain;
 
-/// Home, and clear from there to the end (console_codes(4)).
+/// Moves the cursor home and clears the screen below it (console_codes(4)).
 const CLEAR: &str = "\x1b[H\x1b[J";
 
-/// What one container uses at one moment.
+/// The usage of one container at one moment.
 #[derive(Debug)]
 struct Sample {
     id: String,
@@ -37,7 +37,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
             let live = std::io::stdout().is_terminal() && !call.args.on("no-stream");
             let mut before = samples(containers()?);
             loop {
-                // processor time is a difference: of no interest before the second look
+                // processor usage is a difference, so the table needs a second sample
                 std::thread::sleep(every);
                 let now = samples(containers()?);
                 let text = table::print(&before, &now);
@@ -55,7 +55,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     Ok(0)
 }
 
-/// Those that are named, which must be there and not have ended; else all of which that is true.
+/// The named containers, which must exist and not be stopped. Without names, all containers that are not stopped.
 fn containers(call: &Call<'_>) -> Result<Vec<Container>> {
     let runtime = call.runtime()?;
     if !call.args.operands.is_empty() {
@@ -78,7 +78,7 @@ fn containers(call: &Call<'_>) -> Result<Vec<Container>> {
         match container.and_then(|c| runs(&c).then(|| c.open()).transpose()) {
             Ok(container) => running.extend(container),
             Err(e) if e.kind() == Kind::NotFound => {}
-            // one that is damaged must not hide the others
+            // a damaged container must not hide the others
             Err(e) => complain(&e.to_string()),
         }
     }
@@ -98,7 +98,7 @@ fn samples(containers: Vec<Container>) -> BTreeMap<String, Sample> {
     samples
 }
 
-/// A container may end between the list and the look.
+/// Ignores the error of a container that stopped after it was listed.
 fn skip_ended(container: &Container, result: Result<()>) -> Result<()> {
     match result {
         Err(_) if container.status().is_ok_and(|status| status == Status::Stopped) => Ok(()),

@@ -1,4 +1,4 @@
-//! `update`: change the limits of a container, by flags or by a document, and by a document its devices and mounts.
+//! `update`: changes the limits of a container by flags or by a document. A document can also change devices and mounts.
 
 use std::fs::File;
 use std::io::Read;
@@ -23,7 +23,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<u8> {
     Ok(0)
 }
 
-/// A JSON document from a file, `-` for standard input; no larger than a config.json may be.
+/// Reads a JSON document from a file, or from standard input for `-`. The size limit is that of a config.json.
 pub(super) fn document(name: &str) -> error::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let read = |source: &mut dyn Read, bytes: &mut Vec<u8>| source.take(spec::MAX_CONFIG + 1).read_to_end(bytes);
@@ -38,7 +38,7 @@ pub(super) fn document(name: &str) -> error::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Limits, and what a document may ask for besides.
+/// The wanted limits, and the further changes that a document contains.
 fn asked(args: &Args) -> error::Result<(Resources, LiveChanges)> {
     if let Some(file) = args.text("resources") {
         let text = document(file)?;
@@ -80,8 +80,8 @@ fn bytes(args: &Args, flag: &str) -> error::Result<Option<i64>> {
     args.text(flag).map(|text| if text == "-1" { Ok(-1) } else { size(text).map_err(|why| invalid(flag, why)) }).transpose()
 }
 
-/// `512m`, `1.5 GiB`: bytes, as the Go programs around runc read them (units of 1024, the case and a final `b` or `ib`
-/// do not count, one blank may come between).
+/// Parses `512m` or `1.5 GiB` to bytes, as the Go programs around runc do: units of 1024, in any case, with an optional `b` or
+/// `ib` at the end and one optional blank.
 fn size(text: &str) -> Result<i64, String> {
     let bad = || format!("invalid size: '{text}'");
     let end = text.rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ').ok_or_else(bad)?;
@@ -101,7 +101,7 @@ fn size(text: &str) -> Result<i64, String> {
         _ => return Err(format!("invalid suffix: '{suffix}'")),
     };
     let n = n * 1024f64.powi(power);
-    // beyond 2^53 a float has no room for single bytes, and no machine that many
+    // above 2^53 a float cannot represent single bytes, but no machine has that much memory
     if (0.0..9e18).contains(&n) { Ok(n as i64) } else { Err(bad()) }
 }
 

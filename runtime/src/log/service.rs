@@ -1,4 +1,4 @@
-//! `--log journald:ID` and `--log syslog:ID`: one datagram an entry to the socket of the service. conmon-rs asks for the first.
+//! `--log journald:ID` and `--log syslog:ID`: sends each entry as one datagram to the service's socket. conmon-rs uses journald.
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
@@ -6,11 +6,11 @@ use std::os::unix::net::UnixDatagram;
 use libcontainer::error::{Doing, Result};
 use log::Level;
 
-/// systemd-journald.socket(8).
+/// From systemd-journald.socket(8).
 const JOURNAL: &str = "/run/systemd/journal/socket";
-/// syslog(3).
+/// From syslog(3).
 const SYSLOG: &str = "/dev/log";
-/// LOG_USER, shifted as RFC 3164 has it.
+/// LOG_USER, shifted as in RFC 3164.
 const FACILITY: u8 = 1 << 3;
 
 /// A connected service.
@@ -18,7 +18,7 @@ const FACILITY: u8 = 1 << 3;
 pub(super) struct Service {
     socket: UnixDatagram,
     journal: bool,
-    /// Of the container, to find its entries by.
+    /// The container's id, by which its entries can be found.
     id: String,
 }
 
@@ -45,7 +45,7 @@ impl Service {
         let bytes = if self.journal {
             fields(&[("PRIORITY", &priority.to_string()), ("MESSAGE", text), ("ID", &self.id), ("SYSLOG_IDENTIFIER", "masu")])
         } else {
-            // the time is the service's
+            // without a time, because the service adds it
             let ident = if self.id.is_empty() { "masu" } else { &self.id };
             format!("<{}>{ident}: {}", FACILITY | priority, text.replace('\n', " ")).into_bytes()
         };
@@ -53,7 +53,7 @@ impl Service {
     }
 }
 
-/// Journal fields in the form that takes any value: name, newline, length, value, newline.
+/// Journal fields in the native protocol's binary form: name, newline, length, value, newline.
 fn fields(pairs: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(256);
     for (name, value) in pairs {

@@ -9,13 +9,13 @@ use rustix::termios::{LocalModes, Winsize};
 use super::*;
 use crate::poll::wait;
 
-/// A terminal: the master and the other end.
+/// A terminal: its master and the other end.
 fn terminal() -> (OwnedFd, OwnedFd) {
     let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     rustix::pty::unlockpt(&master).unwrap();
     let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
     let slave = rustix::fs::open(&*name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).unwrap();
-    // as libcontainer makes one that is relayed
+    // libcontainer also turns ONLCR off in a relayed terminal
     let mut modes = tcgetattr(&master).unwrap();
     modes.output_modes.remove(OutputModes::ONLCR);
     tcsetattr(&master, OptionalActions::Now, &modes).unwrap();
@@ -26,7 +26,7 @@ fn pipe() -> (OwnedFd, OwnedFd) {
     rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap()
 }
 
-/// One round of the loop that the relay lives in.
+/// One round of the relay's poll loop.
 fn round(relay: &mut Relay<'_>) {
     let mut wanted = Vec::new();
     relay.wants(&mut wanted);
@@ -36,7 +36,7 @@ fn round(relay: &mut Relay<'_>) {
     relay.turn();
 }
 
-/// Rounds until the process has ended and all that it printed is written.
+/// Runs rounds until the process has exited and all its output is written.
 fn attend(relay: &mut Relay<'_>, child: &mut Child) {
     let pidfd = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty()).unwrap();
     let mut ended = false;
@@ -62,7 +62,7 @@ fn attend(relay: &mut Relay<'_>, child: &mut Child) {
 fn all_that_a_process_printed_arrives() {
     let (master, slave) = terminal();
     let ((_keep, stdin), (read, stdout)) = (pipe(), pipe());
-    // more than the terminal and the pipe hold together
+    // the output is larger than the buffers of the terminal and the pipe together
     let mut relay = Relay::new(master, None, stdin.as_fd(), stdout.as_fd()).unwrap();
     let mut child = Command::new("seq").arg("30000").stdout(Stdio::from(slave)).spawn().unwrap();
     let reader = std::thread::Builder::new().spawn(move || {
@@ -90,7 +90,7 @@ fn what_is_typed_reaches_the_terminal() {
     let mut bytes = [0; 4];
     std::fs::File::from(slave).read_exact(&mut bytes).unwrap();
     assert_eq!(&bytes, b"ls\x03\n");
-    // end of file: nobody types any more, and nobody looks again
+    // after the end of the input, standard input is not polled any more
     while relay.stdin_open {
         round(&mut relay);
     }
@@ -107,7 +107,7 @@ fn a_terminal_that_is_closed_and_opened_again_is_quiet_between() {
     let mut relay = Relay::new(master, None, stdin.as_fd(), stdout.as_fd()).unwrap();
     drop(slave);
     round(&mut relay);
-    // hung up: there must be nothing left that poll(2) would report again and again
+    // hung up: poll(2) must not report the terminal again and again
     let mut fds = [rustix::event::PollFd::new(&relay.edges, PollFlags::IN)];
     let none = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
     assert_eq!(rustix::event::poll(&mut fds, Some(&none)), Ok(0));

@@ -1,4 +1,4 @@
-//! OpenMetrics text 1.0, for a collector such as Prometheus: `masu stats --format openmetrics` from a timer or a sidecar.
+//! OpenMetrics text 1.0 for a collector such as Prometheus: a timer or a sidecar runs `masu stats --format openmetrics`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -8,30 +8,30 @@ use libcontainer::cgroup::{BlkioEntry, Pressure, Stats};
 use super::Sample;
 use super::table::UNLIMITED;
 
-/// A family of numbers: its name without the prefix, unit and help.
+/// A metric family. The name is without the prefix `masu_container_`.
 struct Family {
     name: &'static str,
     kind: &'static str,
     unit: &'static str,
     help: &'static str,
-    /// Further labels (`,name="value"`) and the number.
+    /// The values of the family, each with its further labels (`,name="value"`).
     values: fn(&Stats) -> Vec<(String, Number)>,
 }
 
 enum Number {
     Whole(u64),
-    /// Nanoseconds, told in seconds.
+    /// Printed in seconds.
     Nanoseconds(u64),
 }
 
 use Number::{Nanoseconds, Whole};
 
-/// One number without labels.
+/// One value without further labels.
 fn one(number: Number) -> Vec<(String, Number)> {
     vec![(String::new(), number)]
 }
 
-/// A number that is only told where it says something.
+/// A limit, or nothing if there is none.
 fn limit(value: u64) -> Vec<(String, Number)> {
     if value == 0 || value >= UNLIMITED { Vec::new() } else { one(Whole(value)) }
 }
@@ -145,7 +145,7 @@ pub(super) fn print(samples: &BTreeMap<String, Sample>) -> String {
                     Whole(n) => n.to_string(),
                     Nanoseconds(n) => format!("{}.{:09}", n / 1_000_000_000, n % 1_000_000_000),
                 };
-                // an id has no character that would have to be escaped
+                // the characters that a container id may have need no escape
                 let _ = writeln!(text, "masu_container_{name}{suffix}{{id=\"{}\"{labels}}} {value}", sample.id);
             }
         }
@@ -155,13 +155,13 @@ pub(super) fn print(samples: &BTreeMap<String, Sample>) -> String {
 }
 
 fn memory_events(s: &Stats) -> Vec<(String, Number)> {
-    // v1 has a state among its counters
+    // on v1, two of the entries are states, not counters
     let counters = s.memory.events.iter().filter(|(name, _)| !matches!(name.as_str(), "oom_kill_disable" | "under_oom"));
     counters.map(|(name, n)| (format!(",event=\"{name}\""), Whole(*n))).collect()
 }
 
 fn devices(list: &[BlkioEntry]) -> Vec<(String, Number)> {
-    // v1 counts the same again as Sync, Async and Total
+    // v1 also has the sums Sync, Async and Total
     let moved = list.iter().filter(|e| matches!(e.op.as_str(), "Read" | "Write" | "Discard"));
     let labels = |e: &BlkioEntry| format!(",device=\"{}:{}\",operation=\"{}\"", e.major, e.minor, e.op.to_ascii_lowercase());
     moved.map(|e| (labels(e), Whole(e.value))).collect()

@@ -1,4 +1,4 @@
-//! The columns for people.
+//! The table of `stats`.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use libcontainer::cgroup::Stats;
 use super::Sample;
 
 const TITLES: [&str; 9] = ["ID", "CPU", "MEMORY", "LIMIT", "MEM", "PIDS", "READ", "WRITTEN", "OOM KILLS"];
-/// Numbers stand on the right, names on the left.
+/// The number of left-aligned columns. The others are right-aligned.
 const NAMES: usize = 1;
 
-/// One line for each container that is in both looks; 100 % is one processor.
+/// One line for each container that is in both samples. 100 % is one processor.
 pub(super) fn print(before: &BTreeMap<String, Sample>, now: &BTreeMap<String, Sample>) -> String {
     let mut rows = vec![TITLES.map(str::to_owned)];
     rows.extend(now.values().filter_map(|sample| Some(row(before.get(&sample.id)?, sample))));
@@ -50,10 +50,10 @@ fn row(before: &Sample, now: &Sample) -> [String; TITLES.len()] {
     ]
 }
 
-/// v1 says "no limit" as the largest multiple of a page.
+/// v1 reports "no limit" as the largest multiple of the page size.
 pub(super) const UNLIMITED: u64 = 1 << 62;
 
-/// Memory without files that nobody has looked at lately, as Docker counts it.
+/// Memory in use without inactive file pages, as Docker counts it.
 fn in_use(stats: &Stats) -> u64 {
     let raw = &stats.memory.raw;
     let inactive = raw.get("total_inactive_file").or(raw.get("inactive_file")).copied().unwrap_or(0);
