@@ -1,29 +1,29 @@
-//! The architectures a filter can name: their tokens, widths and which of them one kernel runs together.
+//! The architectures that a filter can name: their tokens and widths, and which of them one kernel can run together.
 //!
-//! The token is what the kernel puts into `seccomp_data.arch` (include/uapi/linux/audit.h, `AUDIT_ARCH_*`); x32 has
-//! none of its own: its calls come with x86_64's token and bit 30 of the number set (arch/x86/include/uapi/asm/unistd.h).
+//! The token is the value of `seccomp_data.arch` (include/uapi/linux/audit.h, `AUDIT_ARCH_*`). x32 has no token of its own:
+//! its calls have the token of x86_64, and bit 30 of the number set (arch/x86/include/uapi/asm/unistd.h).
 
-/// Bit 30 of a number: the call was made in the x32 way.
+/// Bit 30 of a number marks an x32 call.
 pub(super) const X32_BIT: u32 = 0x4000_0000;
 
 macro_rules! architectures {
     ($($name:ident $text:literal $token:literal $family:ident;)*) => {
-        /// An architecture of config.json's list.
+        /// An architecture of `linux.seccomp.architectures`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(super) enum Arch { $($name,)* }
 
-        /// The names of `linux.seccomp.architectures` that are understood, sorted: all of the specification.
+        /// The names of `linux.seccomp.architectures` that masu knows, sorted: all names of the specification.
         pub const ARCHITECTURES: &[&str] = &[$($text,)*];
 
         impl Arch {
             pub(super) const ALL: &[Arch] = &[$(Arch::$name,)*];
 
-            /// `SCMP_ARCH_X86_64` and so on.
+            /// The architecture with a name such as `SCMP_ARCH_X86_64`.
             pub(super) fn from_name(name: &str) -> Option<Arch> {
                 match name { $($text => Some(Arch::$name),)* _ => None }
             }
 
-            /// `seccomp_data.arch` of its calls.
+            /// The value of `seccomp_data.arch` for its calls.
             pub(super) fn token(self) -> u32 {
                 match self { $(Arch::$name => $token,)* }
             }
@@ -65,7 +65,7 @@ architectures! {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Family {
     Arm,
-    /// Of machines that this program is not built for.
+    /// Architectures that this program is not built for.
     Foreign,
     Loongarch,
     Mips,
@@ -78,7 +78,7 @@ enum Family {
 }
 
 impl Arch {
-    /// What this program is built for.
+    /// The architecture that this program is built for.
     #[cfg(target_arch = "x86_64")]
     pub(super) const NATIVE: Arch = Arch::X86_64;
     #[cfg(target_arch = "x86")]
@@ -108,29 +108,29 @@ impl Arch {
     #[cfg(all(target_arch = "mips", target_endian = "big"))]
     pub(super) const NATIVE: Arch = Arch::Mips;
 
-    /// Whether a kernel under `native` programs can ever see a call of this architecture. One that it cannot see needs
-    /// no code: no call carries its token.
+    /// Whether a kernel that runs `native` programs can run this architecture. If it cannot, the filter needs no code for it,
+    /// because no call has its token.
     pub(super) fn runs_on(self, native: Arch) -> bool {
         self.family() == native.family()
     }
 
-    /// Whether no program of ours runs there.
+    /// Whether this program is never built for it.
     pub(super) fn is_foreign(self) -> bool {
         self.family() == Family::Foreign
     }
 
-    /// Whether the halves of a 64-bit argument lie high word first.
+    /// Whether the high word of a 64-bit argument comes first.
     pub(super) fn big_endian(self) -> bool {
         matches!(self.family(), Family::Mips | Family::Power | Family::S390)
     }
 
-    /// Whether conditions look at the low 32 bits of arguments only. x32 is among them, as in libseccomp.
+    /// Whether conditions compare only the low 32 bits of arguments. This includes x32, as in libseccomp.
     pub(super) fn narrow(self) -> bool {
         use Arch::*;
         matches!(self, X86 | X32 | Arm | Mips | Mipsel | Mips64N32 | Mipsel64N32 | Ppc | S390)
     }
 
-    /// Whether socketcall(2) and ipc(2) stand for the calls in their first argument.
+    /// Whether socketcall(2) and ipc(2) stand for the calls that their first argument selects.
     pub(super) fn multiplexes(self) -> bool {
         use Arch::*;
         matches!(self, X86 | Mips | Mipsel | Ppc | Ppc64 | Ppc64le | S390 | S390x)

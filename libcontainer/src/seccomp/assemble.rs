@@ -1,19 +1,19 @@
-//! Classic BPF from the last instruction to the first (plan, in the parent).
+//! Writes classic BPF from the last instruction to the first (in the plan, in the parent).
 //!
-//! Jumps go forward only, and a conditional one reaches 255 instructions. Written backwards, every target is known when
-//! its jump is written, so a target that is too far gets a stepping stone right behind the jump: the same return once
-//! more, or an unconditional jump, which has 32 bits.
+//! Jumps go forward only, and a conditional jump reaches 255 instructions. If the program is written backwards, each target
+//! is known when its jump is written. A target that is too far gets another instruction right behind the jump: the same
+//! return again, or an unconditional jump, whose distance has 32 bits.
 
 use super::profile::{Condition, Op};
 use masu_host::sys::seccomp::Instruction;
 
-/// linux/bpf_common.h
+/// Codes of linux/bpf_common.h.
 const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
 const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
 const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
 const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 pub(super) const EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
-/// What an instruction answers, if it ends the program.
+/// The value that an instruction returns to the kernel, if it returns one.
 pub(super) fn answer(instruction: &Instruction) -> Option<u32> {
     (instruction.code == RETURN).then_some(instruction.k)
 }
@@ -29,27 +29,27 @@ const ARGUMENTS: u32 = 16;
 /// How far a conditional jump reaches.
 const REACH: usize = u8::MAX as usize;
 
-/// Where to go on.
+/// The instruction to continue at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target {
-    /// Return this to the kernel.
+    /// Return this value to the kernel.
     Return(u32),
     /// The instruction with this index, counted from the end of the program.
     At(usize),
 }
 
-/// How the arguments of an architecture lie in memory.
+/// The layout of the arguments of an architecture in memory.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
     pub(super) narrow: bool,
     pub(super) big_endian: bool,
 }
 
-/// A program in the making, last instruction first.
+/// A program that is being written, last instruction first.
 #[derive(Debug, Default)]
 pub(super) struct Assembler {
     reversed: Vec<Instruction>,
-    /// The latest place of each return.
+    /// The latest index of each return.
     returns: Vec<(u32, usize)>,
 }
 
@@ -62,7 +62,7 @@ impl Assembler {
         self.reversed.len()
     }
 
-    /// The program in the order of execution, which begins at `entry`.
+    /// The program in the order of execution, starting at `entry`.
     pub(super) fn finish(mut self, entry: Target) -> Vec<Instruction> {
         self.place(entry, 0);
         self.reversed.reverse();
@@ -74,7 +74,7 @@ impl Assembler {
         self.reversed.len() - 1
     }
 
-    /// Makes `target` reachable over at most `most` instructions; gives its index.
+    /// Makes `target` reachable by a jump over at most `most` instructions, and returns its index.
     fn place(&mut self, target: Target, most: usize) -> usize {
         let near = |at: usize, len: usize| len - at - 1 <= most;
         let len = self.reversed.len();
@@ -103,20 +103,20 @@ impl Assembler {
         if yes == no {
             return yes;
         }
-        // one less than it reaches: placing `no` may put one instruction between
+        // one less than the reach, because placing `no` may add an instruction between
         let yes = self.place(yes, REACH - 1);
         let no = self.place(no, REACH);
         let here = self.reversed.len();
         Target::At(self.push(code, (here - yes - 1) as u8, (here - no - 1) as u8, k))
     }
 
-    /// Loads a word of the call's data and goes on at `next`.
+    /// Loads a word of the call's data and continues at `next`.
     pub(super) fn load(&mut self, offset: u32, next: Target) -> Target {
         self.place(next, 0);
         Target::At(self.push(LOAD, 0, 0, offset))
     }
 
-    /// One 32-bit half of an argument, the bits under `mask` of it, compared with `k`.
+    /// Compares the bits under `mask` of one 32-bit half of an argument with `k`.
     fn compare(&mut self, code: u16, offset: u32, mask: u32, k: u32, yes: Target, no: Target) -> Target {
         let mut next = self.jump(code, k, yes, no);
         if mask != u32::MAX {
@@ -126,7 +126,7 @@ impl Assembler {
         self.load(offset, next)
     }
 
-    /// A condition on one argument. The accumulator holds nothing of use before or after.
+    /// Tests a condition on one argument. The accumulator has no meaning before or after.
     pub(super) fn condition(&mut self, layout: Layout, condition: &Condition, yes: Target, no: Target) -> Target {
         let argument = ARGUMENTS + 8 * u32::from(condition.argument);
         let (low_at, high_at) = if layout.big_endian { (argument + 4, argument) } else { (argument, argument + 4) };

@@ -1,7 +1,7 @@
-//! A compiled filter as bytes (create writes them, exec reads them; both in the parent).
+//! A compiled filter as bytes: create writes them and exec reads them, both in the parent.
 //!
-//! Little-endian: `masuBPF1`, flags, length of the listener's path, length of its metadata, number of instructions
-//! (each u32), the two texts, the instructions (u16, u8, u8, u32). A path of length 0 is no listener.
+//! Little-endian: `masuBPF1`; flags, length of the listener's path, length of its metadata, number of instructions (each
+//! u32); the two texts; the instructions (u16, u8, u8, u32). A path of length 0 means no listener.
 
 use super::compile::MAX_INSTRUCTIONS;
 use super::{Filter, Instruction, Listener};
@@ -11,7 +11,7 @@ const MAGIC: &[u8; 8] = b"masuBPF1";
 const WORDS: usize = 4;
 
 impl Filter {
-    /// The form that [`Filter::from_bytes`] reads.
+    /// Writes the form that [`Filter::from_bytes`] reads.
     pub fn to_bytes(&self) -> Vec<u8> {
         let (path, metadata) = self.listener.as_ref().map_or(("", ""), |l| (&l.path, &l.metadata));
         let mut bytes = Vec::with_capacity(MAGIC.len() + 4 * WORDS + path.len() + metadata.len() + 8 * self.program.len());
@@ -29,8 +29,10 @@ impl Filter {
         bytes
     }
 
-    /// Reads what [`Filter::to_bytes`] wrote. An error when `bytes` is anything else; that the program is a valid one
-    /// is for the kernel to see.
+    /// Reads the form that [`Filter::to_bytes`] writes. The kernel checks later whether the program is valid.
+    ///
+    /// # Errors
+    /// If `bytes` has another form.
     pub fn from_bytes(bytes: &[u8]) -> Result<Filter> {
         read(bytes).ok_or_else(|| Error::new(Kind::Internal, "read the compiled seccomp filter: not a filter of this version"))
     }

@@ -1,33 +1,35 @@
-//! Rules to BPF: a search tree over the numbers of system calls (plan, in the parent).
+//! Compiles rules to BPF: a search tree over the numbers of system calls (in the plan, in the parent).
 //!
-//! Per architecture the number space is cut into ranges with one verdict each, neighbours with equal verdicts merged,
-//! and the tree halves the list of ranges. The kernel runs the filter for every number when it is loaded, so a short
-//! path is what makes loading fast.
+//! For each architecture the numbers are cut into ranges with one verdict each. Neighbours with equal verdicts are merged,
+//! and each node of the tree halves the list of ranges. The kernel runs the filter for every number when it loads the filter,
+//! so short paths make loading fast.
 //!
 //! # Which rule decides
 //!
-//! As with libseccomp, whose decisions these are meant to equal:
+//! The aim is to decide as libseccomp does:
 //!
-//! 1. Rules whose action is the default action do nothing.
-//! 2. The first rule without conditions decides alone, wherever it stands among the call's rules.
-//! 3. A rule whose conditions begin another's covers it. Two rules with the same conditions and different actions
-//!    contradict each other: an error, as is a covering rule of another action that stands after the covered one.
-//! 4. Otherwise the order in the profile means nothing: rules are tried by their first condition (then the second, and
-//!    so on): higher argument first; then EQ, NE and MASKED_EQ before LT and LE before GT and GE; then larger values
-//!    first, for LT and LE smaller ones; then shorter rules; then as in the profile. libseccomp orders its tree so.
-//! 5. Numbers above the newest call that the profile names get ENOSYS where the default is not permissive (runc's
-//!    stub), then the default action. Unlike runc's stub this never hides a call that the profile names.
+//! 1. A rule whose action is the default action does nothing.
+//! 2. The first rule without conditions decides alone, wherever it stands among the rules of the call.
+//! 3. A rule covers another if its conditions are the first conditions of the other. Two rules with the same conditions and
+//!    different actions contradict each other, which is an error. So is a covering rule with another action that stands after
+//!    the covered rule.
+//! 4. Otherwise the order in the profile has no meaning. Rules are tried by their first condition, then by the second, and so
+//!    on, as in libseccomp's tree. A higher argument comes first. Then EQ, NE and MASKED_EQ come before LT and LE, and these
+//!    before GT and GE. Then larger values come first, but for LT and LE smaller ones. Then come shorter rules, then the
+//!    order in the profile.
+//! 5. Numbers above the newest call that the profile names get ENOSYS if the default is not permissive (as in runc's stub),
+//!    else the default action. Unlike runc's stub, this never hides a call that the profile names.
 //!
 //! # Several architectures
 //!
-//! The native one is always in, and tested first. Calls of one that is not listed kill the thread (libseccomp's
-//! `SCMP_FLTATR_ACT_BADARCH`), x32 calls among them, but for number -1, by which a tracer skips a call (seccomp(2)).
-//! Architectures that the kernel cannot run get no code. On those with 32-bit arguments conditions see the low 32
-//! bits of the value.
+//! The native architecture is always in the filter, and is tested first. Calls of an architecture that is not listed kill the
+//! thread (libseccomp's `SCMP_FLTATR_ACT_BADARCH`). This includes x32 calls, except for number -1, by which a tracer skips a
+//! call (seccomp(2)). Architectures that the kernel cannot run get no code. On architectures with 32-bit arguments,
+//! conditions compare the low 32 bits of the value.
 //!
-//! Where socketcall(2) and ipc(2) exist, a rule for `socket` is also one for socketcall with 1 as its first argument,
-//! and so on. A condition on the first argument is lost there, since socketcall's own are in memory: a filter cannot
-//! see them. Such rules that contradict each other are no error; the shorter one wins, then the first.
+//! Where socketcall(2) and ipc(2) exist, a rule for `socket` is also one for socketcall with 1 as its first argument, and so
+//! on. A condition on the first argument is dropped there: the arguments of the inner call are in memory, which a filter
+//! cannot read. If such rules contradict each other, it is no error: the shorter one wins, then the first.
 
 use super::arch::{Arch, X32_BIT};
 use super::assemble::{ARCH, Assembler, EQUAL, GREATER_EQUAL, Layout, NUMBER, Target};
@@ -39,19 +41,19 @@ use masu_host::sys::seccomp::Instruction;
 /// The kernel's limit (linux/bpf_common.h, `BPF_MAXINSNS`).
 pub(super) const MAX_INSTRUCTIONS: usize = 4096;
 
-/// First of the numbers that ARM keeps for itself; they say nothing about how new a profile is.
+/// The first of the numbers that ARM reserves for itself. They do not show how new a profile is.
 const ARM_PRIVATE: u32 = 0xf_0000;
 
-/// A rule that holds for one number. Sorted by number and rule.
+/// A rule for one number. Entries are sorted by number and rule.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     number: u32,
     rule: u32,
-    /// First argument of socketcall or ipc, or 0.
+    /// The first argument of socketcall or ipc, or 0 for other calls.
     multiplexed: u32,
 }
 
-/// A way for a call to get an action; all conditions must hold.
+/// An action, and the conditions for it, which must all hold.
 #[derive(Debug)]
 struct Case {
     conditions: Vec<Condition>,
@@ -62,7 +64,7 @@ struct Case {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Plain(u32),
-    /// Index into the list of cases.
+    /// An index into the list of cases.
     Cases(usize),
 }
 
@@ -73,11 +75,11 @@ struct Range {
     verdict: Verdict,
 }
 
-/// The whole program.
+/// Compiles the whole program.
 pub(super) fn compile(profile: &Profile<'_>) -> Result<Vec<Instruction>> {
     let mut assembler = Assembler::with_capacity(768);
     let mut tokens: Vec<(u32, Target)> = Vec::new();
-    // last first, so that the native one's code ends up closest to the start
+    // last first, so that the code of the native architecture is closest to the start
     for arch in profile.architectures.iter().rev() {
         let shares = |other: &&Arch| other.token() == arch.token();
         if tokens.iter().any(|(token, _)| *token == arch.token()) {
@@ -105,7 +107,7 @@ fn too_long(instructions: usize) -> Error {
     ))
 }
 
-/// The code for the architectures of one token: x86_64 and x32 share theirs.
+/// The code for the architectures of one token: x86_64 and x32 have the same.
 fn body(profile: &Profile<'_>, group: &[Arch], assembler: &mut Assembler) -> Result<Target> {
     let mut entries = Vec::with_capacity(512);
     let newest: Vec<(Arch, Option<u32>)> = group.iter().map(|arch| (*arch, gather(profile, *arch, &mut entries))).collect();
@@ -137,7 +139,7 @@ fn body(profile: &Profile<'_>, group: &[Arch], assembler: &mut Assembler) -> Res
     Ok(assembler.load(NUMBER, root))
 }
 
-/// Adds what the rules say of `arch`; gives the newest call that they name, whatever they say of it.
+/// Adds the entries of the rules for `arch`. Returns the newest call that the rules name, whatever their action is.
 fn gather(profile: &Profile<'_>, arch: Arch, entries: &mut Vec<Entry>) -> Option<u32> {
     let mut newest = 0;
     for (rule, i) in profile.rules.iter().zip(0..) {
@@ -163,7 +165,7 @@ fn gather(profile: &Profile<'_>, arch: Arch, entries: &mut Vec<Entry>) -> Option
     Some(newest).filter(|number| *number != 0)
 }
 
-/// What becomes of numbers that no rule names.
+/// The verdicts on numbers that no rule names.
 fn background(default: u32, newest: &[(Arch, Option<u32>)]) -> Vec<Range> {
     let find = |wanted: Arch| newest.iter().find(|(arch, _)| *arch == wanted).map(|(_, newest)| *newest);
     let hidden = |newest: Option<u32>| newest.filter(|_| hides_new_calls(default)).map(|n| (n.saturating_add(1), ret::ENOSYS));
@@ -181,7 +183,7 @@ fn background(default: u32, newest: &[(Arch, Option<u32>)]) -> Vec<Range> {
     } else {
         let newest = newest.iter().find_map(|(arch, newest)| hidden(*newest).map(|hidden| (*arch, hidden)));
         match newest {
-            // a number that the kernel does not know arrives there as 0 (arch/s390/kernel/syscall.c)
+            // s390 gives a filter 0 for a number that the kernel does not know (arch/s390/kernel/syscall.c)
             Some((Arch::S390 | Arch::S390x, hidden)) => list.extend([(0, ret::ENOSYS), (1, default), hidden]),
             Some((_, hidden)) => list.extend([(0, default), hidden]),
             None => list.push((0, default)),
@@ -190,11 +192,11 @@ fn background(default: u32, newest: &[(Arch, Option<u32>)]) -> Vec<Range> {
     list.into_iter().map(|(start, action)| Range { start, verdict: Verdict::Plain(action) }).collect()
 }
 
-/// Ranges in order of their start, neighbours with different verdicts.
+/// Ranges in the order of their start; neighbours have different verdicts.
 struct Ranges(Vec<Range>);
 
 impl Ranges {
-    /// From `start` on, which is not below any start before, `verdict` holds.
+    /// Sets `verdict` from `start` on. `start` is not below an earlier start.
     fn add(&mut self, start: u32, verdict: Verdict) {
         self.0.pop_if(|last| last.start == start);
         if self.0.last().is_none_or(|last| last.verdict != verdict) {
@@ -203,7 +205,7 @@ impl Ranges {
     }
 }
 
-/// What the rules for one number come to.
+/// The verdict of the rules for one number.
 fn verdict(profile: &Profile<'_>, call: &[Entry], narrow: bool, all: &mut Vec<Vec<Case>>) -> Result<Verdict> {
     let mut cases: Vec<Case> = Vec::new();
     let mut name = "";
@@ -227,7 +229,7 @@ fn verdict(profile: &Profile<'_>, call: &[Entry], narrow: bool, all: &mut Vec<Ve
     Ok(Verdict::Cases(all.len() - 1))
 }
 
-/// The conditions as an architecture sees them; without those that always hold.
+/// The conditions in the form for an architecture, without those that always hold.
 fn adapt(conditions: &[Condition], narrow: bool, multiplexed: u32) -> Vec<Condition> {
     let call = Condition { argument: 0, op: Op::Eq, mask: u64::MAX, value: multiplexed.into() };
     let call = Some(call).filter(|_| multiplexed != 0);
@@ -245,7 +247,7 @@ fn adapt(conditions: &[Condition], narrow: bool, multiplexed: u32) -> Vec<Condit
         .collect()
 }
 
-/// Drops what other cases cover, and sorts: points 3 and 4 of the module's text.
+/// Drops covered cases and sorts the others: points 3 and 4 of the module's page.
 fn in_order(cases: Vec<Case>, name: &str) -> Result<Vec<Case>> {
     let mut kept: Vec<Case> = Vec::with_capacity(cases.len());
     for case in cases {
@@ -269,7 +271,7 @@ fn in_order(cases: Vec<Case>, name: &str) -> Result<Vec<Case>> {
     Ok(kept)
 }
 
-/// Larger is tried first.
+/// The rank of a condition: the largest is tried first.
 fn priority(condition: &Condition) -> (u8, u8, u64) {
     let (class, value) = match condition.op {
         Op::Eq | Op::Ne | Op::Masked => (3, condition.value),
@@ -289,12 +291,12 @@ struct Tree<'a> {
 }
 
 impl Tree<'_> {
-    /// The number is in the accumulator and in one of `ranges`.
+    /// Writes the tree of `ranges`. The accumulator holds the number, which is in one of them.
     fn node(&mut self, ranges: &[Range]) -> Target {
         match ranges {
             [] => Target::Return(self.default),
             [only] => self.leaf(only),
-            // one number amid others
+            // one number between others with the same verdict
             [before, call, after] if before.verdict == after.verdict && after.start - call.start == 1 => {
                 let others = self.leaf(after);
                 let call_at = self.leaf(call);

@@ -1,4 +1,4 @@
-//! What crun's annotations add to a profile: `run.oci.seccomp…`.
+//! The additions of crun's annotations `run.oci.seccomp...` to a profile.
 
 use super::{AT, Filter, Instruction, Listener, plan_for, profile, raw, syscalls};
 use crate::error::Error;
@@ -7,18 +7,18 @@ use crate::seccomp::Arch;
 use crate::spec::Seccomp;
 use masu_host::sys::seccomp::FLAG_NEW_LISTENER;
 
-/// All of it; by default nothing.
+/// The values of the annotations; by default they add nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Extras {
-    /// Who is asked about calls where the profile names nobody.
+    /// The agent for a profile that names none.
     pub(crate) receiver: Option<String>,
-    /// A name that no architecture knows is an error.
+    /// Whether the name of a call that no architecture has is an error.
     pub(crate) fail_unknown: bool,
-    /// Stands in for the profile.
+    /// The program that replaces the profile.
     pub(crate) program: Option<Vec<Instruction>>,
 }
 
-/// Calls of architectures whose tables are not in this program, or not in the crate.
+/// Calls of architectures without a table in this program or in the crate `syscalls`.
 const ELSEWHERE: &[&str] = &[
     "arm_fadvise64_64",
     "arm_sync_file_range",
@@ -61,14 +61,14 @@ const ELSEWHERE: &[&str] = &[
 ];
 
 impl Extras {
-    /// The annotation's program, checked.
+    /// Decodes and checks the program of the annotation.
     pub(crate) fn set_program(&mut self, base64: &str) -> crate::error::Result<()> {
         self.program = Some(raw::program(base64)?);
         Ok(())
     }
 }
 
-/// Compiles the profile with what the annotations say.
+/// Compiles the profile with the additions of the annotations.
 pub(crate) fn plan(spec: Option<&Seccomp>, extras: &Extras, found: &mut Findings) -> Option<Filter> {
     if let Some(program) = &extras.program {
         let flags = profile::flags(spec.and_then(|spec| spec.flags.as_deref()), found);
@@ -139,7 +139,7 @@ mod tests {
         let path = |more| planned(spec(more), &extras).unwrap().unwrap().listener.unwrap().path;
         assert_eq!(path(serde_json::json!({})), "/r");
         assert_eq!(path(serde_json::json!({"listenerPath": "/l"})), "/l");
-        // nobody is asked: nobody is needed
+        // no rule asks an agent, so there is none
         let quiet = planned(serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW"}), &extras).unwrap().unwrap();
         assert_eq!(quiet.listener, None);
     }

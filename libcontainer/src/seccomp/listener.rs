@@ -1,8 +1,8 @@
-//! Handing the notification fd to the agent of `listenerPath` (parent).
+//! Passes the notification descriptor to the agent of `listenerPath` (in the parent).
 //!
-//! One stream connection per filter: a JSON document of runtime.md "The Container Process State", and with its first
-//! byte the fd (SCM_RIGHTS, unix(7)). The connection is closed afterwards by its owner. Connecting is a step of its own
-//! so that a missing agent is seen before a process is made.
+//! One stream connection per filter carries a JSON document (runtime.md, "The Container Process State") and, with its first
+//! byte, the descriptor (SCM_RIGHTS, unix(7)). The owner of the connection closes it afterwards. Connecting is a separate
+//! step, so that a missing agent is found before a process is made.
 
 use std::io::IoSlice;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -16,27 +16,30 @@ use rustix::net::{
 use crate::error::{Doing, Result};
 use crate::spec::State;
 
-/// What the agent is told of the process under the filter.
+/// The message to the agent about the process under the filter.
 #[derive(Debug, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProcessState<'a> {
-    /// Of the specification.
+    /// The version of the specification.
     pub oci_version: &'a str,
-    /// Names of the descriptors that come along: [`FDS`].
+    /// The names of the passed descriptors: [`FDS`].
     pub fds: &'a [&'a str],
     /// The process under the filter, in the runtime's pid namespace.
     pub pid: i32,
     #[serde(skip_serializing_if = "str::is_empty")]
     /// `listenerMetadata` of the config.
     pub metadata: &'a str,
-    /// The container: `creating` for its first process, `running` for one of exec.
+    /// The state of the container: `creating` for its first process, `running` for an exec.
     pub state: &'a State,
 }
 
-/// There is one descriptor, and this is its name in the specification.
+/// The name of the one descriptor, from the specification.
 pub const FDS: &[&str] = &["seccompFd"];
 
 /// Connects to the agent's socket.
+///
+/// # Errors
+/// If no agent listens at `path`.
 pub fn connect(path: &str) -> Result<OwnedFd> {
     let connected = SocketAddrUnix::new(path).and_then(|address| {
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
@@ -46,7 +49,10 @@ pub fn connect(path: &str) -> Result<OwnedFd> {
     connected.doing(|| format!("failed to connect with seccomp agent specified in the seccomp profile: connect to {path}"))
 }
 
-/// Sends the document and the fd; `state_json` is not empty.
+/// Sends the document and the descriptor. `state_json` must not be empty, because the descriptor goes with its first byte.
+///
+/// # Errors
+/// If the kernel refuses to send, e.g. because the agent has gone.
 pub fn send(socket: BorrowedFd<'_>, state_json: &[u8], fd: BorrowedFd<'_>) -> Result<()> {
     write(socket, state_json, fd).doing(|| "cannot send seccomp fd to the seccomp agent")
 }
@@ -63,7 +69,7 @@ fn write(socket: BorrowedFd<'_>, mut bytes: &[u8], fd: BorrowedFd<'_>) -> Result
     while !bytes.is_empty() {
         let sent = retry_on_intr(|| sendmsg(socket, &[IoSlice::new(bytes)], control, SendFlags::NOSIGNAL))?;
         bytes = bytes.get(sent..).unwrap_or_default();
-        // the fd went with the first byte
+        // the descriptor went with the first byte
         control = &mut none;
     }
     Ok(())

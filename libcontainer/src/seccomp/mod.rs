@@ -1,8 +1,8 @@
-//! `linux.seccomp`: a profile of system calls made into a filter of the kernel, without libseccomp.
+//! `linux.seccomp`: compiles a profile of system calls into a filter for the kernel, without libseccomp.
 //!
-//! `plan` runs in the parent, once per container: what it makes is kept in bytes beside the container's record, so
-//! exec only reads it. [`masu_host::sys::seccomp::load`] puts the container's process under it, as its last steps.
-//! Sources: config-linux.md "Seccomp", seccomp(2), runc 1.5 for words and choices the specification leaves open.
+//! `plan` runs in the parent, once per container. The filter is kept as bytes beside the container's record, so that exec
+//! only reads it. [`masu_host::sys::seccomp::load`] installs it in the container's process, as one of its last steps.
+//! Sources: config-linux.md "Seccomp", seccomp(2); runc 1.5 for texts and for choices that the specification leaves open.
 
 mod arch;
 mod assemble;
@@ -32,16 +32,17 @@ pub use profile::{ACTIONS, OPERATORS};
 /// A compiled filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
-    /// At most 4096 instructions.
+    /// The program, of at most 4096 instructions.
     pub program: Vec<Instruction>,
     /// `SECCOMP_FILTER_FLAG_*` for [`masu_host::sys::seccomp::load`].
     pub flags: u32,
-    /// Who is to be asked about calls with SCMP_ACT_NOTIFY; there is one exactly when a rule has that action.
+    /// The agent that decides calls with SCMP_ACT_NOTIFY. A compiled profile has one exactly if one of its rules has that
+    /// action.
     pub listener: Option<Listener>,
 }
 
 impl Filter {
-    /// What it can answer, each once: `allow`, `errno 1`.
+    /// The actions that the filter can return, each once: `allow`, `errno-1`.
     pub(crate) fn answers(&self) -> Vec<String> {
         let mut answers: Vec<u32> = self.program.iter().filter_map(assemble::answer).collect();
         answers.sort_unstable();
@@ -50,19 +51,21 @@ impl Filter {
     }
 }
 
-/// Who answers for the container's system calls.
+/// The agent that decides system calls of the container (`listenerPath`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
-    /// An absolute path of a listening unix socket.
+    /// The absolute path of a listening unix socket.
     pub path: String,
-    /// Handed on as it is.
+    /// `listenerMetadata`, passed on unchanged.
     pub metadata: String,
 }
 
-/// Compiles the profile for this machine; `None` when it has neither a default action nor rules, which is no filter.
+/// Compiles the profile for this machine. `None` if it has neither a default action nor rules, which means no filter.
 ///
-/// Pure but for log lines: unknown names of system calls (debug). Errors are those of the profile, in runc's words where
-/// it has any.
+/// Pure, except for log lines about unknown system calls (debug).
+///
+/// # Errors
+/// The first error of the profile, with runc's text where runc has one.
 pub fn compile(spec: &Seccomp) -> Result<Option<Filter>> {
     let mut found = Findings::new();
     let filter = plan_for(spec, Arch::NATIVE, &mut found);
@@ -83,7 +86,7 @@ fn plan_for(spec: &Seccomp, native: Arch, found: &mut Findings) -> Option<Filter
     Some(Filter { program, flags: profile.flags, listener: profile.listener })
 }
 
-/// Where a profile is in config.json; what is wrong with one is told below it.
+/// The path of the profile in config.json. Errors name a path below it.
 const AT: &str = "linux.seccomp";
 
 /// Notes an error of the profile.
@@ -91,12 +94,12 @@ fn invalid(found: &mut Findings, path: impl Display, text: impl Into<String>) {
     found.wrong(path, Error::invalid(text).context(AT));
 }
 
-/// The names of the flags that are understood (`masu features`).
+/// The names of the flags that masu knows (`masu features`).
 pub fn known_flags() -> Vec<&'static str> {
     profile::FLAGS.iter().map(|(name, _)| *name).collect()
 }
 
-/// Those that this kernel has, too; one system call each.
+/// The names of the flags that masu knows and this kernel has. Makes one system call for each flag.
 pub fn supported_flags() -> Vec<&'static str> {
     use masu_host::sys::seccomp::{FLAG_NEW_LISTENER, FLAG_WAIT_KILLABLE_RECV};
     let supported = |flag: u32| knows_flags(if flag == FLAG_WAIT_KILLABLE_RECV { flag | FLAG_NEW_LISTENER } else { flag });

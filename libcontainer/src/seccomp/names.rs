@@ -1,7 +1,7 @@
-//! Tables from names to numbers that are made at compile time.
+//! Tables from names to numbers, made at compile time.
 //!
-//! A hash table of plain numbers and bytes: nothing is built when the program starts, and there are no pointers that the
-//! loader would have to relocate.
+//! A hash table of plain numbers and bytes. So nothing is built when the program starts, and the loader has no pointers to
+//! relocate.
 
 /// More than twice the longest table, so that probes are short.
 const SLOTS: usize = 1024;
@@ -17,7 +17,7 @@ const fn slot(name: &[u8]) -> usize {
     (hash ^ (hash >> 15)) as usize % SLOTS
 }
 
-/// A table of `N` names, `B` bytes together. Slots hold an index plus one, or 0.
+/// A table of `N` names with `B` bytes in all. Slots hold an index plus one, or 0 for none.
 pub(super) struct Names<const N: usize, const B: usize> {
     slots: [u16; SLOTS],
     starts: [u16; N],
@@ -26,7 +26,7 @@ pub(super) struct Names<const N: usize, const B: usize> {
     text: [u8; B],
 }
 
-/// How long all names are together.
+/// The length of all names together, in bytes.
 pub(super) const fn bytes(list: &[(&str, u32)]) -> usize {
     let (mut sum, mut i) = (0, 0);
     while i < list.len() {
@@ -37,7 +37,7 @@ pub(super) const fn bytes(list: &[(&str, u32)]) -> usize {
 }
 
 impl<const N: usize, const B: usize> Names<N, B> {
-    /// At compile time only: an index out of range stops the build.
+    /// Runs at compile time only: an index out of range stops the build.
     pub(super) const fn new(list: &[(&str, u32)]) -> Names<N, B> {
         let mut t = Names { slots: [0; SLOTS], starts: [0; N], lengths: [0; N], numbers: [0; N], text: [0; B] };
         let (mut i, mut end) = (0, 0);

@@ -1,6 +1,6 @@
-//! `linux.seccomp` checked and turned into numbers (plan, in the parent).
+//! Checks `linux.seccomp` and turns it into numbers (in the plan, in the parent).
 //!
-//! What is an error, and its words, are runc's where runc has any (config-linux.md, "Seccomp"; seccomp(2)).
+//! Errors and their texts are runc's, where runc has them (config-linux.md, "Seccomp"; seccomp(2)).
 
 use std::fmt::Display;
 
@@ -11,7 +11,7 @@ use crate::findings::{Findings, Item};
 use crate::spec::{Seccomp, SeccompArg, SyscallRule};
 use masu_host::sys::seccomp::{FLAG_LOG, FLAG_NEW_LISTENER, FLAG_SPEC_ALLOW, FLAG_WAIT_KILLABLE_RECV};
 
-/// What a filter returns to the kernel (linux/seccomp.h, `SECCOMP_RET_*`).
+/// The values that a filter returns to the kernel (linux/seccomp.h, `SECCOMP_RET_*`).
 pub(super) mod ret {
     pub(in super::super) const KILL_THREAD: u32 = 0;
     pub(super) const KILL_PROCESS: u32 = 0x8000_0000;
@@ -28,7 +28,7 @@ pub(super) mod ret {
 /// The largest error number that the kernel lets a filter return (linux/err.h, `MAX_ERRNO`).
 const MAX_ERRNO: u32 = 4095;
 
-/// The names of the actions that are understood, sorted (`masu features`).
+/// The names of the actions that masu knows, sorted (`masu features`).
 pub const ACTIONS: &[&str] = &[
     "SCMP_ACT_ALLOW",
     "SCMP_ACT_ERRNO",
@@ -41,12 +41,12 @@ pub const ACTIONS: &[&str] = &[
     "SCMP_ACT_TRAP",
 ];
 
-/// The names of the comparisons that are understood, sorted (`masu features`).
+/// The names of the comparisons that masu knows, sorted (`masu features`).
 pub const OPERATORS: &[&str] =
     &["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"];
 
-/// The flags that are understood, with what the kernel is told. TSYNC is for filters of other threads: a process that
-/// is about to become the container's has none, so it is accepted and left out, as in runc.
+/// The flags that masu knows, and their values for the kernel. TSYNC is accepted and left out, as in runc: it applies the
+/// filter to other threads, and the process that becomes the container's has none.
 pub(super) const FLAGS: &[(&str, u32)] = &[
     ("SECCOMP_FILTER_FLAG_TSYNC", 0),
     ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", FLAG_SPEC_ALLOW),
@@ -54,7 +54,7 @@ pub(super) const FLAGS: &[(&str, u32)] = &[
     ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", FLAG_WAIT_KILLABLE_RECV),
 ];
 
-/// What a filter's answer is called.
+/// The name of a value that a filter returns.
 pub(super) fn words_of(answer: u32) -> String {
     let data = answer & !ret::KIND;
     match answer & ret::KIND {
@@ -78,7 +78,7 @@ pub(super) enum Op {
     Eq,
     Ge,
     Gt,
-    /// The argument's bits under `mask` are `value`.
+    /// `argument & mask == value`.
     Masked,
 }
 
@@ -87,7 +87,7 @@ pub(super) enum Op {
 pub(super) struct Condition {
     pub(super) argument: u8,
     pub(super) op: Op,
-    /// All ones, except for `Masked`.
+    /// All bits set, except for `Masked`.
     pub(super) mask: u64,
     pub(super) value: u64,
 }
@@ -96,23 +96,23 @@ pub(super) struct Condition {
 pub(super) struct Rule<'a> {
     pub(super) names: &'a [String],
     pub(super) action: u32,
-    /// The rule holds when all conditions of one of these hold, or always when there are none. Each is in order of
-    /// the arguments and has an argument at most once.
+    /// The rule holds if all conditions of one alternative hold, and always if there is no alternative. Each alternative is
+    /// sorted by argument, and has each argument at most once.
     pub(super) alternatives: Vec<Vec<Condition>>,
 }
 
 #[derive(Debug)]
 pub(super) struct Profile<'a> {
     pub(super) default: u32,
-    /// Those that this kernel can run, the native one first, each once.
+    /// The architectures that this kernel can run, the native one first, each once.
     pub(super) architectures: Vec<Arch>,
     pub(super) rules: Vec<Rule<'a>>,
     pub(super) flags: u32,
     pub(super) listener: Option<Listener>,
 }
 
-/// `None` when neither a default action nor rules are there: no filter, as in runc. A profile with rules but without a
-/// default action is an error there and here.
+/// Checks the profile. `None` if it has neither a default action nor rules: no filter, as in runc. A profile with rules but
+/// without a default action is an error, as in runc.
 pub(super) fn check<'a>(spec: &'a Seccomp, native: Arch, found: &mut Findings) -> Option<Profile<'a>> {
     if spec.default_action.is_empty() && spec.syscalls.is_empty() {
         return None;
@@ -173,8 +173,8 @@ fn architectures(names: &[String], native: Arch, found: &mut Findings) -> Vec<Ar
     all
 }
 
-/// What the kernel is to be given for an action. `errno` defaults to EPERM; where it is given and the action has none,
-/// it is ignored with a warning, as in runc (which does not even warn). `field` names it in messages, below `at`.
+/// The kernel's value for an action. `errno` defaults to EPERM. If the action returns no error number, `errno` is ignored
+/// with a warning (without one in runc). `field` is the name of `errno` in messages, below `at`.
 fn action(name: &str, errno: Option<u32>, at: impl Display, field: &str, found: &mut Findings) -> Result<u32> {
     let value = |limit: u32| match errno {
         Some(errno) if errno > limit => Err(Error::invalid(format!("seccomp {field} {errno}: at most {limit}"))),
@@ -220,7 +220,8 @@ fn rule<'a>(spec: &'a SyscallRule, at: Item<'_>, found: &mut Findings) -> Result
     let alternatives = if conditions.is_empty() {
         Vec::new()
     } else if conditions.windows(2).any(|pair| matches!(pair, [a, b] if a.argument == b.argument)) {
-        // libseccomp takes one condition on an argument, so runc makes each a rule of its own: any of them suffices
+        // libseccomp takes one condition on an argument, so runc makes each condition a rule of its own, and one of them
+        // suffices
         conditions.into_iter().map(|c| vec![c]).collect()
     } else {
         vec![conditions]
@@ -262,8 +263,8 @@ fn listener(spec: &Seccomp) -> Result<Listener> {
     Ok(Listener { path: path.clone(), metadata: spec.listener_metadata.clone() })
 }
 
-/// Whether a call that is newer than the profile gets ENOSYS in place of this default action: so the C library falls
-/// back to older calls, where EPERM would make it fail. Not where newer calls are let through; a tracer answers for
+/// Whether a call newer than the profile gets ENOSYS in place of this default action. With ENOSYS the C library falls back to
+/// older calls, but with EPERM it fails. Not for a default that lets newer calls through, nor for a tracer, which decides
 /// itself.
 pub(super) fn hides_new_calls(default: u32) -> bool {
     !matches!(default & ret::KIND, ret::ALLOW | ret::LOG | ret::TRACE)

@@ -1,7 +1,7 @@
-//! A filter that comes ready-made: crun's annotation `run.oci.seccomp_bpf_data`, base64 of the kernel's instructions.
+//! A compiled filter from crun's annotation `run.oci.seccomp_bpf_data`: the kernel's instructions in base64.
 //!
-//! The kernel checks a program when it is loaded, in the container's process; here it is checked by the same rules before
-//! anything exists (kernel/seccomp.c, seccomp_check_filter; net/core/filter.c, bpf_check_classic).
+//! The kernel checks a program when the container's process loads it. This file checks it by the same rules before anything
+//! is made (kernel/seccomp.c, seccomp_check_filter; net/core/filter.c, bpf_check_classic).
 
 use super::Instruction;
 use super::compile::MAX_INSTRUCTIONS;
@@ -12,7 +12,7 @@ const DATA: u32 = 64;
 /// Words of scratch memory (BPF_MEMWORDS).
 const WORDS: u32 = 16;
 
-/// Decodes and checks it.
+/// Decodes and checks the program.
 pub(super) fn program(base64: &str) -> Result<Vec<Instruction>> {
     let invalid = |why: String| Error::invalid(format!("annotations: run.oci.seccomp_bpf_data: {why}"));
     let bytes = decode(base64).ok_or_else(|| invalid("it is not base64".into()))?;
@@ -38,13 +38,13 @@ pub(super) fn program(base64: &str) -> Result<Vec<Instruction>> {
     }
 }
 
-/// Whether an instruction is one that a filter may have, with `after` of them behind it.
+/// Whether a filter may have this instruction with `after` instructions behind it.
 fn is_valid(i: &Instruction, after: usize) -> bool {
     let last = after == 0;
     match i.code {
         // RET K, RET A
         0x06 | 0x16 => true,
-        // the last one returns
+        // the last instruction must return
         _ if last => false,
         // LD ABS: a word of seccomp_data
         0x20 => i.k.is_multiple_of(4) && i.k < DATA,
@@ -66,7 +66,7 @@ fn is_valid(i: &Instruction, after: usize) -> bool {
     }
 }
 
-/// RFC 4648, with or without its padding.
+/// Decodes base64 (RFC 4648), with or without padding.
 fn decode(text: &str) -> Option<Vec<u8>> {
     let text = text.trim_ascii().trim_end_matches('=').as_bytes();
     let mut bytes = Vec::with_capacity(text.len() * 3 / 4);

@@ -1,15 +1,15 @@
-//! Numbers of system calls by name, per architecture (plan, in the parent).
+//! Numbers of system calls by name, for each architecture (in the plan, in the parent).
 //!
-//! The numbers come from the crate `syscalls`, which is generated from the kernel's tables, with the few that it lacks
-//! or names differently added here. Only the tables of architectures that the target can run are in the program.
+//! The numbers come from the crate `syscalls`, which is generated from the kernel's tables. Calls that it lacks or names
+//! differently are added here. The program has only the tables of architectures that the target can run.
 
 use super::arch::Arch;
 use super::names::{Names, bytes};
 
-/// Calls that are newer than the crate, on every architecture above its base.
+/// Calls newer than the crate, with their numbers above the base of each architecture.
 const NEW: &[(&str, u32)] = &[("listns", 470), ("rseq_slice_yield", 471)];
 
-/// `table! { NAME, module of the crate, base, [what it lacks], numbers to leave out }`
+/// `table! { NAME, module of the crate, base, [missing calls], numbers to leave out }`
 macro_rules! table {
     ($name:ident, $module:ident, $base:literal, $extra:expr, $skip:pat) => {
         static $name: Names<{ $module::LIST.len() }, { bytes(&$module::LIST) }> = Names::new(&$module::LIST);
@@ -40,7 +40,7 @@ macro_rules! table {
                 while id <= Sysno::last().id() {
                     if let Some(call) = listed(id) {
                         list[n] = (call.name(), id as u32);
-                        // `break` is a word of Rust
+                        // `break` is a keyword of Rust, so the crate has `r#break`
                         if let Some((b"r#", _)) = call.name().as_bytes().split_at_checked(2) {
                             list[n].0 = call.name().split_at(2).1;
                         }
@@ -72,8 +72,8 @@ const NONE: i32 = -1;
 table! { X86_64, x86_64, 0, &[], super::NONE }
 #[cfg(any(test, target_arch = "x86", target_arch = "x86_64"))]
 table! { X86, x86, 0, &[], super::NONE }
-// The generic table (include/uapi/asm-generic/unistd.h) calls 79 newfstatat; the crate calls it fstatat there, and
-// lists the calls with 64-bit times (403 to 423) that only 32-bit architectures have.
+// The generic table (include/uapi/asm-generic/unistd.h) names call 79 newfstatat, but the crate names it fstatat. The crate
+// also lists the calls with 64-bit times (403 to 423), which only 32-bit architectures have.
 #[cfg(any(test, target_arch = "arm", target_arch = "aarch64"))]
 table! { AARCH64, aarch64, 0, &[("newfstatat", 79)], 79 | 403..=423 }
 #[cfg(any(test, target_arch = "loongarch64"))]
@@ -97,8 +97,8 @@ table! { MIPS, mips, 4000, &[], super::NONE }
 #[cfg(any(test, target_arch = "mips", target_arch = "mips64"))]
 table! { MIPS64, mips64, 5000, &[("set_mempolicy_home_node", 5450)], super::NONE }
 
-/// The x32 number of an x86_64 call (arch/x86/entry/syscalls/syscall_64.tbl): the same, but for calls with an x32 entry
-/// of their own and those that x32 never had.
+/// The x32 number of an x86_64 call (arch/x86/entry/syscalls/syscall_64.tbl). It is the same number, except for calls with an
+/// x32 entry of their own, and for calls that x32 lacks.
 #[cfg(any(test, target_arch = "x86", target_arch = "x86_64"))]
 fn x32(number: u32) -> Option<u32> {
     let own = match number {
@@ -144,7 +144,7 @@ fn x32(number: u32) -> Option<u32> {
     Some(own | super::arch::X32_BIT)
 }
 
-/// Where 31-bit s390 differs from s390x (arch/s390/kernel/syscalls/syscall.tbl).
+/// The calls in which 31-bit s390 differs from s390x (arch/s390/kernel/syscalls/syscall.tbl).
 #[cfg(any(test, target_arch = "s390x"))]
 const S390: &[(&str, u32)] = &[
     ("time", 13),
@@ -233,13 +233,12 @@ fn s390(name: &str) -> Option<u32> {
     }
 }
 
-/// Whether there is a table for `arch` (in this program: other targets have other tables).
+/// Whether this program has a table for `arch`; programs for other targets have other tables.
 pub(super) fn known(arch: Arch) -> bool {
     !matches!(arch, Arch::Mips64N32 | Arch::Mipsel64N32) && !arch.is_foreign()
 }
 
-/// The number of `name` on `arch`, with bit 30 for x32 and the base for MIPS; `None` where the architecture does not
-/// have the call.
+/// The number of `name` on `arch`, with bit 30 for x32 and the base for MIPS; `None` if the architecture lacks the call.
 pub(super) fn number(arch: Arch, name: &str) -> Option<u32> {
     match arch {
         #[cfg(any(test, target_arch = "x86", target_arch = "x86_64"))]
@@ -272,7 +271,7 @@ pub(super) fn number(arch: Arch, name: &str) -> Option<u32> {
     }
 }
 
-/// socketcall(2) or ipc(2), and the first argument by which it stands for `name` (linux/net.h, linux/ipc.h).
+/// socketcall(2) or ipc(2), and the first argument that selects `name` (linux/net.h, linux/ipc.h).
 pub(super) fn multiplexed(name: &str) -> Option<(&'static str, u32)> {
     const LIST: [(&str, u32); 32] = [
         ("socket", 1),

@@ -1,4 +1,4 @@
-//! Compiled filters against other judges of the same profile.
+//! Compares compiled filters with other implementations of the same profile.
 
 mod evaluate;
 mod interpret;
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::findings::Findings;
 use crate::spec::{Seccomp, SeccompArg, SyscallRule};
 
-/// A call as the kernel shows it to a filter.
+/// A call in the form that the kernel gives to a filter.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call {
     pub(super) token: u32,
@@ -27,7 +27,7 @@ fn profile(json: &str) -> Seccomp {
     serde_json::from_str(json).unwrap()
 }
 
-/// The filter, or the first error without the prefix that every one of them has.
+/// The filter, or the first error without the prefix that each error has.
 fn plan_for(spec: &Seccomp, native: Arch) -> Result<Option<Filter>> {
     let mut found = Findings::new();
     let filter = super::plan_for(spec, native, &mut found);
@@ -42,23 +42,23 @@ fn compiled(spec: &Seccomp, native: Arch) -> Filter {
     plan_for(spec, native).unwrap().unwrap()
 }
 
-/// The profile in a config.json that an engine wrote.
+/// The profile in the config.json of an engine.
 fn from_bundle(config: &str) -> Seccomp {
     let config: serde_json::Value = serde_json::from_str(config).unwrap();
     serde_json::from_value(config["linux"]["seccomp"].clone()).unwrap()
 }
 
-/// docker's default profile.
+/// The default profile of Docker.
 fn docker() -> Seccomp {
     from_bundle(include_str!("../../../bundles/docker-default/config.json"))
 }
 
-/// podman's: it tells several rules for `socket` apart by three arguments.
+/// The default profile of podman: three arguments distinguish several rules for `socket`.
 fn podman() -> Seccomp {
     from_bundle(include_str!("../../../bundles/podman-rootful/config.json"))
 }
 
-/// That of a pod of Kubernetes with containerd.
+/// The profile of a Kubernetes pod with containerd.
 fn kubernetes() -> Seccomp {
     from_bundle(include_str!("../../../bundles/k8s/config.json"))
 }

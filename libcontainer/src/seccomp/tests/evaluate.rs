@@ -1,4 +1,4 @@
-//! Judges a call by reading the profile, with no thought of speed and nothing of the compiler's but the numbers.
+//! Decides a call by a plain reading of the profile. It is slow, and shares only the numbers with the compiler.
 
 use super::Call;
 use crate::seccomp::arch::Arch;
@@ -37,7 +37,7 @@ fn holds(arg: &SeccompArg, arguments: &[u64; 6], narrow: bool) -> bool {
     }
 }
 
-/// Sorts what is tried first to the front.
+/// The key to sort rules by: the smallest is tried first.
 fn order(args: &[SeccompArg], narrow: bool) -> Vec<(i64, i64, u64)> {
     let cut = |v: u64| if narrow { v & 0xffff_ffff } else { v };
     args.iter()
@@ -54,7 +54,7 @@ fn order(args: &[SeccompArg], narrow: bool) -> Vec<(i64, i64, u64)> {
         .collect()
 }
 
-/// The ways in which a rule can hold for a call of this number.
+/// The alternative conditions of a rule for a call of this number.
 fn cases(rule: &SyscallRule, arch: Arch, call: u32) -> Vec<Vec<SeccompArg>> {
     let mut cases = Vec::new();
     let mut indices: Vec<u32> = rule.args.iter().map(|arg| arg.index).collect();
@@ -81,7 +81,7 @@ fn cases(rule: &SyscallRule, arch: Arch, call: u32) -> Vec<Vec<SeccompArg>> {
     cases
 }
 
-/// What the profile says of a call.
+/// The action of the profile for a call.
 pub(super) fn evaluate(spec: &Seccomp, native: Arch, call: &Call) -> u32 {
     let default = action(&spec.default_action, spec.default_errno_ret);
     let architectures: Vec<Arch> =

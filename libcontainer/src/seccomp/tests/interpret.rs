@@ -3,7 +3,7 @@
 use super::Call;
 use crate::seccomp::Instruction;
 
-/// What the program returns. Panics at anything that the kernel would refuse to load.
+/// Returns the program's result. Panics if the kernel would refuse to load the program.
 pub(in crate::seccomp) fn run(program: &[Instruction], call: &Call, big_endian: bool) -> u32 {
     let word = |offset: u32| match offset {
         0 => call.number,

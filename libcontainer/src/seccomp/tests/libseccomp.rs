@@ -1,5 +1,5 @@
-//! Against libseccomp, where its headers and a C compiler are installed: the same decisions on the engines' profiles
-//! and on random ones whose rules do not contradict each other. With runc's ENOSYS stub laid over libseccomp's filter.
+//! Compares the decisions with those of libseccomp, if its headers and a C compiler are installed. The profiles are those of
+//! engines, and random ones whose rules do not contradict each other. runc's ENOSYS stub runs before libseccomp's filter.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -27,7 +27,7 @@ struct Answer {
 }
 
 impl Oracle {
-    /// `None`, with the reason on stderr, where it cannot be built.
+    /// `None`, with the reason on stderr, if it cannot be built.
     fn build() -> Option<Oracle> {
         let folder = tempfile::tempdir().unwrap();
         let source = folder.path().join("oracle.c");
@@ -46,7 +46,7 @@ impl Oracle {
         }
     }
 
-    /// Tells libseccomp what runc would.
+    /// Gives libseccomp the rules that runc would give it.
     fn ask(&self, spec: &Seccomp) -> Answer {
         let default = action(&spec.default_action, spec.default_errno_ret);
         let mut lines: Vec<String> =
@@ -90,7 +90,7 @@ impl Oracle {
     }
 }
 
-/// One or, where an argument comes twice, several lists of conditions.
+/// One list of conditions, or several if an argument comes twice.
 fn conditions(rule: &SyscallRule) -> Vec<String> {
     let operators = ["", "SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_MASKED_EQ"];
     let args: Vec<String> = rule
@@ -145,7 +145,7 @@ fn the_engines_profiles_decide_as_with_libseccomp() {
             let ours = compiled(&spec, Arch::X86_64).program;
             for (token, number) in numbers() {
                 for (value, i) in VALUES.into_iter().chain([8, 0x2_0000, 0x2_0008]).zip(0..) {
-                    // NETLINK_AUDIT of AF_NETLINK is what podman's profile looks for
+                    // podman's profile has a rule for NETLINK_AUDIT of AF_NETLINK
                     let call = Call { token, number, arguments: [value, i % 4, 8 + i % 2, value, 4, 5] };
                     compare(&spec, &answer.program, &ours, &call);
                 }
@@ -164,8 +164,8 @@ fn random_profiles_decide_as_with_libseccomp() {
         let mut spec = random::a_profile().new_tree(&mut runner).unwrap().current().1;
         spec.architectures.retain(|name| ["SCMP_ARCH_X86", "SCMP_ARCH_X86_64"].contains(&name.as_str()));
         spec.syscalls.retain(|rule| rule.action != "SCMP_ACT_NOTIFY");
-        // Without x32 and with one conditional rule for a call, for libseccomp 2.5 errs in the rest: `arg0 <= big || arg0
-        // < 0` never holds there, and code shared by x86_64 and x32 does not do what its own pseudo code says.
+        // Without x32 and with one conditional rule for a call, because libseccomp 2.5 is wrong otherwise: `arg0 <= big ||
+        // arg0 < 0` never holds there, and code shared by x86_64 and x32 differs from its own pseudo code.
         let mut seen = std::collections::HashSet::new();
         for rule in spec.syscalls.iter_mut().filter(|rule| !rule.args.is_empty()) {
             rule.args.sort_by_key(|arg| arg.index);

@@ -1,4 +1,4 @@
-//! Random profiles and calls: the compiled filter decides as the profile reads.
+//! Random profiles and calls: the compiled filter must decide as a plain reading of the profile does.
 
 use super::evaluate::evaluate;
 use super::interpret::run;
@@ -10,7 +10,8 @@ use crate::spec::{Seccomp, SeccompArg, SyscallRule};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-/// Near each other and far apart, new and old, multiplexed, with x32 entries of their own, not everywhere, nowhere.
+/// Calls with near and distant numbers, new and old, multiplexed, with x32 entries of their own, missing on some or on all
+/// architectures.
 const NAMES: &[&str] = &[
     "read",
     "write",
@@ -120,7 +121,7 @@ proptest! {
     }
 }
 
-/// Conditions so long that every kind of jump is too far for eight bits.
+/// So many conditions that each kind of jump is too far for eight bits.
 #[test]
 fn far_jumps_arrive() {
     let names: Vec<&str> = NAMES.iter().copied().filter(|name| number(Arch::X86_64, name).is_some()).collect();

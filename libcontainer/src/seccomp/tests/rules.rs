@@ -1,4 +1,4 @@
-//! What is accepted, what is an error and with which words.
+//! Profiles that are accepted, profiles that are errors, and the texts of these errors.
 
 use super::evaluate::{KILL_THREAD, action, evaluate};
 use super::interpret::run;
@@ -127,7 +127,7 @@ fn lists_for_features() {
     if crate::is_emulated("lists_for_features") {
         return;
     }
-    // a kernel of this decade has them all
+    // kernels since 5.19 have them all
     assert_eq!(supported_flags(), known_flags());
 }
 
@@ -173,7 +173,7 @@ fn contradictions_are_errors() {
         let mut spec = profile(r#"{"defaultAction":"SCMP_ACT_ERRNO"}"#);
         spec.syscalls = vec![rule(&["chmod"], "SCMP_ACT_ALLOW", first), rule(&["chmod"], "SCMP_ACT_LOG", second)];
         assert_eq!(plan_for(&spec, Arch::X86_64).err().map(|e| e.to_string()), fails.then(|| text.to_string()), "{first:?} {second:?}");
-        // an unconditional rule settles it
+        // a rule without conditions decides
         spec.syscalls.push(rule(&["chmod"], "SCMP_ACT_TRAP", &[]));
         assert!(plan_for(&spec, Arch::X86_64).is_ok());
     }
@@ -202,7 +202,7 @@ fn newer_calls_than_the_profile_are_not_there() {
     spec.syscalls = vec![rule(&["openat2", "read"], "SCMP_ACT_ALLOW", &[])];
     assert_eq!(decide(&spec, Arch::X86_64, "open", [0; 6]), 0x0005_0001);
     assert_eq!(decide(&spec, Arch::X86_64, "faccessat2", [0; 6]), ENOSYS);
-    // also what is only named to be refused counts
+    // a call that is named only to be refused counts, too
     spec.syscalls.push(rule(&["cachestat"], "SCMP_ACT_ERRNO", &[]));
     assert_eq!(decide(&spec, Arch::X86_64, "faccessat2", [0; 6]), 0x0005_0001);
     assert_eq!(decide(&spec, Arch::X86_64, "fchmodat2", [0; 6]), ENOSYS);
@@ -267,7 +267,7 @@ fn dockers_profile() {
             assert_eq!(decide(&spec, arch, name, [first, 0, 0, 0, 0, 0]), wanted, "{arch:?} {name} {first:#x}");
         }
     }
-    // x32's own numbers, up to 547, say nothing of its age: there it is not hidden
+    // x32 has numbers of its own up to 547, above that of listns, so listns is hidden only on the other two
     assert_eq!(decide(&spec, Arch::X86_64, "listns", [0; 6]), ENOSYS);
     assert_eq!(decide(&spec, Arch::X86, "listns", [0; 6]), ENOSYS);
     let length = compiled(&spec, Arch::X86_64).program.len();

@@ -1,4 +1,5 @@
-//! Against the crate seccompiler, in what it can express: one architecture, one action and another by default.
+//! Compares the decisions with those of the crate seccompiler, for profiles that it can express: one architecture, one action
+//! and another by default.
 
 use std::collections::BTreeMap;
 
@@ -57,13 +58,13 @@ proptest! {
         for rule in &mut spec.syscalls {
             rule.action = "SCMP_ACT_ALLOW".into();
             rule.errno_ret = None;
-            // an argument twice is "or" for runc and "and" for seccompiler
+            // a repeated argument means "or" for runc, but "and" for seccompiler
             rule.args.sort_by_key(|arg| arg.index);
             rule.args.dedup_by_key(|arg| arg.index);
         }
         for (arch, target) in [(Arch::X86_64, TargetArch::x86_64), (Arch::Aarch64, TargetArch::aarch64), (Arch::Riscv64, TargetArch::riscv64)] {
             let (ours, theirs) = (compiled(&spec, arch).program, theirs(&spec, arch, target));
-            // above it are ENOSYS here and EPERM there
+            // newer calls get ENOSYS here and EPERM there
             let newest = spec.syscalls.iter().flat_map(|rule| &rule.names).filter_map(|name| number(arch, name)).max().unwrap_or(0);
             for number in 0..=newest {
                 for arguments in &arguments {
