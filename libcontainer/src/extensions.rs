@@ -1,7 +1,7 @@
-//! crun's annotations `run.oci.…`, with crun's meaning, so that what was written for crun runs alike.
+//! crun's annotations `run.oci.*`, with crun's meaning, so that configs written for crun work alike.
 //!
-//! They are read here and carried out by the features that they belong to. `run.oci.mount_context_type` is read with the
-//! mounts (`rootfs/`); `run.oci.systemd.subgroup` names a part of a cgroup that only the systemd driver makes.
+//! They are read here, and carried out by the features that they belong to. Two are read elsewhere:
+//! `run.oci.mount_context_type` in `rootfs/`, and `run.oci.systemd.subgroup` in `cgroup/systemd/`.
 
 use std::collections::BTreeMap;
 
@@ -10,30 +10,29 @@ use crate::findings::Findings;
 use crate::hooks::Output;
 use crate::seccomp::Extras;
 
-/// What they ask for; by default nothing.
+/// The values of the annotations; by default they change nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Extensions {
-    /// `keep_original_groups`: supplementary groups stay those of the caller; for exec, too.
+    /// `keep_original_groups`: the process keeps the supplementary groups of the caller, in exec too.
     pub keep_groups: bool,
-    /// `pidfd_receiver`: a unix socket that gets a pidfd of init.
+    /// `pidfd_receiver`: the path of a unix socket that gets a pidfd of init.
     pub pidfd_receiver: Option<String>,
     /// `hooks.stdout`, `hooks.stderr`.
     pub hook_output: Output,
-    /// `delegate-cgroup`: a cgroup below the container's, for the program to manage.
+    /// `delegate-cgroup`: a cgroup below the container's own, which the program may manage.
     pub delegate_cgroup: Option<String>,
     pub(crate) seccomp: Extras,
 }
 
-/// Handlers that are no other than ours: a process.
+/// The handlers that mean a plain process.
 const PLAIN: [&str; 4] = ["", "crun", "masu", "runc"];
 
 impl Extensions {
-    /// Reads them. `receiver` is who gets notifications of seccomp if no annotation says so (crun reads it from its
-    /// environment).
+    /// Reads the annotations. `receiver` is the agent for seccomp notifications if no annotation names one; crun reads it
+    /// from its environment.
     pub(crate) fn plan(annotations: &BTreeMap<String, String>, receiver: Option<&str>, found: &mut Findings) -> Extensions {
         let mut plan = Extensions::default();
         plan.set_receiver("RUN_OCI_SECCOMP_RECEIVER", receiver, found);
-        // most containers have none of them
         for (key, value) in annotations.range("run.oci.".to_owned()..).take_while(|(key, _)| key.starts_with("run.oci.")) {
             let at = format!("annotations.{key}");
             let unsupported = |why: &str| Error::unsupported(format!("annotations: {key}: {why}"));
@@ -66,7 +65,8 @@ impl Extensions {
         self.seccomp.receiver = Some(path.to_owned());
     }
 
-    /// A virtual machine or an engine for WebAssembly is another runtime. Of a pod the first container is a process always.
+    /// Refuses the handlers that are other runtimes, such as a virtual machine or an engine for WebAssembly. The first
+    /// container of a pod is accepted with any handler, because it is always a process.
     fn check_handler(&self, name: &str, annotations: &BTreeMap<String, String>, found: &mut Findings) {
         let sandbox = annotations.get("io.kubernetes.cri.container-type").is_some_and(|kind| kind == "sandbox");
         if !sandbox && !PLAIN.contains(&name) {

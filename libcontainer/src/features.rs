@@ -1,5 +1,5 @@
-//! What the library supports, for `features` (spec: features.md, features-linux.md). It speaks of the binary, not of
-//! the host, and claims nothing that the library would refuse.
+//! What the library supports, for `features` (spec: features.md, features-linux.md). It describes the binary, not the host,
+//! and lists nothing that the library refuses.
 
 use std::collections::BTreeMap;
 
@@ -8,35 +8,36 @@ use serde::Serialize;
 use crate::process::{capabilities, memory_policy};
 use crate::{namespaces, rootfs, seccomp, spec};
 
-/// The whole document. Absent means "unknown" in this format, so every list and switch is there.
+/// The whole document. In this format an absent field means "unknown", so all lists and switches are present.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Features {
     /// The oldest version of config.json that is read.
     pub oci_version_min: &'static str,
-    /// The newest.
+    /// The newest version.
     pub oci_version_max: &'static str,
-    /// Kinds of hooks.
+    /// The kinds of hooks.
     pub hooks: &'static [&'static str],
-    /// Those that are no data of a file system.
+    /// The mount options that are not data for a file system.
     pub mount_options: Vec<&'static str>,
-    /// What only Linux has.
+    /// The features of Linux.
     pub linux: Linux,
-    /// What is said of the program itself.
+    /// Facts about the program itself.
     pub annotations: BTreeMap<&'static str, String>,
-    /// Annotations of a config.json that change what the runtime does; one that ends in a dot stands for all that begin so.
+    /// Annotations of a config.json that change the behaviour of the runtime. A name that ends in a dot stands for all names
+    /// that begin so.
     pub potentially_unsafe_config_annotations: &'static [&'static str],
 }
 
-/// What only Linux has.
+/// The features of Linux.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Linux {
-    /// Kinds of namespaces.
+    /// The kinds of namespaces.
     pub namespaces: Vec<&'static str>,
-    /// Names of capabilities.
+    /// The names of capabilities.
     pub capabilities: &'static [&'static str],
     /// Control groups.
     pub cgroup: Cgroup,
@@ -50,13 +51,13 @@ pub struct Linux {
     pub intel_rdt: IntelRdt,
     /// Memory policies.
     pub memory_policy: MemoryPolicy,
-    /// Beyond the options of mounts.
+    /// Extensions of mounts.
     pub mount_extensions: MountExtensions,
     /// Moving network devices.
     pub net_devices: Switch,
 }
 
-/// The kinds of cgroups and who may make them.
+/// The versions of cgroups and the programs that can make them.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -65,30 +66,30 @@ pub struct Cgroup {
     pub v1: bool,
     /// cgroup v2.
     pub v2: bool,
-    /// Made by systemd.
+    /// cgroups made by the system instance of systemd.
     pub systemd: bool,
-    /// Made by a user's systemd.
+    /// cgroups made by a user instance of systemd.
     pub systemd_user: bool,
-    /// Limits of RDMA.
+    /// Limits for RDMA.
     pub rdma: bool,
 }
 
-/// The words of `linux.seccomp`.
+/// The known names of `linux.seccomp`.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Seccomp {
-    /// Whether there is any of it.
+    /// Whether it is supported.
     pub enabled: bool,
-    /// Names of actions.
+    /// The names of actions.
     pub actions: &'static [&'static str],
-    /// Names of comparisons.
+    /// The names of comparisons.
     pub operators: &'static [&'static str],
-    /// Names of architectures.
+    /// The names of architectures.
     pub archs: &'static [&'static str],
-    /// Flags that this build knows.
+    /// The flags that this build knows.
     pub known_flags: Vec<&'static str>,
-    /// The one list that depends on the kernel.
+    /// The flags that the running kernel knows, too.
     pub supported_flags: Vec<&'static str>,
 }
 
@@ -96,21 +97,21 @@ pub struct Seccomp {
 #[derive(Debug, Clone, Copy, Serialize)]
 #[non_exhaustive]
 pub struct IntelRdt {
-    /// Whether there is any of it.
+    /// Whether it is supported.
     pub enabled: bool,
-    /// `schemata` besides the older two.
+    /// `schemata`, besides `l3CacheSchema` and `memBwSchema`.
     pub schemata: bool,
     /// `enableMonitoring`.
     pub monitoring: bool,
 }
 
-/// The words of `linux.memoryPolicy`.
+/// The known names of `linux.memoryPolicy`.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct MemoryPolicy {
-    /// Names of modes.
+    /// The names of modes.
     pub modes: &'static [&'static str],
-    /// Names of flags.
+    /// The names of flags.
     pub flags: &'static [&'static str],
 }
 
@@ -122,16 +123,16 @@ pub struct MountExtensions {
     pub idmap: Switch,
 }
 
-/// `{"enabled": …}`.
+/// A feature without further details: `{"enabled": true}`.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[non_exhaustive]
 pub struct Switch {
-    /// Whether there is any of it.
+    /// Whether it is supported.
     pub enabled: bool,
 }
 
 impl Features {
-    /// Of this library, in a program of that version and commit.
+    /// The features of this library, in a program with this version and commit.
     pub fn of_this_library(version: &str, commit: &str) -> Features {
         Features {
             oci_version_min: "1.0.0",
@@ -139,7 +140,6 @@ impl Features {
             hooks: &["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
             mount_options: rootfs::options::supported().collect(),
             linux: Linux {
-                // the plan refuses these two
                 namespaces: namespaces::KINDS.iter().map(|kind| kind.name).collect(),
                 capabilities: &capabilities::NAMES,
                 cgroup: Cgroup { v1: true, v2: true, systemd: true, systemd_user: false, rdma: true },
@@ -161,7 +161,7 @@ impl Features {
             annotations: BTreeMap::from([
                 ("io.github.masu-containers.masu.version", version.to_string()),
                 ("io.github.masu-containers.masu.commit", commit.to_string()),
-                // containerd and CRI-O know no other key for it
+                // containerd and CRI-O look for this key
                 ("org.opencontainers.runc.checkpoint.enabled", "false".to_string()),
             ]),
             potentially_unsafe_config_annotations: &["run.oci."],

@@ -1,18 +1,17 @@
-//! What planning finds wrong with a config: all of it, in the order in which it is found.
+//! The errors and warnings of a plan, in the order in which they are found.
 //!
-//! A plan function that meets something wrong notes it here and goes on with a harmless value, so that `masu check` tells
-//! everything at once. Whoever wants to carry a plan out gets it by `Findings::unless_wrong`, and so the first error in
-//! its place: there is no way to a plan past an error.
+//! A plan function notes an error here and goes on with a harmless value, so that `masu check` can report all errors at once.
+//! create and exec get the plan by `Findings::unless_wrong`, which returns the first error in its place.
 
 use std::fmt::{self, Display};
 
 use crate::error::{Error, Kind, Result};
 
-/// One thing that is wrong, or worth a warning.
+/// An error or a warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
-    /// Where in config.json: `mounts[3].source`; empty where it is the whole of it.
+    /// The path in config.json: `mounts[3].source`; empty for the whole file.
     pub path: String,
     /// The class of the error; `None` for a warning.
     pub kind: Option<Kind>,
@@ -21,10 +20,10 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Path and text as one line, the path once.
+    /// The path and the text as one line, with the path only once.
     pub fn line(&self) -> String {
         let Finding { path, text, .. } = self;
-        // a text may begin with the path, or with that of the list that the path leads into
+        // a text may begin with the path, or with that of the list that the path is in
         let rest = match text.split_once(": ") {
             Some((start, rest)) if !start.is_empty() && path.starts_with(start) => rest,
             _ => text,
@@ -43,7 +42,7 @@ impl Display for Item<'_> {
     }
 }
 
-/// Everything that was found.
+/// All errors and warnings.
 #[derive(Debug, Default)]
 pub struct Findings {
     list: Vec<Finding>,
@@ -51,17 +50,17 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// Nothing yet.
+    /// An empty list.
     pub fn new() -> Findings {
         Findings::default()
     }
 
-    /// All of them, in the order in which they were found.
+    /// All findings, in the order in which they were found.
     pub fn list(&self) -> &[Finding] {
         &self.list
     }
 
-    /// Whether there is an error among them.
+    /// Whether one of them is an error.
     pub fn is_wrong(&self) -> bool {
         self.first.is_some()
     }
@@ -72,7 +71,7 @@ impl Findings {
         self.first.get_or_insert(error);
     }
 
-    /// The same in short for what is contradictory or malformed.
+    /// Notes an error of the kind [`Kind::InvalidSpec`].
     pub(crate) fn invalid(&mut self, path: impl Display, text: impl Into<String>) {
         self.wrong(path, Error::invalid(text));
     }
@@ -82,7 +81,7 @@ impl Findings {
         self.list.push(Finding { path: path.to_string(), kind: None, text: text.into() });
     }
 
-    /// The value of `result`, or a note of its error at `path`.
+    /// Returns the value of `result`, or notes its error at `path`.
     pub(crate) fn at<T>(&mut self, path: impl Display, result: Result<T>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
@@ -93,8 +92,8 @@ impl Findings {
         }
     }
 
-    /// Takes over what `more` has found, but for what only follows from an error that is noted already: what is told of
-    /// the same place, or of one below.
+    /// Adds the findings of `more`. Leaves out those at the path of an earlier error or below it, because they may only
+    /// follow from that error.
     pub(crate) fn extend(&mut self, more: Findings) {
         let below = |path: &str, wrong: &str| path.strip_prefix(wrong).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
         let told = |f: &Finding| self.list.iter().any(|known| known.kind.is_some() && !f.path.is_empty() && below(&f.path, &known.path));
@@ -105,7 +104,10 @@ impl Findings {
         }
     }
 
-    /// Gives `plan` away if nothing is wrong, else the first error; logs the warnings.
+    /// Returns `plan` and logs the warnings.
+    ///
+    /// # Errors
+    /// The first error that was noted.
     pub(crate) fn unless_wrong<T>(self, plan: T) -> Result<T> {
         if let Some(error) = self.first {
             return Err(error);

@@ -1,4 +1,4 @@
-//! Hooks: programs of the host's or the container's that run at points of the lifecycle (config.md, "POSIX-platform Hooks").
+//! Hooks: programs of the host or of the container that run at points of the lifecycle (config.md, "POSIX-platform Hooks").
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -18,7 +18,7 @@ use crate::spec;
 use masu_host::pidfd::wait_for_end;
 use masu_host::sys::signal::{end_with_us, unblock_in};
 
-/// How much of what a hook printed goes into an error's text, in bytes of each stream.
+/// How much of a hook's output goes into the text of its error, in bytes of each stream.
 const MAX_OUTPUT: usize = 1024;
 
 /// One hook, checked.
@@ -26,12 +26,12 @@ const MAX_OUTPUT: usize = 1024;
 pub(crate) struct Hook {
     path: String,
     args: Vec<String>,
-    /// None: the environment of whoever runs it.
+    /// `None`: the environment of the process that runs it.
     env: Option<Vec<String>>,
     timeout: Option<u64>,
 }
 
-/// Files that hooks print to, instead of into the text of their failure.
+/// Files for the output of hooks. Without them, the output goes into the text of a failure.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Output {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -40,7 +40,7 @@ pub(crate) struct Output {
     pub stderr: Option<String>,
 }
 
-/// The same, open.
+/// The open files of [`Output`].
 #[derive(Debug, Default)]
 pub(crate) struct Opened {
     stdout: Option<File>,
@@ -48,12 +48,12 @@ pub(crate) struct Opened {
 }
 
 impl Output {
-    /// Whether there are any.
+    /// Whether no file is named.
     pub(crate) fn is_default(&self) -> bool {
         *self == Output::default()
     }
 
-    /// Opens them to append to, and makes them if they are missing.
+    /// Opens the files to append, and makes missing ones.
     pub(crate) fn open(&self) -> Result<Opened> {
         let open = |path: &Option<String>| {
             let file = |path: &String| {
@@ -66,13 +66,13 @@ impl Output {
 }
 
 impl Opened {
-    /// The descriptors' numbers, for the list of those that a child keeps.
+    /// The numbers of the descriptors, for the list of descriptors that a child keeps.
     pub(crate) fn numbers(&self) -> impl Iterator<Item = u32> {
         self.stdout.iter().chain(&self.stderr).map(|file| file.as_raw_fd() as u32)
     }
 }
 
-/// All six kinds.
+/// The hooks of all six kinds.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Hooks {
     pub prestart: Vec<Hook>,
@@ -100,12 +100,13 @@ impl Hooks {
         }
     }
 
-    /// Whether there are none.
+    /// Whether there is no hook.
     pub(crate) fn is_empty(&self) -> bool {
         *self == Hooks::default()
     }
 
-    /// Whether init and the runtime have to meet before the pivot: one of them runs hooks, or must know init's pid.
+    /// Whether init and the runtime must wait for each other before the pivot: one of them runs hooks, or needs the pid of
+    /// init.
     pub(crate) fn meet(&self) -> bool {
         !(self.prestart.is_empty() && self.create_runtime.is_empty() && self.create_container.is_empty() && self.start_container.is_empty())
     }
@@ -140,7 +141,7 @@ impl Hook {
         ])
     }
 
-    /// With `ends_with_us` a runtime that is killed takes the hook along.
+    /// Runs the hook. With `ends_with_us`, the hook is killed when the runtime is killed.
     fn run(
         &self,
         state: &[u8],
@@ -149,7 +150,7 @@ impl Hook {
         output: &Opened,
         ends_with_us: bool,
     ) -> Result<()> {
-        // files in memory instead of pipes: a hook that reads nothing, or prints much, holds nobody up
+        // files in memory in place of pipes: so a hook that reads nothing, or prints much, does not block
         let stdin = memory("hook-stdin")?;
         let mut input = File::from(stdin);
         input.write_all(state)?;
@@ -184,7 +185,7 @@ impl Hook {
                 let pid = Pid::from_raw(child.id() as i32).ok_or(rustix::io::Errno::SRCH)?;
                 let ended = wait_for_end(&rustix::process::pidfd_open(pid, PidfdFlags::empty())?, Duration::from_secs(seconds))?;
                 if !ended {
-                    // its children too: it leads a process group
+                    // kills its children, too, because it leads a process group
                     rustix::process::kill_process_group(pid, Signal::KILL)?;
                     child.wait()?;
                     return Err(Error::new(Kind::Hook, format!("hook ran past specified timeout of {seconds}.0s")));
@@ -199,7 +200,7 @@ impl Hook {
     }
 }
 
-/// Runs the hooks of one kind in order; the first that fails ends it. `state` is given to each on its stdin.
+/// Runs the hooks of one kind in order; each gets `state` on its stdin. The first failure ends this.
 pub(crate) fn run(
     kind: &str,
     hooks: &[Hook],
@@ -208,7 +209,7 @@ pub(crate) fn run(
     default_env: Option<&[(String, String)]>,
     output: &Opened,
 ) -> Result<()> {
-    // a `delete --force` that ends a create must not leave its hook
+    // a `delete --force` that kills a create must not leave its hook running
     let ends_with_us = matches!(kind, "prestart" | "createRuntime");
     for (i, hook) in hooks.iter().enumerate() {
         hook.run(state, cwd, default_env, output, ends_with_us).doing(|| format!("error running {kind} hook #{i}"))?;
@@ -216,7 +217,7 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// Runs the hooks of one kind in order, each whatever the others do; a failure is a warning (runtime.md, "Lifecycle", 13).
+/// Runs all hooks of one kind in order, even after a failure. A failure is a warning (runtime.md, "Lifecycle", 13).
 pub(crate) fn run_each(kind: &str, hooks: &[Hook], state: &[u8], cwd: &str, output: &Opened) {
     for (i, hook) in hooks.iter().enumerate() {
         if let Err(e) = hook.run(state, Some(cwd), None, output, false).doing(|| format!("error running {kind} hook #{i}")) {
@@ -229,7 +230,7 @@ fn memory(name: &str) -> Result<OwnedFd> {
     rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC).doing(|| format!("make {name}"))
 }
 
-/// As Go's os/exec words it: callers' tests read it.
+/// The text of an exit status as in Go's os/exec, because tests of callers read it.
 fn words(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
@@ -244,7 +245,7 @@ fn words(status: ExitStatus) -> String {
     }
 }
 
-/// Go's words for the signals that end a program (its package syscall).
+/// The texts of Go's package syscall for signals that end a program.
 const SIGNALS: [(i32, &str); 23] = [
     (libc::SIGHUP, "hangup"),
     (libc::SIGINT, "interrupt"),

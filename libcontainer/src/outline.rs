@@ -1,21 +1,21 @@
-//! A plan in words: a tree of named values. Each plan describes itself as one; `--dry-run` lays it out as a page or writes it as
-//! JSON.
+//! A description of a plan: a tree of named values. Each plan describes itself in this form, and `--dry-run` prints it as a
+//! page or as JSON.
 
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-/// A part of a plan in words.
+/// A part of the description of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outline {
-    /// Nothing of the kind: `null`, and no line on the page.
+    /// No value: `null` in JSON, and no line on the page.
     Nothing,
     Text(String),
     Number(u64),
     Negative(i64),
     Switch(bool),
-    /// Words that stand beside each other.
+    /// Words on one line.
     Words(Vec<String>),
-    /// Parts that stand below each other.
+    /// Parts below each other.
     List(Vec<Outline>),
     Map(Vec<(&'static str, Outline)>),
 }
@@ -41,7 +41,7 @@ impl Serialize for Outline {
     }
 }
 
-/// The key of an object of JSON: `no new privileges` is `noNewPrivileges`.
+/// The key in JSON: `no new privileges` becomes `noNewPrivileges`.
 fn name(key: &str) -> String {
     let mut parts = key.split(|c: char| !c.is_ascii_alphanumeric()).filter(|part| !part.is_empty());
     let mut name = parts.next().unwrap_or_default().to_owned();

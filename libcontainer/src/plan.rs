@@ -1,7 +1,7 @@
 //! The plan of a container: each feature's plan in order, then the checks that span features.
 //!
-//! A plan is what the kernel will be told. Making one has no side effects and needs no privilege, so a bad config fails
-//! here, with nothing to clean up; carrying it out makes no decisions.
+//! A plan is what the kernel will be told. Making a plan has no side effects and needs no privilege, so a bad config fails
+//! before there is anything to clean up. The child follows the plan, and does not read the config.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -28,24 +28,24 @@ use crate::spec::{self, Spec, State};
 /// The longest host and domain name (sethostname(2)).
 const MAX_HOSTNAME: usize = 64;
 
-/// What the caller decides besides config.json.
+/// The options of the caller, besides config.json.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Choices {
-    /// The systemd that makes the cgroup, if one does.
+    /// The instance of systemd that makes the cgroup, if one does.
     pub(crate) systemd: Option<Instance>,
     pub no_pivot: bool,
     pub no_new_keyring: bool,
-    /// The config may lack `process`: the container can be created then, and not started.
+    /// The config may lack `process`. The container can be created then, but not started.
     pub process_optional: bool,
     pub listen_fds: u32,
     pub preserve_fds: u32,
-    /// Directory of the host that is bound at /run/notify, with the socket that NOTIFY_SOCKET will name in it.
+    /// The directory of the host to bind at /run/notify. It has the socket that NOTIFY_SOCKET will name.
     pub notify_dir: Option<String>,
-    /// Who gets notifications of seccomp if the config does not say.
+    /// The agent for seccomp notifications if the config names none.
     pub seccomp_receiver: Option<String>,
 }
 
-/// A container, as the kernel will be told.
+/// The plan of a container.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub id: String,
@@ -56,7 +56,8 @@ pub(crate) struct Plan {
     pub net_devices: NetDevices,
     pub intel_rdt: Option<IntelRdt>,
     pub user_namespace: Option<UserNamespace>,
-    /// Whether the container may manage the cgroups below its own: it sees them, writable, and in a user namespace.
+    /// Whether the container may manage the cgroups below its own. It may if it has a user namespace, a new cgroup namespace
+    /// and a writable mount of its cgroup.
     pub delegates_cgroup: bool,
     pub cgroup: CgroupPlan,
     pub rootfs: RootfsPlan,
@@ -70,8 +71,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Plans container `id` of the config `spec` in the bundle `bundle` (absolute), whose annotations become the plan's own:
-    /// there may be a megabyte of them. With an error among the findings the plan is no more than what was found out on the way.
+    /// Plans container `id` of the config `spec` in the bundle `bundle` (an absolute path). Moves the annotations out of
+    /// `spec` without a copy, because they may be a megabyte. If `found` has an error, the plan is incomplete.
     pub(crate) fn for_create(id: &str, bundle: &str, spec: &mut Spec, layout: &Layout, choices: &Choices, found: &mut Findings) -> Plan {
         check_version(&spec.oci_version, found);
         let mut plan = Plan {
@@ -92,7 +93,7 @@ impl Plan {
         let mut filter = None;
         if let Some(linux) = &spec.linux {
             plan.namespaces = Namespaces::plan(&linux.namespaces, found);
-            // without a process init is root
+            // without `process`, init runs as root
             let root = spec::User::default();
             let user = spec.process.as_ref().map_or(&root, |process| &process.user);
             plan.user_namespace = UserNamespace::plan(linux, &plan.namespaces, user, found);
@@ -127,7 +128,7 @@ impl Plan {
         plan.process = ProcessPlan::for_init(spec.process.as_ref(), filter, choices.listen_fds, choices.preserve_fds, found);
         plan.process.in_user_namespace = plan.user_namespace.is_some();
         plan.process.keep_groups = plan.extensions.keep_groups;
-        // the one in the document is for what is executed later
+        // the config's CPU affinity is for an exec
         plan.process.cpu_affinity = CpuAffinity::default();
         if let Some(linux) = &spec.linux {
             plan.process.personality = linux.personality.as_ref().and_then(|p| personality::plan(p, found));
@@ -148,12 +149,12 @@ impl Plan {
         plan
     }
 
-    /// Whether hooks or an agent read the state while the container is made, or when making it fails.
+    /// Whether hooks or an agent read the state while the container is made, or after that fails.
     pub(crate) fn tells_state(&self) -> bool {
         self.hooks.meet() || !self.hooks.poststop.is_empty() || self.process.filter.as_ref().is_some_and(|filter| filter.listener.is_some())
     }
 
-    /// The state as hooks and agents read it.
+    /// The state in the form for hooks and agents.
     pub(crate) fn state(&self, pid: i32, status: &str) -> State {
         State {
             oci_version: spec::VERSION.to_owned(),
@@ -165,12 +166,12 @@ impl Plan {
         }
     }
 
-    /// The same as one line of JSON.
+    /// The state as one line of JSON.
     pub(crate) fn state_json(&self, pid: i32, status: &str) -> Result<Vec<u8>> {
         serde_json::to_vec(&self.state(pid, status)).map_err(|e| Error::new(Kind::Internal, e.to_string()))
     }
 
-    /// The socket of sd_notify(3): the program sees it at a fixed place.
+    /// Binds the directory of the sd_notify(3) socket at a fixed path of the container.
     fn add_notify(&mut self, dir: &str) {
         self.rootfs.operations.push(Operation::Mount(MountPlan::bind("/run/notify", dir)));
         self.process.env.set("NOTIFY_SOCKET", "/run/notify/notify.sock");
@@ -182,8 +183,8 @@ pub(crate) fn keyring(id: &str) -> Result<CString> {
     CString::new(format!("_ses.{id}")).map_err(|_| Error::invalid("container id holds a NUL byte"))
 }
 
-/// The version is never a reason to refuse: a newer minor only adds (spec.md), and a runtime that gates on it fails every
-/// config on the day of a release.
+/// Warns of an unknown version, but refuses none: a newer minor version only adds (spec.md), and a runtime that refused it
+/// would fail each config on the day of a release.
 fn check_version(version: &str, found: &mut Findings) {
     if !version.starts_with("1.") {
         let text = format!("ociVersion {version:?} is not a version 1; the config is read as {}", spec::VERSION);

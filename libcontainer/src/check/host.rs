@@ -1,4 +1,4 @@
-//! What this host has not, of what a plan takes for granted. Each look is a read; what cannot be read is passed over.
+//! Finds what a plan needs and this host lacks. It only reads, and skips what it cannot read.
 
 use std::path::Path;
 
@@ -17,10 +17,10 @@ use crate::spec::bundle::check_rootfs;
 use crate::spec::{self, Spec};
 use masu_host::procfs::Procfs;
 
-/// The oldest kernel (ARCHITECTURE.md, "Kernel and compiler").
+/// The oldest supported kernel (ARCHITECTURE.md, "Kernel and compiler").
 const OLDEST: (u32, u32) = (5, 14);
 
-/// Looks for all of it.
+/// Checks the kernel, the files and the features that `plan` needs.
 pub(super) fn look(plan: &Plan, spec: &Spec, found: &mut Findings) {
     kernel(found);
     let Some(proc) = found.at("", Procfs::open()) else { return };
@@ -88,7 +88,7 @@ fn look_at_namespace(namespace: &spec::Namespace, proc: &Procfs) -> Result<()> {
     if !namespace.path.is_empty() {
         return namespaces::open(kind.flag, &namespace.path).map(drop);
     }
-    // the entry is a magic link, which the handle does not follow
+    // the entry is a magic link, which the handle of /proc does not follow
     match proc.open_file(&format!("{}/ns/{}", rustix::process::getpid().as_raw_nonzero(), kind.file), OFlags::PATH | OFlags::NOFOLLOW) {
         Err(Errno::NOENT) => Err(Error::unsupported(format!("this kernel has no {} namespaces", kind.name))),
         _ => Ok(()),
@@ -196,7 +196,7 @@ fn look_at_process(plan: &Plan, proc: &Procfs, found: &mut Findings) {
     }
 }
 
-/// Whether the program can be found and executed, in create's words; `None`: it cannot be known.
+/// Whether the program can be found and executed, with the error text of create. `None`: unknown before mounts are made.
 fn executable(plan: &Plan, tree: &Tree<'_>) -> Option<Result<()>> {
     let process = &plan.process;
     let name = process.args.first()?.to_str().ok()?;

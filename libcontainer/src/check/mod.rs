@@ -1,7 +1,7 @@
-//! `check`: everything that is wrong with a bundle, and what this host lacks for it. Nothing is run, made or changed.
+//! `check`: reports all errors of a bundle, and what this host lacks for it. It runs, makes and changes nothing.
 //!
-//! The plan is what finds out; here it is made from a config that was read on past its errors (`Spec::all_of_slice`), and
-//! `host` looks for what the plan takes for granted and create would only meet on its way.
+//! The errors are those of the plan. Here the plan is made from a config that is read past its errors (`Spec::all_of_slice`).
+//! `host` then looks for what the plan needs from the host, which create would miss only on its way.
 
 mod host;
 mod tree;
@@ -14,11 +14,11 @@ use crate::plan::{Choices, Plan};
 use crate::spec::Spec;
 use crate::spec::bundle;
 
-/// A name that no limit depends on: containers get theirs at create.
+/// The container id of the plan; create gives containers their real one.
 const ID: &str = "check";
 
-/// Looks at the bundle in `dir`; `config` is another name for its config.json. Needs no privilege beyond reading, but what
-/// it may not read it cannot see.
+/// Checks the bundle in `dir`; `config` is another file to read in place of its config.json. Needs no privilege, but cannot
+/// check what it may not read.
 pub fn check(dir: &Path, config: Option<&Path>) -> Findings {
     let mut found = Findings::new();
     let Some((dir, bytes)) = found.at("", bundle::read(dir, config)) else { return found };

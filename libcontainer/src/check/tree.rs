@@ -1,4 +1,4 @@
-//! What the container would see at a path, without a mount being made: the rootfs with the binds over it.
+//! Looks up paths as the container would see them, without making a mount: the rootfs, and the bind mounts over it.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,10 +9,10 @@ use rustix::io::Errno;
 use crate::rootfs::{MountPlan, Operation, RootfsPlan, What};
 use masu_host::beneath::{self, clean};
 
-/// As many symbolic links as the kernel follows (path_resolution(7)).
+/// The number of symbolic links that the kernel follows (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
-/// The tree; `None` in answers is "cannot be known before it is mounted".
+/// The tree of a planned container. Functions return `None` for a path that is unknown before mounts are made.
 #[derive(Debug)]
 pub(super) struct Tree<'a>(&'a RootfsPlan);
 
@@ -21,7 +21,8 @@ impl<'a> Tree<'a> {
         Tree(plan)
     }
 
-    /// What `path` (absolute) leads to. Only looks, so it minds no race.
+    /// The status of the file at the absolute path `path`, after following symbolic links. Races do no harm, because this
+    /// only reads.
     pub(super) fn stat(&self, path: &str) -> Option<Result<Stat, Errno>> {
         let mut rest: VecDeque<String> = parts(path);
         let mut here = String::new();
@@ -64,14 +65,14 @@ impl<'a> Tree<'a> {
         Some(node.and_then(rustix::fs::fstat))
     }
 
-    /// The node at `path`, clean and free of links but for its last part.
+    /// Opens the file at `path`, which is clean and has no symbolic link except as its last part.
     fn open(&self, path: &str) -> Option<Result<OwnedFd, Errno>> {
         let covers = |mount: &&MountPlan| path.strip_prefix(&mount.target).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         let mounts = self.0.operations.iter().filter_map(|operation| match operation {
             Operation::Mount(mount) => Some(mount),
             _ => None,
         });
-        // the last that is made over it
+        // the last mount over the path
         let (source, inner) = match mounts.rev().find(covers) {
             None => (self.0.path.as_str(), path),
             Some(MountPlan { what: What::Bind { source, .. }, target, .. }) => {

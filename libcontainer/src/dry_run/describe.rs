@@ -1,4 +1,5 @@
-//! A plan as words. Each struct is taken apart whole, so that a new field cannot be left out unseen.
+//! Describes a plan as a tree of words. Each struct is destructured completely, so that the compiler reports a new field that
+//! is missing here.
 
 use super::{Outline, Page};
 use crate::extensions::Extensions;
@@ -18,7 +19,7 @@ use masu_host::mask::Mask;
 use masu_host::sys::mount_attr::{self, Change};
 
 impl Page {
-    /// Prints a plan.
+    /// Describes a plan.
     pub(crate) fn of(plan: &Plan) -> Page {
         let Plan {
             id,
@@ -40,7 +41,7 @@ impl Page {
             process,
             extensions,
         } = plan;
-        // what it says of groups and filters is in the plan of the process
+        // the plan of the process shows the groups and the filter
         let Extensions { keep_groups: _, pidfd_receiver, hook_output, delegate_cgroup, seccomp: _ } = extensions;
         Page(Outline::Map(vec![
             ("container", text(id)),

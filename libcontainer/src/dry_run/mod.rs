@@ -1,7 +1,7 @@
-//! `--dry-run`: the plan of a container, printed. It is what the kernel would be told, not what config.json says.
+//! `--dry-run`: prints the plan of a container. It shows what the kernel would be told, not what config.json says.
 //!
-//! A plan becomes a tree of words ([`Page`], made in `describe.rs`), which is laid out as a page to read ([`Page::text`])
-//! or written as JSON (it is `Serialize`).
+//! `describe.rs` turns a plan into a [`Page`], a tree of words. [`Page::text`] lays it out for people, and its `Serialize`
+//! writes it as JSON.
 
 mod describe;
 
@@ -9,15 +9,15 @@ use serde::{Serialize, Serializer};
 
 use crate::outline::Outline;
 
-/// The widest line, in characters; a longer word stands on a line of its own.
+/// The widest line, in bytes; a longer word has a line of its own.
 const WIDTH: usize = 120;
 
-/// A plan, printed.
+/// A plan, ready to print.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page(Outline);
 
 impl Page {
-    /// As a page for people.
+    /// The page as text for people.
     pub fn text(&self) -> String {
         let mut out = String::new();
         if let Outline::Map(entries) = &self.0 {
@@ -33,7 +33,7 @@ impl Serialize for Page {
     }
 }
 
-/// A key and its value a line, with what is longer indented below its key. What is empty is left out.
+/// Writes a line for each key and its value. A longer value is indented below its key, and an empty one is left out.
 fn lay_out(entries: &[(&'static str, Outline)], depth: usize, out: &mut String) {
     let indent = "  ".repeat(depth);
     let width = entries.iter().filter(|(_, value)| !value.is_empty()).map(|(key, _)| key.len()).max().unwrap_or(0);
@@ -79,7 +79,7 @@ fn line(value: &Outline) -> String {
         Outline::Switch(on) => if *on { "yes" } else { "no" }.to_owned(),
         Outline::Words(words) => words.join(" "),
         Outline::List(list) => list.iter().map(line).collect::<Vec<_>>().join(", "),
-        // the first names it; what is off, empty or nothing is left out
+        // the first value names the item; a value that is off or empty is left out
         Outline::Map(entries) => {
             let mut parts = Vec::new();
             for (i, (key, value)) in entries.iter().enumerate() {

@@ -1,8 +1,8 @@
-//! `linux.intelRdt`: the container's share of the processor's cache and memory bandwidth (config-linux.md, "Intel RDT";
-//! Documentation/arch/x86/resctrl.rst of the kernel).
+//! `linux.intelRdt`: the container's share of the CPU cache and of the memory bandwidth (config-linux.md, "Intel RDT"; the
+//! kernel's Documentation/arch/x86/resctrl.rst).
 //!
-//! Runs in the runtime. A class of service is a directory of the resctrl file system, which the administrator mounts. Only
-//! what was made for one container is removed with it: the directory that has its name, its monitoring group.
+//! Runs in the runtime. A class of service is a directory of the resctrl file system, which the administrator mounts. Only a
+//! directory that was made for the container is removed with it: the class that has its name, or its monitoring group.
 
 mod resctrl;
 mod schema;
@@ -18,25 +18,28 @@ use crate::spec;
 use masu_host::procfs::Procfs;
 use resctrl::Resctrl;
 
-/// What else is in a group, and so cannot be the name of one.
+/// Other directories in a group: a group cannot have their names.
 const RESERVED: [&str; 3] = ["info", "mon_data", "mon_groups"];
 
-/// A class of service, and what it is to get.
+/// A class of service and its settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct IntelRdt {
-    /// Name of the directory; empty for the root, the default class.
+    /// The name of the directory; empty for the root, which is the default class.
     pub clos: String,
-    /// Whether the config names it: it is somebody else's then, and stays.
+    /// Whether the config names the class. Then other programs own it, and it stays.
     pub named: bool,
-    /// Lines of `l3CacheSchema` and `memBwSchema`: what a class that is there already must have.
+    /// Lines of `l3CacheSchema` and `memBwSchema`. An existing class must have them already.
     pub schema: Vec<String>,
-    /// Further lines, written whatever is there.
+    /// Further lines, which are always written.
     pub schemata: Vec<String>,
     pub monitoring: bool,
 }
 
 impl IntelRdt {
-    /// Checks the class's name and puts the lines together, as the specification says.
+    /// Checks the name of the class, and collects the lines as the specification says.
+    ///
+    /// # Errors
+    /// If the name cannot be that of a class.
     pub(crate) fn plan(rdt: &spec::IntelRdt, id: &str) -> Result<IntelRdt> {
         let clos = match rdt.clos_id.as_str() {
             "" => id,
@@ -49,7 +52,7 @@ impl IntelRdt {
             }
             name => name,
         };
-        // a bandwidth that stands in the cache's schema does not count
+        // a bandwidth in the schema of the cache is ignored (config-linux.md)
         let cache = rdt.l3_cache_schema.lines().filter(|line| !line.starts_with("MB:"));
         let lines = |text: &mut dyn Iterator<Item = &str>| text.filter(|line| !line.is_empty()).map(str::to_owned).collect();
         Ok(IntelRdt {
@@ -62,22 +65,22 @@ impl IntelRdt {
     }
 }
 
-/// Where a container's group is, as its record keeps it.
+/// The group of a container, as the container's record keeps it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Group {
     root: String,
     clos: String,
-    /// The directory is new, and goes with the container.
+    /// Whether the directory is new; then it is removed with the container.
     #[serde(default)]
     made: bool,
-    /// The monitoring group, below the root, and whether it is new.
+    /// The path of the monitoring group below the root. The next field tells whether it is new.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     monitor: Option<String>,
     #[serde(default)]
     made_monitor: bool,
 }
 
-/// A group that was made; dropped, it removes what is new, unless it is kept.
+/// A group that was made. When dropped, it removes the new directories, unless it is kept.
 #[derive(Debug)]
 pub(crate) struct Made {
     resctrl: Resctrl,
@@ -86,7 +89,10 @@ pub(crate) struct Made {
 }
 
 impl Group {
-    /// Finds out where it will be and what of it will be new. Nothing is made.
+    /// Plans which directories the group will have and which of them are new. Nothing is made.
+    ///
+    /// # Errors
+    /// If this machine lacks what the plan needs, or the named class does not exist and the config has no lines for it.
     pub(crate) fn intend(plan: &IntelRdt, id: &str, proc: &Procfs) -> Result<Group> {
         Self::intend_in(&Resctrl::find(proc)?, plan, id)
     }
@@ -116,7 +122,10 @@ impl Group {
         Ok(group)
     }
 
-    /// Makes it, with its schemata.
+    /// Makes the group and writes its schemata.
+    ///
+    /// # Errors
+    /// If an existing class has other values, or the kernel refuses a line. New directories are removed then.
     pub(crate) fn make(&self, plan: &IntelRdt) -> Result<Made> {
         self.make_in(self.open()?, plan)
     }
@@ -151,7 +160,7 @@ impl Group {
         resctrl.write(&self.file("schemata"), &text).doing(|| format!("intelrdt: unable to write {text:?}"))
     }
 
-    /// Puts process `pid` into it, and what that forks later.
+    /// Moves process `pid` into the group. Children that it forks later are in the group, too.
     pub(crate) fn join(&self, pid: i32) -> Result<()> {
         let resctrl = self.open()?;
         let monitor = self.monitor.iter().map(|monitor| format!("{monitor}/tasks"));
@@ -161,18 +170,18 @@ impl Group {
         Ok(())
     }
 
-    /// Removes what is new of it. What is gone already is fine.
+    /// Removes the new directories. A directory that is already gone is no error.
     pub(crate) fn remove(&self) -> Result<()> {
         match Resctrl::open(&self.root) {
             Ok(resctrl) => self.remove_in(&resctrl),
-            // unmounted: nothing is left
+            // resctrl is unmounted, so no directory is left
             Err(e) if e.kind() == Kind::Unsupported || e.errno() == Some(Errno::NOENT) => Ok(()),
             Err(e) => Err(e),
         }
     }
 
     fn remove_in(&self, resctrl: &Resctrl) -> Result<()> {
-        // monitoring groups go with their class
+        // the kernel removes monitoring groups with their class
         match &self.monitor {
             _ if self.made => resctrl.remove(&self.clos),
             Some(monitor) if self.made_monitor => resctrl.remove(monitor),
@@ -180,12 +189,12 @@ impl Group {
         }
     }
 
-    /// Writes back what [`update`] gave.
+    /// Writes back the lines that [`update`] returned.
     pub(crate) fn put_back(&self, before: &str) -> Result<()> {
         self.write_schemata(&self.open()?, &before.lines().map(str::trim).collect::<Vec<_>>())
     }
 
-    /// What it uses.
+    /// Reads the statistics of the group.
     pub(crate) fn stats(&self) -> Result<Stats> {
         stats::read(&self.open()?, &self.file("schemata"), self.monitor.as_deref().unwrap_or(&self.clos))
     }
@@ -194,7 +203,7 @@ impl Group {
         Resctrl::open(&self.root)
     }
 
-    /// A file of the class, below the root.
+    /// The path of a file of the class, below the root.
     fn file(&self, name: &str) -> String {
         if self.clos.is_empty() { name.to_owned() } else { format!("{}/{name}", self.clos) }
     }
@@ -209,13 +218,16 @@ impl Made {
 impl Drop for Made {
     fn drop(&mut self) {
         if self.removes {
-            // an error has nowhere to go; delete --force finds it again
+            // a drop cannot return an error; `delete --force` finds the group by the record
             let _ = self.group.remove_in(&self.resctrl);
         }
     }
 }
 
-/// Writes new lines for the cache and the bandwidth; what was there before, to be put back.
+/// Writes new lines for the cache and the bandwidth. Returns the old schemata, for [`Group::put_back`].
+///
+/// # Errors
+/// If this machine or the container lacks Intel RDT, or the kernel refuses a line.
 pub(crate) fn update(group: Option<&Group>, proc: &Procfs, cache: &str, bandwidth: &str) -> Result<String> {
     let found = match group {
         Some(group) => Some(group.open()?),

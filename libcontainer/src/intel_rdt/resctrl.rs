@@ -1,4 +1,4 @@
-//! The resctrl file system: the one place that opens anything in it.
+//! Files of the resctrl file system, opened below its root.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -10,10 +10,10 @@ use masu_host::procfs::{Procfs, read_regular};
 
 /// RDTGROUP_SUPER_MAGIC of linux/magic.h.
 const MAGIC: i64 = 0x0765_5821;
-/// No file of it is longer, in bytes.
+/// The largest size of a file that is read, in bytes.
 const LONGEST: u64 = 1 << 20;
 
-/// Its root. Paths are relative to that; the empty one is the root itself.
+/// The root of the file system. Paths are relative to it; the empty path is the root itself.
 #[derive(Debug)]
 pub(super) struct Resctrl {
     root: String,
@@ -21,7 +21,7 @@ pub(super) struct Resctrl {
 }
 
 impl Resctrl {
-    /// Where it is mounted.
+    /// Finds the mount point in the mount table, and opens it.
     pub(super) fn find(proc: &Procfs) -> Result<Resctrl> {
         let table = proc.read(&format!("{}/mountinfo", proc.me()?)).doing(|| "read /proc/self/mountinfo")?;
         match String::from_utf8_lossy(&table).lines().find_map(mount_point) {
@@ -30,7 +30,7 @@ impl Resctrl {
         }
     }
 
-    /// Opens the one that is mounted at `root`.
+    /// Opens the file system mounted at `root`.
     pub(super) fn open(root: &str) -> Result<Resctrl> {
         let resctrl = Self::at(root)?;
         match rustix::fs::fstatfs(&resctrl.fd).doing(|| format!("look at {root}"))?.f_type as i64 {
@@ -45,7 +45,7 @@ impl Resctrl {
         Ok(Resctrl { root: root.to_owned(), fd })
     }
 
-    /// The path of `inner` as others see it.
+    /// The absolute path of `inner`.
     pub(super) fn path(&self, inner: &str) -> String {
         if inner.is_empty() { self.root.clone() } else { format!("{}/{inner}", self.root) }
     }
@@ -103,7 +103,7 @@ impl Resctrl {
         Ok(names)
     }
 
-    /// What failed, with the kernel's own account of it.
+    /// The text of a failed operation, with the kernel's reason from `info/last_cmd_status`.
     fn words(&self, verb: &str, inner: &str) -> String {
         let path = self.path(inner);
         match self.read("info/last_cmd_status") {
@@ -113,12 +113,12 @@ impl Resctrl {
     }
 }
 
-/// The empty path is no path for the kernel.
+/// The empty path becomes `.`, because the kernel refuses an empty path.
 fn here(inner: &str) -> &str {
     if inner.is_empty() { "." } else { inner }
 }
 
-/// Of a line of mountinfo, if it is a mount of resctrl.
+/// The mount point in a line of mountinfo, if the line is a mount of resctrl.
 fn mount_point(line: &str) -> Option<String> {
     let (mount, file_system) = line.split_once(" - ")?;
     let point = mount.split(' ').nth(4)?;

@@ -1,13 +1,13 @@
 //! Lines of a schemata file: `L3:0=ff;1=c0`.
 
-/// Whether a class whose schemata are `there` has what `line` asks for. Order, spaces and leading zeros do not count.
+/// Whether a class with the schemata `there` has the values of `line`. Order, spaces and leading zeros do not matter.
 pub(super) fn is_in(line: &str, there: &str) -> bool {
     let Some((resource, wanted)) = parse(line) else { return false };
     let Some((_, has)) = there.lines().filter_map(parse).find(|(name, _)| *name == resource) else { return false };
     wanted.len() == has.len() && wanted.iter().all(|domain| has.contains(domain))
 }
 
-/// The resource, and each domain with its value.
+/// Reads the resource, and each domain with its value.
 fn parse(line: &str) -> Option<(&str, Vec<(&str, String)>)> {
     let (resource, domains) = line.trim().split_once(':')?;
     let parsed: Option<Vec<_>> = domains.split(';').filter(|part| !part.trim().is_empty()).map(domain).collect();

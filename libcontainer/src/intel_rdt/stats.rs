@@ -1,18 +1,18 @@
-//! What `events --stats` prints of a class of service: the JSON of runc.
+//! The statistics of a class of service that `events --stats` prints, in the JSON of runc.
 
 use serde::Serialize;
 
 use super::resctrl::Resctrl;
 use crate::error::{Doing, Error, Kind, Result};
 
-/// The class, and what the machine has. What a machine lacks is left out.
+/// The settings and statistics of the class. What the machine lacks is left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
     /// The limits of the cache, from `info/L3`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub l3_cache_info: Option<L3CacheInfo>,
-    /// Of the root class.
+    /// The line `L3` of the root class.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub l3_cache_schema_root: String,
     /// The line `L3` of the class.
@@ -21,72 +21,72 @@ pub struct Stats {
     /// The limits of memory bandwidth, from `info/MB`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mem_bw_info: Option<MemBwInfo>,
-    /// Of the root class.
+    /// The line `MB` of the root class.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub mem_bw_schema_root: String,
     /// The line `MB` of the class.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub mem_bw_schema: String,
-    /// All lines.
+    /// All lines of the class.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub schemata: Vec<String>,
-    /// Memory bandwidth, by domain.
+    /// Memory bandwidth, one entry for each domain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mbm_stats: Option<Vec<Bandwidth>>,
-    /// Cache occupancy, by domain.
+    /// Cache occupancy, one entry for each domain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cmt_stats: Option<Vec<Occupancy>>,
 }
 
-/// Of the cache.
+/// The limits of the L3 cache.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct L3CacheInfo {
-    /// The bits of the cache that a class may have, in hexadecimal digits.
+    /// The bits of the cache that a class may have, in hexadecimal.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub cbm_mask: String,
     /// The fewest bits that a class must have.
     pub min_cbm_bits: u64,
-    /// How many classes there can be.
+    /// The largest number of classes.
     pub num_closids: u64,
 }
 
-/// Of memory bandwidth.
+/// The limits of memory bandwidth.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct MemBwInfo {
-    /// The step of a percentage.
+    /// The step of the percentages.
     pub bandwidth_gran: u64,
     /// 1 if the delay grows in proportion to the percentage.
     pub delay_linear: u64,
     /// The smallest percentage.
     pub min_bandwidth: u64,
-    /// How many classes there can be.
+    /// The largest number of classes.
     pub num_closids: u64,
 }
 
-/// Bytes since the group was made.
+/// Memory bandwidth: bytes since the group was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Bandwidth {
-    /// Of all memory.
+    /// Bytes from all memory.
     pub mbm_total_bytes: u64,
-    /// Of the memory of the domain itself.
+    /// Bytes from the domain's own memory.
     pub mbm_local_bytes: u64,
 }
 
-/// Bytes now.
+/// Cache occupancy now.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Occupancy {
-    /// Bytes in the last level of the cache.
+    /// Bytes in the last level cache.
     pub llc_occupancy: u64,
 }
 
-/// Of the class with that file of schemata, counted for `group`.
+/// Reads the statistics of the class whose file `schemata` is given; the counters are those of `group`.
 pub(super) fn read(resctrl: &Resctrl, schemata: &str, group: &str) -> Result<Stats> {
     let lines = |file: &str| -> Result<Vec<String>> { Ok(resctrl.read(file)?.trim().lines().map(str::to_owned).collect()) };
     let (root, own) = (lines("schemata")?, lines(schemata)?);
     let line = |lines: &[String], word: &str| lines.iter().rfind(|line| line.contains(word)).map(|line| line.trim().to_owned());
     let number = |file: String| -> Result<u64> {
         let text = resctrl.read(&file)?;
-        // a counter that is out of reach says "Unavailable", as does one that has no reading yet
+        // the kernel writes "Unavailable" for a counter that cannot be read, or has no value yet
         text.trim()
             .parse()
             .map_err(|_| Error::new(Kind::Internal, format!("{:?} is not a number", text.trim())))

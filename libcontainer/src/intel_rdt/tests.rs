@@ -1,5 +1,5 @@
-//! Against a folder that stands for the file system: what is read, written and removed where. What the kernel does on mkdir
-//! (it puts files into the new group) is not played.
+//! The directory of a test stands for the file system: the tests show what is read, written and removed. They do not imitate
+//! the kernel, which puts files into a new group.
 
 use std::fs;
 use std::path::Path;
@@ -24,7 +24,7 @@ fn lines_and_the_class() {
     }
 }
 
-/// A folder with a root class and the class `gold`.
+/// A directory with a root class and the class `gold`.
 fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
@@ -61,7 +61,7 @@ fn a_class_of_others_is_joined_and_stays() {
     let group = Group::intend_in(&at(root), &plan, "box").unwrap();
     assert!(!group.made && group.monitor.is_none());
     group.make_in(at(root), &plan).unwrap().keep();
-    // what it has already is not written again
+    // lines that the class has already are not written again
     assert!(fs::read_to_string(root.join("gold/schemata")).unwrap().starts_with("L3:0=f0\n"));
     group.remove_in(&at(root)).unwrap();
     assert!(root.join("gold").exists());
@@ -88,21 +88,21 @@ fn what_was_made_goes_and_nothing_else() {
     let plan = planned(serde_json::json!({"enableMonitoring": true})).unwrap();
     let group = Group::intend_in(&at(root), &plan, "box").unwrap();
     assert!(group.made && group.made_monitor);
-    // no kernel puts mon_groups into the new class, so making the second folder fails: the first must go
+    // no kernel puts mon_groups into the new class, so making the second directory fails, and the first must be removed
     group.make_in(at(root), &plan).unwrap_err();
     assert!(!root.join("box").exists());
-    // and it is found by what is on disk
+    // the record on disk is enough to remove it
     let recorded: Group = serde_json::from_str(&serde_json::to_string(&group).unwrap()).unwrap();
     assert_eq!(recorded, group);
     fs::create_dir(root.join("box")).unwrap();
     recorded.remove_in(&at(root)).unwrap();
     recorded.remove_in(&at(root)).unwrap();
     assert!(!root.join("box").exists());
-    // somebody made one of that name meanwhile: it is not taken, and not removed
+    // another program has made a class of that name meanwhile: it is not taken, and not removed
     fs::create_dir(root.join("box")).unwrap();
     group.make_in(at(root), &plan).unwrap_err();
     assert!(root.join("box").exists());
-    // unmounted: nothing to do
+    // resctrl is not mounted: nothing to do
     group.remove().unwrap();
 }
 
