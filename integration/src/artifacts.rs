@@ -1,5 +1,5 @@
-//! The two programs a test needs: the runtime under test and the static payload. Both come from the environment
-//! (`RUNTIME`, `PAYLOAD`), else from the target directory of the running test, else cargo builds them there.
+//! The programs that a test needs: the runtime under test, the shim and the static payload. Each comes from the environment
+//! (`RUNTIME`, `SHIM`, `PAYLOAD`), else from the target directory of the running test, else cargo builds it there.
 
 use std::env;
 use std::fs;
@@ -9,8 +9,8 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// The runtime under test: `$RUNTIME` as a path or as a name in `$PATH`, else the newest `masu` in the target directory,
-/// else one that cargo builds now.
+/// The runtime under test: `$RUNTIME` as a path or as a name in `$PATH`, else the newest `masu` in the target directory, else a
+/// new build.
 ///
 /// # Errors
 /// No such program, or its build failed.
@@ -21,7 +21,7 @@ pub fn runtime() -> Result<PathBuf> {
     newest("runtime", "masu")
 }
 
-/// masu's shim: `$SHIM`, else the newest in the target directory, else one that cargo builds now.
+/// masu's shim: `$SHIM`, else the newest in the target directory, else a new build.
 ///
 /// # Errors
 /// No such program, or its build failed.
@@ -42,7 +42,7 @@ fn newest(package: &str, program: &str) -> Result<PathBuf> {
     }
 }
 
-/// The static payload: `$PAYLOAD`, else the one in the target directory if it is newer than its sources, else built now.
+/// The static payload: `$PAYLOAD`, else the one in the target directory if it is newer than its sources, else a new build.
 ///
 /// # Errors
 /// The build failed.
@@ -64,10 +64,10 @@ pub fn payload() -> Result<PathBuf> {
     }
 }
 
-/// Looks `name` up in `$PATH` unless it holds a slash; the answer is absolute, for runtimes run in other directories.
+/// Looks `name` up in `$PATH` unless it contains a slash. The result is absolute, because runtimes run in other directories.
 ///
 /// # Errors
-/// It is not there.
+/// The program is not there.
 pub fn in_path(name: &Path) -> Result<PathBuf> {
     if name.components().count() > 1 {
         ensure!(name.exists(), "{} does not exist", name.display());
@@ -81,7 +81,7 @@ fn triple(libc: &str) -> String {
     format!("{}-unknown-linux-{libc}", env::consts::ARCH)
 }
 
-/// musl where the toolchain has it; else glibc, linked statically.
+/// The musl target if the toolchain has it, else glibc, linked statically.
 fn static_triple() -> String {
     let sysroot = Command::new("rustc").args(["--print", "sysroot"]).stderr(Stdio::null()).output();
     let sysroot = sysroot.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
@@ -89,7 +89,7 @@ fn static_triple() -> String {
     if sysroot.is_empty() || Path::new(&sysroot).join("lib/rustlib").join(&musl).exists() { musl } else { triple("gnu") }
 }
 
-/// The target directory this test was built in: the test is `TARGET/[TRIPLE/]PROFILE/deps/NAME`.
+/// The target directory of this test's build: the test is `TARGET/[TRIPLE/]PROFILE/deps/NAME`.
 fn target_directory() -> Result<PathBuf> {
     let program = env::current_exe().context("find this test's own path")?;
     let marked = program.ancestors().find(|path| path.join("CACHEDIR.TAG").exists() && path.join(".rustc_info.json").exists());
@@ -99,10 +99,10 @@ fn target_directory() -> Result<PathBuf> {
     }
 }
 
-/// An example program of libcontainer.
+/// Builds an example program of libcontainer and returns its path.
 ///
 /// # Errors
-/// Its build failed.
+/// The build failed.
 pub fn example(name: &str) -> Result<PathBuf> {
     let target = target_directory()?;
     let built = target.join("debug/examples").join(name);

@@ -1,4 +1,4 @@
-//! Commands that go on while the test does other things, and a place at which hooks and programs wait meanwhile.
+//! Commands that run in the background of a test, and a barrier that blocks hooks and programs.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::OwnedFd;
@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::runtime::{DEADLINE, Output, ended_within};
 
-/// A command that runs; it is killed when the test drops it.
+/// A running command. Dropping it kills the command.
 #[derive(Debug)]
 pub struct Background {
     child: Child,
@@ -25,15 +25,15 @@ impl Background {
         Ok(Self { child, stem })
     }
 
-    /// Its number.
+    /// The process id.
     ///
     /// # Errors
-    /// The number is not one of a process.
+    /// The number is not a valid process id.
     pub fn pid(&self) -> Result<Pid> {
         i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("pid of a child")
     }
 
-    /// Whether it still runs after `limit`.
+    /// Whether the command still runs after `limit`.
     ///
     /// # Errors
     /// The kernel refuses a pidfd.
@@ -41,18 +41,18 @@ impl Background {
         Ok(!ended_within(self.pid()?, limit)?)
     }
 
-    /// Sends it a signal.
+    /// Sends the command a signal.
     ///
     /// # Errors
-    /// It has ended and was waited for.
+    /// The command has exited and was reaped.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         kill_process(self.pid()?, signal).context("signal a command")
     }
 
-    /// Waits for its end, at most until `limit` has passed.
+    /// Waits for the command to exit, at most for `limit`.
     ///
     /// # Errors
-    /// It still runs then.
+    /// The command still runs after `limit`.
     pub fn end_within(mut self, limit: Duration) -> Result<Output> {
         ensure!(!self.goes_on_after(limit)?, "still running after {limit:?}");
         let status = self.child.wait()?;
@@ -60,10 +60,10 @@ impl Background {
         Ok(Output { status, stdout: read("out").unwrap_or_default(), stderr: read("err").unwrap_or_default() })
     }
 
-    /// Waits for its end.
+    /// Waits for the command to exit.
     ///
     /// # Errors
-    /// It still runs at the deadline.
+    /// The command still runs at the deadline.
     pub fn end(self) -> Result<Output> {
         self.end_within(DEADLINE)
     }
@@ -71,13 +71,13 @@ impl Background {
 
 impl Drop for Background {
     fn drop(&mut self) {
-        // both fail only where it has been waited for
+        // both calls fail only for a command that was already reaped
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A fifo from which nothing comes: a process that reads it waits until the test drops this.
+/// A fifo that nobody writes to: a process that reads it waits until the test drops the barrier.
 #[derive(Debug)]
 pub struct Barrier {
     path: PathBuf,
@@ -88,38 +88,38 @@ impl Barrier {
     /// Makes the fifo `path`.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The fifo cannot be made.
     pub fn at(path: &Path) -> Result<Self> {
         mkfifoat(CWD, path, Mode::from_raw_mode(0o666)).with_context(|| format!("make {}", path.display()))?;
-        // both ends, so that a reader's open does not wait and its read does
+        // open for reading and writing: a reader's open then does not block, but its read does
         let end: File = OpenOptions::new().read(true).write(true).open(path)?;
         Ok(Self { path: path.to_owned(), end: Some(end.into()) })
     }
 
-    /// Where it is.
+    /// The path of the fifo.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Lets every reader go on, with the end of the file.
+    /// Lets every reader continue: it reads the end of the file.
     ///
     /// # Errors
     /// The fifo cannot be replaced.
     pub fn lift(&mut self) -> Result<()> {
-        // who opens it from now on finds an empty file: a fifo without a writer would keep it waiting
+        // later readers find an empty file, because opening a fifo without a writer would block
         let empty = self.path.with_extension("lifted");
         fs::write(&empty, "").and_then(|()| fs::rename(&empty, &self.path)).context("replace a fifo")?;
-        // who is about to open the fifo itself still finds a writer
+        // time for a reader that is just opening the fifo, because it still needs a writer
         std::thread::sleep(Duration::from_millis(50));
         self.end = None;
         Ok(())
     }
 }
 
-/// Waits until `done` says so.
+/// Waits until `done` returns true.
 ///
 /// # Errors
-/// It does not in time, or fails.
+/// `done` fails, or is still false at the deadline.
 pub fn until(doing: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
     let begin = Instant::now();
     while !done()? {

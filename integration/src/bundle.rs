@@ -1,5 +1,5 @@
-//! A bundle made for one test: a rootfs with nothing but the payload, and a config.json that callers would write, edited by
-//! the test. No shell, no library, no image.
+//! A bundle for one test: a rootfs with only the payload, and a config.json such as callers write, edited by the test. It has no
+//! shell, no library, no image.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-/// A folder with `rootfs` and, once [`Bundle::write`] is called, `config.json`.
+/// A directory with `rootfs` and, after [`Bundle::write`], `config.json`.
 #[derive(Debug, Clone)]
 pub struct Bundle {
     path: PathBuf,
-    /// What `config.json` will hold.
+    /// The content of `config.json`.
     pub config: Value,
 }
 
@@ -36,8 +36,8 @@ const DEFAULT_CAPABILITIES: [&str; 14] = [
 ];
 
 impl Bundle {
-    /// Makes the folder `path` with a rootfs: `/bin/payload` and its names `true`, `false` and `sleep`, `/etc/passwd` and
-    /// `/etc/group`, and empty folders for the mounts.
+    /// Makes the directory `path` with a rootfs: `/bin/payload` and its names `true`, `false` and `sleep`, `/etc/passwd` and
+    /// `/etc/group`, and empty directories as mount points.
     ///
     /// # Errors
     /// A file cannot be made.
@@ -58,7 +58,7 @@ impl Bundle {
         Ok(Self { path: path.to_owned(), config: default_config() })
     }
 
-    /// The bundle's folder.
+    /// The bundle's directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -80,7 +80,7 @@ impl Bundle {
         self
     }
 
-    /// Sets what is at the JSON pointer `at`, making objects on the way.
+    /// Sets the value at the JSON pointer `at`, and makes the missing objects above it.
     pub fn set(&mut self, at: &str, value: Value) -> &mut Self {
         let mut here = &mut self.config;
         for part in at.split('/').skip(1) {
@@ -93,7 +93,7 @@ impl Bundle {
         self
     }
 
-    /// Removes what is at the JSON pointer `at`.
+    /// Removes the value at the JSON pointer `at`.
     pub fn unset(&mut self, at: &str) -> &mut Self {
         let (parent, name) = at.rsplit_once('/').unwrap_or(("", at));
         if let Some(object) = self.config.pointer_mut(parent).and_then(Value::as_object_mut) {
@@ -102,7 +102,7 @@ impl Bundle {
         self
     }
 
-    /// Appends to the array at the JSON pointer `at`, making it if it is missing.
+    /// Appends to the array at the JSON pointer `at`, and makes the array if it is missing.
     pub fn push(&mut self, at: &str, value: Value) -> &mut Self {
         match self.config.pointer_mut(at).and_then(Value::as_array_mut) {
             Some(array) => array.push(value),
@@ -118,7 +118,7 @@ impl Bundle {
         self.push("/mounts", json!({"destination": destination, "type": kind, "source": source, "options": options}))
     }
 
-    /// Takes the mount at `destination` out.
+    /// Removes the mount at `destination`.
     pub fn unmount(&mut self, destination: &str) -> &mut Self {
         if let Some(mounts) = self.config["mounts"].as_array_mut() {
             mounts.retain(|mount| mount["destination"] != destination);
@@ -126,14 +126,14 @@ impl Bundle {
         self
     }
 
-    /// The namespace of `kind` is new (`None`), or joined by path.
+    /// Adds a new namespace of `kind` (`None`), or the one at a path, instead of an earlier entry.
     pub fn namespace(&mut self, kind: &str, path: Option<&str>) -> &mut Self {
         self.drop_namespace(kind);
         let entry = path.map_or_else(|| json!({"type": kind}), |path| json!({"type": kind, "path": path}));
         self.push("/linux/namespaces", entry)
     }
 
-    /// The container shares the caller's namespace of `kind`.
+    /// Removes the namespace of `kind`, so that the container shares the caller's.
     pub fn drop_namespace(&mut self, kind: &str) -> &mut Self {
         if let Some(namespaces) = self.config["linux"]["namespaces"].as_array_mut() {
             namespaces.retain(|namespace| namespace["type"] != kind);
@@ -149,7 +149,7 @@ impl Bundle {
         self.write_text(&serde_json::to_vec_pretty(&self.config)?)
     }
 
-    /// Writes `text` as `config.json`, whatever it is.
+    /// Writes any bytes as `config.json`.
     ///
     /// # Errors
     /// The file cannot be written.

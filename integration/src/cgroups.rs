@@ -1,4 +1,4 @@
-//! Where a process is in the cgroup hierarchies of this machine, and the files there; and who makes them.
+//! The cgroup of a process, its directory and files, and the driver that makes cgroups.
 //!
 //! Source: cgroups(7), `/proc/PID/cgroup`.
 
@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rustix::process::Pid;
 
-/// Does this machine show the unified hierarchy (v2) at /sys/fs/cgroup?
+/// Whether this machine has the unified hierarchy (v2) at /sys/fs/cgroup.
 pub fn unified() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
-/// Is `controller` usable here: a v1 hierarchy, or enabled for children of the v2 root?
+/// Whether `controller` is usable here: a v1 hierarchy, or enabled for children of the v2 root.
 pub fn has(controller: &str) -> bool {
     if unified() {
         let enabled = fs::read_to_string("/sys/fs/cgroup/cgroup.subtree_control").unwrap_or_default();
@@ -23,17 +23,17 @@ pub fn has(controller: &str) -> bool {
     Path::new("/sys/fs/cgroup").join(controller).join("cgroup.procs").exists()
 }
 
-/// Is systemd to make the cgroups (`$CGROUP_DRIVER` is `systemd`), and not the runtime?
+/// Whether systemd makes the cgroups instead of the runtime (`$CGROUP_DRIVER` is `systemd`).
 pub fn by_systemd() -> bool {
     env::var_os("CGROUP_DRIVER").is_some_and(|driver| driver == "systemd")
 }
 
-/// A `cgroupsPath` for the container `id`, as the driver wants it: two folders, or slice, prefix and name of a scope.
+/// A `cgroupsPath` for the container `id`, in the driver's form: two directories, or slice, prefix and name of a scope.
 pub fn path_for(id: &str) -> String {
     if by_systemd() { format!("system.slice:it:{id}") } else { format!("/{id}/inner") }
 }
 
-/// Where the `cgroupsPath` of [`path_for`] is, from the root of a hierarchy.
+/// The path of the cgroup made for a `cgroupsPath` of [`path_for`], relative to the root of a hierarchy.
 pub fn shown(path: &str) -> String {
     let mut parts = path.splitn(3, ':');
     match (parts.next(), parts.next(), parts.next()) {
@@ -42,7 +42,7 @@ pub fn shown(path: &str) -> String {
     }
 }
 
-/// The cgroup of `pid` for `controller`, as a folder; on v2 the one cgroup.
+/// The directory of the cgroup of `pid` for `controller`; on v2 the only cgroup.
 ///
 /// # Errors
 /// The process is gone, or this machine lacks the controller.
@@ -54,7 +54,7 @@ pub fn of(pid: Pid, controller: &str) -> Result<PathBuf> {
         let mut parts = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
         let inside = path.trim_start_matches('/');
-        // a v2 root may be shown while v1 hierarchies exist unseen
+        // /proc may show a v2 root although the machine uses v1 hierarchies
         if unified() {
             if controllers.is_empty() {
                 return Ok(mount.join(inside));
@@ -69,7 +69,7 @@ pub fn of(pid: Pid, controller: &str) -> Result<PathBuf> {
 /// The content of `file` in the cgroup of `pid` for `controller`, without the newline.
 ///
 /// # Errors
-/// It cannot be read.
+/// The file cannot be read.
 pub fn read(pid: Pid, controller: &str, file: &str) -> Result<String> {
     let path = of(pid, controller)?.join(file);
     let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;

@@ -1,6 +1,6 @@
-//! The same bundle under two runtimes: what callers and the program inside see of each, side by side.
+//! Compares two runtimes with the same bundle: the views of the callers and of the program inside.
 //!
-//! Used by `tests/bundles.rs` (what callers write) and `tests/alike.rs` (what nobody wrote).
+//! Used by `tests/bundles.rs` (bundles of real callers) and `tests/alike.rs` (generated bundles).
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,7 +17,7 @@ use crate::runtime::{DEADLINE, Output, Runtime, ended_within, finish, redirect};
 use crate::test::Test;
 use crate::{cgroups, host, namespaces};
 
-/// Files of cgroups that config.json decides, by controller; those that this machine lacks are left out.
+/// Cgroup files that depend on config.json, by controller. Files that this machine lacks are skipped.
 const CGROUP_FILES: [(&str, &str); 22] = [
     ("memory", "memory.limit_in_bytes"),
     ("memory", "memory.memsw.limit_in_bytes"),
@@ -56,22 +56,22 @@ pub fn peers() -> Result<Vec<Runtime>> {
     ["runc", "crun"].into_iter().filter_map(find).map(Runtime::at).collect()
 }
 
-/// What was seen of one container.
+/// The observations of one container.
 #[derive(Debug)]
 pub struct Life {
-    /// What is compared, without what differs from run to run.
+    /// The values to compare, without those that differ from run to run.
     pub seen: Value,
-    /// What the runtime said on standard error, for people.
+    /// The runtime's standard error, for people.
     pub said: String,
-    /// What it left on the host.
+    /// Everything that the runtime left on the host.
     pub left: Vec<String>,
 }
 
-/// Runs `bundle` under `runtime` from `create` to `delete`. The first line that the program prints is the payload's
-/// `report`, what follows is compared as it is.
+/// Runs `bundle` under `runtime` from `create` to `delete`. The program's first line is the payload's `report`; the further
+/// output is compared unchanged.
 ///
 /// # Errors
-/// A program hangs, or something of the test's own failed. A refusal of the runtime is part of what is seen.
+/// A program hangs, or a step of the test itself fails. A refusal by the runtime is no error: it is one of the observations.
 pub fn life(t: &Test, runtime: &Runtime, bundle: &Bundle) -> Result<Life> {
     let id = t.new_id();
     let state = t.path().join(format!("state-{id}"));
@@ -90,12 +90,12 @@ pub fn life(t: &Test, runtime: &Runtime, bundle: &Bundle) -> Result<Life> {
     left.extend(fs::read_dir(&state)?.flatten().map(|entry| entry.path().to_string_lossy().into_owned()));
     left.extend(host::processes_with(&id));
     if !left.is_empty() {
-        // told once; the next run begins on a clean host
+        // reported once; the next run starts with a clean host
         host::remove_empty_cgroups(&id);
     }
     let _ = fs::remove_dir_all(&state);
     let text = Value::Object(one.seen).to_string();
-    // as a path, and as the root of a mount, which begins where its file system does
+    // the bundle's path, and its path from the root of its file system, which mountinfo shows as the root of a mount
     let folder = bundle.path().file_name().unwrap_or_default().to_string_lossy();
     let inside = format!("/{}/{folder}", t.token());
     let text = text.replace(&*bundle.path().to_string_lossy(), "BUNDLE").replace(&inside, "BUNDLE").replace(&id, "ID");
@@ -132,7 +132,7 @@ impl One<'_> {
         Ok(output)
     }
 
-    /// Its first process, unless it was refused.
+    /// Creates the container. Returns init's pid, or `None` if the runtime refused.
     fn create(&mut self) -> Result<Option<Pid>> {
         let pid_file = self.file("pid");
         let mut command = self.command(&["create", "--bundle"]);
@@ -145,7 +145,7 @@ impl One<'_> {
         Ok(Pid::from_raw(pid.parse()?))
     }
 
-    /// What a caller sees of the created container.
+    /// Notes the caller's view of the created container.
     fn look(&mut self, pid: Pid) -> Result<()> {
         let mut command = self.command(&["state", &self.id]);
         let state = self.run("state", &mut command)?.ok()?.json()?;
@@ -196,12 +196,12 @@ impl One<'_> {
             let mut command = self.command(&["delete", &self.id]);
             self.run("delete", &mut command)?;
         }
-        // whatever happened: nothing of it is to be in the way of the next
+        // in any case, so that no remainder disturbs the next run
         let mut command = self.command(&["delete", "--force", &self.id]);
         let stem = self.file("end");
         redirect(&mut command, &stem)?;
         finish(&mut command, &stem)?;
-        // orphans of a refused create are ours, as we are a subreaper
+        // orphans of a refused create are children of this subreaper
         while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
         for verb in ["create", "state", "start", "delete", "end"] {
             for end in ["out", "err"] {
@@ -212,7 +212,7 @@ impl One<'_> {
     }
 }
 
-/// Adds a line for each leaf that is not the same in both.
+/// Reports a line for each leaf that differs.
 pub fn compare(at: &str, ours: &Value, theirs: &Value, tell: &mut impl FnMut(String)) {
     match (ours, theirs) {
         (Value::Object(ours), Value::Object(theirs)) => {
@@ -227,10 +227,10 @@ pub fn compare(at: &str, ours: &Value, theirs: &Value, tell: &mut impl FnMut(Str
     }
 }
 
-/// What the payload reports of `bundle` under `runtime`, run in the foreground, without what differs from run to run.
+/// The payload's report of `bundle` under `runtime`, run in the foreground, without the values that differ from run to run.
 ///
 /// # Errors
-/// It does not run.
+/// The runtime fails.
 pub fn report(t: &Test, runtime: &Runtime, bundle: &Bundle) -> Result<Value> {
     let id = t.new_id();
     let state = t.path().join(format!("state-{}", runtime.kind));
@@ -247,9 +247,9 @@ pub fn report(t: &Test, runtime: &Runtime, bundle: &Bundle) -> Result<Value> {
     Ok(Value::Object(report))
 }
 
-/// Takes out of a report what differs from run to run.
+/// Removes the values of a report that differ from run to run.
 fn plain(report: &mut Map<String, Value>) {
-    // the number of a namespace says only whether it is the host's
+    // of a namespace's number only this is comparable: whether it is the host's number
     let mut own_pids = true;
     if let Some(Value::Object(namespaces)) = report.get_mut("namespaces") {
         for (name, link) in namespaces.iter_mut() {
@@ -259,12 +259,12 @@ fn plain(report: &mut Map<String, Value>) {
             *link = json!(if hosts { "the host's" } else { "another" });
         }
     }
-    // in the foreground runc stands between the program and the caller's standard streams, others do not
+    // in the foreground runc copies the standard streams, other runtimes pass the caller's streams on
     if let Some(Value::Object(fds)) = report.get_mut("fds") {
         fds.iter_mut().filter(|(fd, _)| ["0", "1", "2"].contains(&fd.as_str())).for_each(|(_, target)| *target = json!("the caller's"));
     }
     report.remove("terminal");
-    // one or none
+    // only whether there is one
     if let Some(keyring) = report.get_mut("session_keyring") {
         *keyring = json!(keyring.is_number());
     }
@@ -277,7 +277,7 @@ fn plain(report: &mut Map<String, Value>) {
     if let Some(Value::Array(env)) = report.get_mut("env") {
         env.sort_by_key(ToString::to_string);
     }
-    // by where they are
+    // by mount point
     if let Some(Value::Array(mounts)) = report.get_mut("mounts") {
         let mut all = Vec::new();
         for mut mount in mounts.drain(..) {
@@ -286,13 +286,13 @@ fn plain(report: &mut Map<String, Value>) {
                     words.sort_by_key(ToString::to_string);
                 }
             }
-            // the number of a peer group says only that there is one
+            // of a peer group's number only its existence is comparable
             if let Some(words) = mount["propagation"].as_array_mut() {
                 words.iter_mut().for_each(|word| *word = json!(word.as_str().and_then(|word| word.split(':').next())));
             }
             all.push(mount);
         }
-        // mounts may lie upon each other, and the kernel lists them as they were made, not as they lie
+        // sorted, because mountinfo lists mounts in the order of creation, and several may have the same mount point
         all.sort_by_key(ToString::to_string);
         let mut by_point = Map::new();
         for mount in all {

@@ -1,5 +1,5 @@
-//! A container of a test: created, started, looked at and ended through the runtime's commands; forcibly deleted when the
-//! test drops it. As the test is a subreaper, init becomes its child, as it would become a shim's.
+//! A container of a test, which runs it through the runtime's commands. Dropping it deletes the container by force. As the test
+//! is a subreaper, init becomes the test's child, as it would become a shim's.
 
 use std::ffi::OsStr;
 use std::io::{PipeReader, Read, pipe};
@@ -14,13 +14,13 @@ use crate::bundle::Bundle;
 use crate::runtime::{DEADLINE, Output, ended_within, readable_within};
 use crate::test::Test;
 
-/// See the module.
+/// A container of one test.
 #[derive(Debug)]
 pub struct Container<'t> {
     test: &'t Test,
-    /// The name it has for the runtime.
+    /// The container's id.
     pub id: String,
-    /// Its first process.
+    /// The pid of init.
     pub pid: Pid,
     output: PipeReader,
     exit: Option<i32>,
@@ -28,7 +28,7 @@ pub struct Container<'t> {
 }
 
 impl<'t> Container<'t> {
-    /// Creates a container of `bundle`. Its standard output is a pipe to the test, its standard error a file.
+    /// Creates a container of `bundle`. Its standard output is a pipe to the test, and its standard error is a file.
     ///
     /// # Errors
     /// The runtime failed, or wrote no pid file.
@@ -54,7 +54,7 @@ impl<'t> Container<'t> {
         Self::of(test, bundle, &["--systemd-cgroup", "create"], |_| {})
     }
 
-    /// Creates (`verb` `create`) or runs detached (`run`) a container of `bundle`; `change` adds flags and environment.
+    /// Creates (`verb` is `create`) or runs detached (`run`) a container of `bundle`. `change` adds flags and environment.
     ///
     /// # Errors
     /// The runtime failed, or wrote no pid file.
@@ -94,7 +94,7 @@ impl<'t> Container<'t> {
         self.test.runtime(["start", &self.id])
     }
 
-    /// What `state` prints.
+    /// The output of `state`.
     ///
     /// # Errors
     /// The command failed.
@@ -118,7 +118,7 @@ impl<'t> Container<'t> {
         self.test.runtime(["kill", &self.id, signal])
     }
 
-    /// `VERB ID`, for commands without more to say: `pause`, `resume`, `ps`.
+    /// Runs `VERB ID`, for commands without further operands: `pause`, `resume`, `ps`.
     ///
     /// # Errors
     /// The runtime does not run, or hangs. A failure of the command is in the output.
@@ -126,7 +126,7 @@ impl<'t> Container<'t> {
         self.test.runtime([verb, &self.id])
     }
 
-    /// `delete ID`; once it succeeds, nothing more is done when the container is dropped.
+    /// Runs `delete ID`. After a success, dropping the container does nothing more.
     ///
     /// # Errors
     /// The runtime does not run, or hangs. A failure of the command is in the output.
@@ -156,7 +156,7 @@ impl<'t> Container<'t> {
         self.test.finish(command)
     }
 
-    /// What the payload sees when executed with `flags`.
+    /// The payload's report when executed with `flags`.
     ///
     /// # Errors
     /// The command failed.
@@ -164,10 +164,10 @@ impl<'t> Container<'t> {
         self.exec(flags, ["/bin/payload", "report"])?.ok()?.json()
     }
 
-    /// Waits for the end of init and reaps it: its exit code, or 128 + n after signal n.
+    /// Waits for init to exit and reaps it. Returns its exit code, or 128 + n after signal n.
     ///
     /// # Errors
-    /// It still runs at the deadline, or is not a child of the test.
+    /// Init still runs at the deadline, or is not a child of the test.
     pub fn wait(&mut self) -> Result<i32> {
         if let Some(code) = self.exit {
             return Ok(code);
@@ -183,10 +183,10 @@ impl<'t> Container<'t> {
         Ok(code)
     }
 
-    /// The next line that the container writes to its standard output, without the newline.
+    /// The next line of the container's standard output, without the newline.
     ///
     /// # Errors
-    /// None came before the deadline or the end.
+    /// No line came before the deadline or the end of the output.
     pub fn line(&mut self) -> Result<String> {
         let mut line = Vec::new();
         let mut byte = [0];
@@ -200,10 +200,10 @@ impl<'t> Container<'t> {
         }
     }
 
-    /// All that is left of its standard output, up to its end.
+    /// The rest of the container's standard output.
     ///
     /// # Errors
-    /// Something keeps the pipe open beyond the deadline.
+    /// A process keeps the pipe open beyond the deadline.
     pub fn rest(&mut self) -> Result<String> {
         let mut text = Vec::new();
         let mut part = [0; 4096];
@@ -220,7 +220,7 @@ impl<'t> Container<'t> {
 impl Drop for Container<'_> {
     fn drop(&mut self) {
         if !self.deleted {
-            // an error here is the guard's to find
+            // the guard reports a container that could not be deleted
             let _ = self.test.runtime(["delete", "--force", &self.id]);
         }
         if self.exit.is_none() {
@@ -231,6 +231,6 @@ impl Drop for Container<'_> {
 
 fn read_pid(file: &Path) -> Result<Pid> {
     let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    // callers parse it with functions that refuse white space
+    // callers parse the pid file with functions that refuse white space
     text.parse().ok().and_then(Pid::from_raw).with_context(|| format!("a pid and nothing else in the pid file: {text:?}"))
 }

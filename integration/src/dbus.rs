@@ -1,27 +1,27 @@
-//! Messages of D-Bus as far as a systemd of ours needs them: what a runtime sends is read as JSON, answers are written.
+//! D-Bus messages, as far as the tests' own systemd needs them: calls of a runtime are read as JSON, answers are written.
 //!
-//! Source: D-Bus specification, "Message Protocol". It shares nothing with the runtime's own.
+//! Source: D-Bus specification, "Message Protocol". The code is independent of masu's own, so that one checks the other.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
-/// A call that came.
+/// A received call.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// What its answer names.
+    /// The serial number, which the answer repeats.
     pub serial: u32,
-    /// Whether it wants an answer.
+    /// Whether the caller wants an answer.
     pub answered: bool,
-    /// The method.
+    /// The name of the method.
     pub member: String,
-    /// Its arguments. A variant is an object with its signature as the one key; a structure is an array.
+    /// The arguments. A variant is an object with its signature as the only key; a structure is an array.
     pub arguments: Vec<Value>,
 }
 
-/// The length of the message at the start of `bytes`; `None`: more has to come before that is known.
+/// The length of the message at the start of `bytes`, or `None` while too few bytes are there.
 ///
 /// # Errors
-/// It is not one of ours: little endian, version 1.
+/// The message is not little endian, or not of version 1.
 pub fn length(bytes: &[u8]) -> Result<Option<usize>> {
     let Some(start) = bytes.get(..16) else { return Ok(None) };
     ensure!(start[0] == b'l' && start[3] == 1, "not a message: {start:?}");
@@ -33,7 +33,7 @@ impl Call {
     /// Reads one whole message.
     ///
     /// # Errors
-    /// It is no call, or not as the specification says.
+    /// The message is not a call, or violates the specification.
     pub fn parse(bytes: &[u8]) -> Result<Call> {
         ensure!(bytes.get(1) == Some(&1), "not a call: {bytes:?}");
         let answered = bytes[2] & 1 == 0;
@@ -62,12 +62,13 @@ impl Call {
         Ok(Call { serial, answered, member, arguments })
     }
 
-    /// The argument at `i`, a text.
+    /// The argument at `i` as text.
     pub fn text(&self, i: usize) -> &str {
         self.arguments.get(i).and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The properties in the argument at `i`, by name, each as an object of its signature and value; of two the later.
+    /// The properties in the argument at `i`, by name, each as an object of signature and value. If a name is repeated, the last
+    /// one counts.
     pub fn properties(&self, i: usize) -> Map<String, Value> {
         let list = self.arguments.get(i).and_then(Value::as_array).cloned().unwrap_or_default();
         list.into_iter().map(|pair| (pair[0].as_str().unwrap_or_default().to_owned(), pair[1].clone())).collect()
@@ -112,7 +113,7 @@ impl<'a> Reader<'a> {
         Ok(text)
     }
 
-    /// The value of the first type in `signature`, which is taken from it.
+    /// Reads a value of the first type in `signature`, and removes that type from `signature`.
     fn value(&mut self, signature: &mut &str) -> Result<Value> {
         let kind = signature.chars().next().context("a type")?;
         *signature = &signature[1..];
@@ -165,7 +166,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Takes the first type from a signature.
+/// Splits the first type off a signature.
 fn skip(signature: &mut &str) -> Result<()> {
     let mut open = 0;
     for (i, c) in signature.char_indices() {
@@ -182,7 +183,7 @@ fn skip(signature: &mut &str) -> Result<()> {
     bail!("a type without an end: {signature}")
 }
 
-/// An answer, an error or a signal: the bytes of one message.
+/// An answer, an error or a signal, as one message.
 #[derive(Debug, Default)]
 pub struct Answer {
     fields: Vec<u8>,
@@ -192,14 +193,14 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The answer to a call.
+    /// An answer to a call.
     pub fn to(call: &Call) -> Answer {
         let mut answer = Answer { kind: 2, ..Answer::default() };
         answer.field(5, 'u', |out| out.extend(call.serial.to_le_bytes()));
         answer
     }
 
-    /// The refusal of a call.
+    /// An error as the answer to a call.
     pub fn refusal(call: &Call, error: &str, text: &str) -> Answer {
         let mut answer = Answer { kind: 3, ..Answer::to(call) };
         answer.field(4, 's', |out| put_text(out, error));
@@ -215,7 +216,7 @@ impl Answer {
         answer
     }
 
-    /// With a text, of type `s` or `o`, as its next argument.
+    /// Appends a text argument, of type `s` or `o`.
     pub fn text(mut self, kind: char, text: &str) -> Answer {
         self.signature.push(kind);
         pad(&mut self.body, 4);
@@ -223,7 +224,7 @@ impl Answer {
         self
     }
 
-    /// With a variant of a text as its next argument.
+    /// Appends a variant that holds a text.
     pub fn variant(mut self, text: &str) -> Answer {
         self.signature.push('v');
         self.body.extend(b"\x01s\0");
@@ -232,7 +233,7 @@ impl Answer {
         self
     }
 
-    /// With a number as its next argument.
+    /// Appends a number.
     pub fn u32(mut self, number: u32) -> Answer {
         self.signature.push('u');
         pad(&mut self.body, 4);
@@ -246,7 +247,7 @@ impl Answer {
         value(&mut self.fields);
     }
 
-    /// The bytes.
+    /// The encoded message.
     pub fn bytes(mut self, serial: u32) -> Vec<u8> {
         if !self.signature.is_empty() {
             let signature = std::mem::take(&mut self.signature);

@@ -1,8 +1,8 @@
-//! Protocol buffers by hand, for tests of programs that have their own code for them.
+//! Protocol buffers by hand, to test programs that have their own code for them.
 
 use anyhow::{Context, Result, bail};
 
-/// A message that is written.
+/// A message to send.
 #[derive(Debug, Clone, Default)]
 pub struct Message(pub Vec<u8>);
 
@@ -47,7 +47,7 @@ fn varint(mut value: u64, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
-/// A message that was read: numbers, and whatever has a length.
+/// A received message: its numbers, and its fields with a length.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fields {
     numbers: Vec<(u64, u64)>,
@@ -58,7 +58,7 @@ impl Fields {
     /// Reads a message.
     ///
     /// # Errors
-    /// It is none.
+    /// The bytes are not a valid message.
     pub fn of(mut rest: &[u8]) -> Result<Self> {
         let mut fields = Self::default();
         while !rest.is_empty() {
@@ -78,13 +78,13 @@ impl Fields {
         Ok(fields)
     }
 
-    /// 0 if it is absent.
+    /// The number in `field`, 0 if absent.
     #[must_use]
     pub fn number(&self, field: u64) -> u64 {
         self.numbers.iter().rev().find(|(f, _)| *f == field).map_or(0, |(_, n)| *n)
     }
 
-    /// Empty if it is absent.
+    /// The text in `field`, empty if absent.
     #[must_use]
     pub fn text(&self, field: u64) -> String {
         self.bytes.iter().rev().find(|(f, _)| *f == field).map(|(_, b)| String::from_utf8_lossy(b).into_owned()).unwrap_or_default()

@@ -1,7 +1,7 @@
-//! The namespaces of one test: mount and UTS namespaces of its own, so that each change in them was made below the test.
+//! The mount and UTS namespaces of one test, so that every change in them was made by the test's own processes.
 //!
-//! Only the thread of the test enters them, and with it all that it starts. Its files are below `/proc/thread-self`:
-//! `/proc/self` is the main thread's.
+//! Only the test's thread enters them, and the processes it starts inherit them. The thread's files are below
+//! `/proc/thread-self`, because `/proc/self` is the main thread.
 //!
 //! Sources: mount_namespaces(7), uts_namespaces(7), unshare(2).
 
@@ -17,11 +17,11 @@ use rustix::mount::{MountPropagationFlags, mount_change};
 
 /// Moves the calling thread into new mount and UTS namespaces.
 ///
-/// No mount is shared with the old namespace, so nothing comes in from other programs. Mounts that were shared are shared
-/// again, in peer groups of their own: mounts in a container must be able to leak, or the guard would prove nothing.
+/// No mount is shared with the old namespace, so other programs' mounts do not appear. Mounts that were shared are shared again,
+/// in new peer groups: without shared mounts, a leak from a container could not be seen.
 ///
 /// # Errors
-/// The caller lacks CAP_SYS_ADMIN, or the root directory is no mount point.
+/// The caller lacks CAP_SYS_ADMIN, or the root directory is not a mount point.
 pub fn enter() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS).context("make mount and UTS namespaces for the test")?;
     let shared: Vec<PathBuf> =
@@ -29,7 +29,7 @@ pub fn enter() -> Result<()> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).context("make the mounts of the test private")?;
     for point in shared {
         match mount_change(&point, MountPropagationFlags::SHARED) {
-            // another program removed the mount point, and the kernel the mount with it; or a second mount hides it
+            // another program removed the mount point and so the mount, or a second mount hides it
             Ok(()) | Err(Errno::NOENT | Errno::INVAL) => {}
             Err(error) => return Err(error).with_context(|| format!("make {} shared", point.display())),
         }
@@ -43,11 +43,11 @@ pub fn enter() -> Result<()> {
 /// /proc cannot be read.
 pub fn mountinfo() -> Result<String> {
     let path = "/proc/thread-self/mountinfo";
-    // a mount point may be named by any bytes
+    // a mount point's name may be any bytes
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).with_context(|| format!("read {path}"))
 }
 
-/// The namespace of `kind` (`mnt`, `uts` ...) that the calling thread is in, as `kind:[inode]`.
+/// The calling thread's namespace of `kind` (`mnt`, `uts` ...), as `kind:[inode]`.
 ///
 /// # Errors
 /// The kernel has no namespaces of that kind.
@@ -65,7 +65,7 @@ fn optional_fields(line: &str) -> impl Iterator<Item = &str> {
     line.split(' ').skip(6).take_while(|field| *field != "-")
 }
 
-/// Undoes `\040` and the like, by which the kernel writes white space and backslashes.
+/// Decodes `\040` and the like, the kernel's escapes for white space and backslashes.
 fn unescape(field: &str) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field.as_bytes();

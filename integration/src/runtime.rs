@@ -1,5 +1,5 @@
-//! The runtime under test as a program: which one it is, and its commands run with a deadline, output kept in files (a
-//! pipe would stay open as long as a container that inherited it lives).
+//! The runtime under test as a program: its kind and version, and its commands, each with a deadline. Output goes to files,
+//! because a pipe would stay open as long as a container that inherited it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,36 +10,36 @@ use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// How long one command of a runtime may take before the test fails: far beyond any of them, far below for ever.
+/// The time limit of one command, far above what any of them needs.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A runtime's binary and what it is.
+/// A runtime's program, kind and version.
 #[derive(Debug, Clone)]
 pub struct Runtime {
-    /// Absolute path of the binary.
+    /// The absolute path of the program.
     pub path: PathBuf,
-    /// `runc`, `crun`, `youki`, or `masu` for anything else.
+    /// `runc`, `crun`, `youki`, or `masu` for any other.
     pub kind: &'static str,
-    /// The version it names, as numbers: `1.3.6+ds1` is `[1, 3, 6]`.
+    /// The version as numbers: `1.3.6+ds1` is `[1, 3, 6]`.
     pub version: Vec<u32>,
 }
 
-/// What a finished command left.
+/// The result of a finished command.
 #[derive(Debug)]
 pub struct Output {
-    /// How it ended.
+    /// The wait status.
     pub status: ExitStatus,
-    /// What it wrote to standard output.
+    /// The standard output.
     pub stdout: String,
-    /// What it wrote to standard error.
+    /// The standard error.
     pub stderr: String,
 }
 
 impl Runtime {
-    /// Asks the binary at `path` which runtime it is.
+    /// Finds out by `--version` which runtime the program at `path` is.
     ///
     /// # Errors
-    /// It does not run, or `--version` fails.
+    /// The program does not run, or `--version` fails.
     pub fn at(path: PathBuf) -> Result<Self> {
         let output = Command::new(&path).arg("--version").stdin(Stdio::null()).output();
         let output = output.with_context(|| format!("run {} --version", path.display()))?;
@@ -54,7 +54,7 @@ impl Runtime {
         Ok(Self { path, kind, version })
     }
 
-    /// Does `which` name this runtime? `runc` names every runc, `runc<1.4` the older ones.
+    /// Whether `which` names this runtime. `runc` names every runc, `runc<1.4` only older ones.
     pub fn is(&self, which: &str) -> bool {
         let (kind, before) = which.split_once('<').unwrap_or((which, ""));
         let before: Vec<u32> = before.split('.').map_while(|part| part.parse().ok()).collect();
@@ -66,7 +66,7 @@ impl Output {
     /// Fails unless the command exited with 0.
     ///
     /// # Errors
-    /// What it wrote to standard error.
+    /// The standard error of the command.
     pub fn ok(self) -> Result<Self> {
         self.exits(0)
     }
@@ -74,7 +74,7 @@ impl Output {
     /// Fails unless the command exited with `code`.
     ///
     /// # Errors
-    /// How it ended instead, and what it wrote.
+    /// The wait status and the output of the command.
     pub fn exits(self, code: i32) -> Result<Self> {
         if self.status.code() == Some(code) {
             return Ok(self);
@@ -82,10 +82,10 @@ impl Output {
         bail!("{} instead of exit code {code}\nstdout: {}\nstderr: {}", self.status, self.stdout.trim_end(), self.stderr.trim_end())
     }
 
-    /// Fails unless the command exited with a code other than 0 and `text` is in what it wrote to standard error.
+    /// Fails unless the command exited with a code other than 0 and its standard error contains `text`.
     ///
     /// # Errors
-    /// How it ended instead, and what it wrote.
+    /// The wait status and the output of the command.
     pub fn fails_with(self, text: &str) -> Result<Self> {
         if self.status.code().is_some_and(|code| code != 0) && self.stderr.to_lowercase().contains(&text.to_lowercase()) {
             return Ok(self);
@@ -96,17 +96,17 @@ impl Output {
     /// Standard output as JSON.
     ///
     /// # Errors
-    /// It is not JSON.
+    /// The output is not JSON.
     pub fn json(&self) -> Result<serde_json::Value> {
         serde_json::from_str(&self.stdout).with_context(|| format!("parse {:?} as JSON (stderr: {:?})", self.stdout, self.stderr))
     }
 }
 
-/// Runs `command` to its end with standard output and error in files named after `stem`; standard input is `/dev/null`
-/// unless the caller of [`redirect`] changed it afterwards.
+/// Runs `command` to its end. Standard output and error are files named after `stem`. Standard input is `/dev/null`, unless the
+/// caller of [`redirect`] changed it afterwards.
 ///
 /// # Errors
-/// It does not start, or is still running after [`DEADLINE`] (it is killed then).
+/// The command does not start, or still runs after [`DEADLINE`] and is killed.
 pub fn finish(command: &mut Command, stem: &Path) -> Result<Output> {
     let name = format!("{command:?}");
     let mut child = command.spawn().with_context(|| format!("run {name}"))?;
@@ -125,10 +125,10 @@ pub fn redirect(command: &mut Command, stem: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Waits for `child`, with the deadline.
+/// Waits for `child`, at most until the deadline.
 ///
 /// # Errors
-/// It was still running after [`DEADLINE`]; it is killed then.
+/// The child still ran after [`DEADLINE`] and was killed.
 pub fn wait(child: &mut Child) -> Result<ExitStatus> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("pid of a child")?;
     if !ended_within(pid, DEADLINE)? {
@@ -139,7 +139,7 @@ pub fn wait(child: &mut Child) -> Result<ExitStatus> {
     Ok(child.wait()?)
 }
 
-/// Waits until `pid` has ended, without reaping it; false if `limit` passed before. A pid that is gone has ended.
+/// Waits until `pid` has exited, without reaping it. False if `limit` passed before. A missing process counts as exited.
 ///
 /// # Errors
 /// The kernel refuses a pidfd.
@@ -152,7 +152,7 @@ pub fn ended_within(pid: Pid, limit: Duration) -> Result<bool> {
     readable_within(&pidfd, limit)
 }
 
-/// Waits until `fd` can be read or its peer is gone; false if `limit` passed before.
+/// Waits until `fd` is readable or its peer is gone. False if `limit` passed before.
 ///
 /// # Errors
 /// poll(2) failed.

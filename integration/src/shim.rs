@@ -1,8 +1,8 @@
-//! A containerd shim, started and called as containerd does it, with this test in containerd's place: it speaks ttrpc by hand
-//! and takes the events.
+//! A containerd shim, started and called as by containerd. The test takes containerd's place: it speaks ttrpc by hand and
+//! receives the events.
 //!
-//! Which one: with `RUNTIME` a masu the `containerd-shim-masu-v2` beside it (or `$SHIM`), else containerd's own shim, which
-//! executes the runtime.
+//! If `RUNTIME` is masu, the shim is that of [`artifacts::shim`]. Else it is `containerd-shim-runc-v2`, which executes the
+//! runtime.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -20,29 +20,29 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use crate::message::{Fields, Message};
 use crate::{Bundle, Test, artifacts};
 
-/// Long, as an emulated machine may be slow; only what fails waits for it.
+/// Long, because an emulated machine may be slow. Only a failing test waits that long.
 const PATIENCE: Duration = Duration::from_secs(60);
 const NAMESPACE: &str = "it";
-/// The service of pods.
+/// The sandbox service, for pods.
 pub const SANDBOX: &str = "containerd.runtime.sandbox.v1.Sandbox";
 
-/// An answer that is a failure.
+/// A failed call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// gRPC's number.
+    /// The gRPC status code.
     pub code: u64,
     pub text: String,
 }
 
 pub type Answer = Result<Fields, Refused>;
 
-/// A shim that runs.
+/// A running shim.
 #[derive(Debug)]
 pub struct Shim<'t> {
     test: &'t Test,
     binary: PathBuf,
     address: String,
-    /// The task service that it serves: newer ones of containerd's own know the older version no more.
+    /// The task service that the shim offers: newer versions of containerd's shim dropped the older service.
     service: &'static str,
     events_path: PathBuf,
     listener: Option<UnixListener>,
@@ -51,14 +51,14 @@ pub struct Shim<'t> {
     unread: Vec<u8>,
     answers: Vec<(u32, Answer)>,
     stream: u32,
-    /// `topic id`, in the order of arrival; the id of an exec is `container/exec`.
+    /// `topic id`, in the order of arrival. The id of an exec is `container/exec`.
     pub events: Vec<String>,
     pub pid: i32,
     log: OwnedFd,
 }
 
 impl<'t> Shim<'t> {
-    /// `start` in the bundle of container `id`.
+    /// Runs `start` in the bundle of container `id`.
     ///
     /// # Errors
     /// There is no shim, or it does not start.
@@ -66,7 +66,7 @@ impl<'t> Shim<'t> {
         Self::start_with(test, bundle, id, &[])
     }
 
-    /// The same with more variables in the environment of `start`.
+    /// As [`Shim::start`], with further variables in the environment of `start`.
     ///
     /// # Errors
     /// As [`Shim::start`].
@@ -77,7 +77,7 @@ impl<'t> Shim<'t> {
         listener.set_nonblocking(true)?;
         let fifo = bundle.path().join("log");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o700.into(), 0)?;
-        // containerd reads it; here it may fill up
+        // containerd would read the log; here the fifo may fill up
         let log = rustix::fs::open(&fifo, rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC, 0.into())?;
         let (address, service) = ask(test, &binary, &events_path, bundle, id, env)?;
         let client = connect(&address)?;
@@ -101,10 +101,10 @@ impl<'t> Shim<'t> {
         Ok(shim)
     }
 
-    /// The address that `start` gives for another container.
+    /// The address that `start` prints for another container.
     ///
     /// # Errors
-    /// It does not start.
+    /// `start` fails.
     pub fn address_for(&self, bundle: &Bundle, id: &str) -> Result<String> {
         Ok(ask(self.test, &self.binary, &self.events_path, bundle, id, &[])?.0)
     }
@@ -114,27 +114,27 @@ impl<'t> Shim<'t> {
         &self.address
     }
 
-    /// A connection of its own.
+    /// A further connection to the shim.
     ///
     /// # Errors
-    /// Nobody listens.
+    /// No process listens at the address.
     pub fn connect(&self) -> Result<UnixStream> {
         connect(&self.address)
     }
 
-    /// Calls a method of the task service and waits for the answer, taking events meanwhile.
+    /// Calls a method of the task service and waits for the answer. Events are received meanwhile.
     ///
     /// # Errors
-    /// The shim hangs up, or does not answer in time.
+    /// The shim closes the connection, or does not answer in time.
     pub fn call(&mut self, method: &str, message: Message) -> Result<Answer> {
         let stream = self.begin(method, message)?;
         self.finish(stream)
     }
 
-    /// Sends a call.
+    /// Sends a call to the task service.
     ///
     /// # Errors
-    /// The shim has hung up.
+    /// The shim has closed the connection.
     pub fn begin(&mut self, method: &str, message: Message) -> Result<u32> {
         self.begin_at(self.service, method, message)
     }
@@ -142,7 +142,7 @@ impl<'t> Shim<'t> {
     /// Sends a call to any service.
     ///
     /// # Errors
-    /// The shim has hung up.
+    /// The shim has closed the connection.
     pub fn begin_at(&mut self, service: &str, method: &str, message: Message) -> Result<u32> {
         let request = Message::new().text(1, service).text(2, method).message(3, message);
         let stream = self.stream;
@@ -154,12 +154,12 @@ impl<'t> Shim<'t> {
     /// Sends a frame with any content.
     ///
     /// # Errors
-    /// The shim has hung up.
+    /// The shim has closed the connection.
     pub fn send(&mut self, stream: u32, payload: &[u8]) -> Result<()> {
         self.client.write_all(&frame(stream, 1, payload)).context("send a request")
     }
 
-    /// Waits for the answer of a call.
+    /// Waits for the answer to a call.
     ///
     /// # Errors
     /// As [`Shim::call`].
@@ -174,10 +174,10 @@ impl<'t> Shim<'t> {
         }
     }
 
-    /// Takes events until `done` says so.
+    /// Receives events until `done` returns true.
     ///
     /// # Errors
-    /// It does not in time.
+    /// `done` is still false at the deadline.
     pub fn until(&mut self, done: impl Fn(&[String]) -> bool) -> Result<()> {
         let end = Instant::now() + PATIENCE;
         while !done(&self.events) {
@@ -187,7 +187,7 @@ impl<'t> Shim<'t> {
         Ok(())
     }
 
-    /// Takes events no more, as if containerd had been stopped.
+    /// Stops receiving events, as if containerd had been stopped.
     ///
     /// # Errors
     /// The socket cannot be removed.
@@ -197,7 +197,7 @@ impl<'t> Shim<'t> {
         Ok(fs::remove_file(&self.events_path)?)
     }
 
-    /// Takes events again.
+    /// Receives events again.
     ///
     /// # Errors
     /// The socket cannot be made.
@@ -208,14 +208,14 @@ impl<'t> Shim<'t> {
         Ok(())
     }
 
-    /// The end of what it has logged and nobody has read.
+    /// The end of the log that was not read yet.
     fn logged(&self) -> String {
         let mut text = vec![0; 1 << 16];
         let n = rustix::io::read(&self.log, &mut text).unwrap_or(0);
         String::from_utf8_lossy(text.get(n.saturating_sub(2000)..n).unwrap_or_default()).into_owned()
     }
 
-    /// Waits for whatever comes next, at most a tenth of a second, and takes it.
+    /// Waits at most a tenth of a second for a message or event, and handles it.
     fn turn(&mut self) -> Result<()> {
         let listener = self.listener.iter().map(AsFd::as_fd);
         let sinks = self.sinks.iter().map(|(sink, _)| sink.as_fd());
@@ -238,7 +238,7 @@ impl<'t> Shim<'t> {
             receive(sink, unread)?;
             while let Some((stream, payload)) = next_frame(unread) {
                 taken.push(payload);
-                // an empty status is success; a shim that ends may be gone by then
+                // an empty status means success; a shim that exits may be gone already
                 let _ = sink.write_all(&frame(stream, 2, &Message::new().message(1, Message::new()).0));
             }
         }
@@ -261,13 +261,13 @@ impl<'t> Shim<'t> {
         Ok(())
     }
 
-    /// The message of Create, with its output in `stdout` unless that is empty.
+    /// The request of Create. The task's output goes to `stdout` unless that is empty.
     #[must_use]
     pub fn create_message(&self, bundle: &Bundle, id: &str, stdout: &str) -> Message {
         self.create_message_with_root(bundle, id, stdout, &self.test.root())
     }
 
-    /// The same with the runtime's records elsewhere.
+    /// The same, with another state root for the runtime.
     #[must_use]
     pub fn create_message_with_root(&self, bundle: &Bundle, id: &str, stdout: &str, root: &Path) -> Message {
         let runtime = if self.test.runtime.is("masu") { String::new() } else { self.test.runtime.path.to_string_lossy().into_owned() };
@@ -279,17 +279,17 @@ impl<'t> Shim<'t> {
     /// Creates and starts a container.
     ///
     /// # Errors
-    /// It is refused.
+    /// The shim refuses.
     pub fn run(&mut self, bundle: &Bundle, id: &str) -> Result<()> {
         self.call("Create", self.create_message(bundle, id, ""))?.map_err(refused)?;
         self.call("Start", Message::new().text(1, id))?.map_err(refused)?;
         Ok(())
     }
 
-    /// Adds a process that is to run `args`.
+    /// Adds a process to the container, which will run `args`.
     ///
     /// # Errors
-    /// It is refused.
+    /// The shim refuses.
     pub fn exec(&mut self, id: &str, exec_id: &str, args: &[&str]) -> Result<()> {
         let process = serde_json::json!({"args": args, "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}});
         let any =
@@ -298,13 +298,13 @@ impl<'t> Shim<'t> {
         Ok(())
     }
 
-    /// Kills, waits and deletes.
+    /// Kills a container, waits for its exit and deletes it.
     ///
     /// # Errors
-    /// It is refused.
+    /// The shim refuses.
     pub fn end(&mut self, id: &str) -> Result<()> {
         let wait = self.begin("Wait", Message::new().text(1, id))?;
-        // it may have ended by itself
+        // the container may have exited already
         let _ = self.call("Kill", Message::new().text(1, id).number(3, 9))?;
         self.finish(wait)?.map_err(refused)?;
         self.call("Delete", Message::new().text(1, id))?.map_err(refused)?;
@@ -320,21 +320,21 @@ impl<'t> Shim<'t> {
         self.finish(stream)
     }
 
-    /// Shuts the shim down and waits for its end.
+    /// Shuts the shim down and waits for its exit.
     ///
     /// # Errors
-    /// It does not end.
+    /// The shim does not exit.
     pub fn shut_down(mut self) -> Result<()> {
         let stream = self.begin("Shutdown", Message::new())?;
         self.until_ended(stream)
     }
 
-    /// Waits for the end of the shim, which the call of `stream` brings.
+    /// Waits until the shim exits, after the call of `stream`.
     ///
     /// # Errors
-    /// It does not end.
+    /// The shim does not exit.
     pub fn until_ended(mut self, stream: u32) -> Result<()> {
-        // it may be gone before its answer is read
+        // the shim may exit before its answer is read
         let end = Instant::now() + PATIENCE;
         while !self.reaped()? {
             ensure!(Instant::now() < end, "the shim does not end");
@@ -347,7 +347,7 @@ impl<'t> Shim<'t> {
     /// Kills the shim.
     ///
     /// # Errors
-    /// It is not there.
+    /// The shim is not running.
     pub fn kill(&mut self) -> Result<()> {
         let pid = Pid::from_raw(self.pid).context("the shim has no pid")?;
         rustix::process::kill_process(pid, Signal::KILL)?;
@@ -364,10 +364,10 @@ impl<'t> Shim<'t> {
         }
     }
 
-    /// `delete` for a container whose shim is gone: pid and status.
+    /// Runs `delete` for a container whose shim is gone, and returns pid and status.
     ///
     /// # Errors
-    /// It fails.
+    /// The command fails.
     pub fn delete_action(&self, bundle: &Bundle, id: &str) -> Result<(u64, u64)> {
         let mut command = command(self.test, &self.binary, &self.events_path, bundle, id);
         command.arg("-bundle").arg(bundle.path()).arg("delete");
@@ -378,7 +378,7 @@ impl<'t> Shim<'t> {
     }
 }
 
-/// As an error of a test.
+/// Turns a failed call into a test's error.
 pub fn refused(refused: Refused) -> anyhow::Error {
     let Refused { code, text } = refused;
     anyhow::anyhow!("refused with {code}: {text}")
@@ -386,7 +386,7 @@ pub fn refused(refused: Refused) -> anyhow::Error {
 
 fn command(test: &Test, binary: &Path, events: &Path, bundle: &Bundle, id: &str) -> Command {
     let mut command = Command::new("/bin/sh");
-    // a descriptor that containerd inherited itself and passes on
+    // containerd too may inherit such a descriptor and pass it on
     command.args(["-c", r#"exec 9</dev/zero; exec "$0" "$@""#]).arg(binary);
     command.args(["-namespace", NAMESPACE, "-address"]).arg(test.path().join("containerd.sock"));
     command.args(["-publish-binary", "/bin/false", "-id", id]);
@@ -395,7 +395,7 @@ fn command(test: &Test, binary: &Path, events: &Path, bundle: &Bundle, id: &str)
     command
 }
 
-/// Runs `start`; its answer is a bare address, or JSON. The address, and the service behind it.
+/// Runs `start`, which prints a bare address or JSON. Returns the address and the name of the task service.
 fn ask(test: &Test, binary: &Path, events: &Path, bundle: &Bundle, id: &str, env: &[(&str, &str)]) -> Result<(String, &'static str)> {
     let output = command(test, binary, events, bundle, id).envs(env.iter().copied()).arg("start").output().context("run the shim")?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
@@ -420,7 +420,7 @@ fn frame(stream: u32, kind: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Reads what is there; whether the peer is still there.
+/// Reads the available bytes. Returns whether the peer still holds the connection.
 fn receive(from: &mut UnixStream, unread: &mut Vec<u8>) -> Result<bool> {
     let mut bytes = [0; 4096];
     loop {
@@ -443,7 +443,7 @@ fn next_frame(unread: &mut Vec<u8>) -> Option<(u32, Vec<u8>)> {
     Some((stream, payload))
 }
 
-/// A request of Forward as a line of [`Shim::events`].
+/// Converts a Forward request to a line of [`Shim::events`].
 fn event(request: &[u8]) -> Result<String> {
     let request = Fields::of(request)?;
     let envelope = request.message(3).and_then(|forward| forward.message(1)).context("no envelope")?;

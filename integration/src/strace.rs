@@ -1,5 +1,5 @@
-//! The runtime under strace(1), which makes chosen system calls fail, or stops the runtime after them: what is a race between
-//! two commands becomes an order that the test chooses.
+//! Runs the runtime under strace(1), which makes chosen system calls fail, or stops the runtime after them. So a test chooses the
+//! order of two commands that would else race.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -14,49 +14,48 @@ use crate::background::{Background, until};
 use crate::runtime::{DEADLINE, ended_within};
 use crate::{Output, Test};
 
-/// Whether strace is installed and may trace.
+/// Whether strace is installed and allowed to trace.
 pub fn works() -> bool {
     let mut command = Command::new("strace");
     command.args(["-o", "/dev/null", "true"]).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 
-/// The command of [`Test::command`] under strace with `options`; what was traced is in the file `trace`. Its children are not
-/// traced: a container goes on without strace.
+/// The command of [`Test::command`] under strace with `options`. The trace goes to the file `trace`. Children are not traced, so
+/// a container runs without strace.
 ///
 /// # Errors
-/// The files of its output cannot be made.
+/// The files for the output cannot be made.
 pub fn under<S: AsRef<OsStr>>(t: &Test, trace: &Path, options: &[&str], words: impl IntoIterator<Item = S>) -> Result<Command> {
     let trace = trace.to_string_lossy();
     t.under(&[&["strace", "-o", &trace][..], options, &["--"]].concat(), words)
 }
 
-/// A command that is stopped after one of its system calls.
+/// A command, stopped after one of its system calls.
 #[derive(Debug)]
 pub struct Stopped {
     command: Background,
     tracer: Pid,
 }
 
-/// A command that was to be stopped.
+/// The result of [`stop_after`].
 #[derive(Debug)]
 pub enum Step {
-    /// It was, and waits.
+    /// The command is stopped, and waits.
     Stopped(Stopped),
-    /// It has fewer system calls of that kind, and has ended.
+    /// The command made fewer such system calls, and has exited.
     Ended(Output),
 }
 
-/// Runs a command of the runtime until it has made its `nth` system call that names one of the files `paths`, or a descriptor
-/// of one.
+/// Runs a command of the runtime until its `nth` system call that names one of the files `paths`, or a descriptor of one.
 ///
 /// # Errors
-/// strace does not run, or the command hangs by itself.
+/// strace does not run, or the command hangs without being stopped.
 pub fn stop_after<S: AsRef<OsStr>>(t: &Test, paths: &[&Path], nth: usize, words: impl IntoIterator<Item = S>) -> Result<Step> {
     let trace: PathBuf = t.path().join("trace");
     let _ = fs::remove_file(&trace);
     let paths: Vec<_> = paths.iter().map(|path| path.to_string_lossy()).collect();
-    // strace is no parent of the command (-D) and ends by a signal (-I2), so that the command can go on without it
+    // -D: strace is not the command's parent; -I2: a signal ends strace; so the command can continue without strace
     let mut options = vec!["-D", "-I2"];
     options.extend(paths.iter().flat_map(|path| ["-P", path]));
     options.extend(["-e", "inject=%file,%desc:signal=STOP"]);
@@ -65,7 +64,7 @@ pub fn stop_after<S: AsRef<OsStr>>(t: &Test, paths: &[&Path], nth: usize, words:
     loop {
         let mut stops = 0;
         until("the command is stopped or ends", || {
-            // the line comes when it has stopped for good
+            // strace writes the line when the command has really stopped
             stops = fs::read_to_string(&trace).unwrap_or_default().matches("--- stopped by SIGSTOP ---").count();
             Ok(stops > woken || !command.goes_on_after(Duration::ZERO)?)
         })?;
@@ -83,21 +82,21 @@ pub fn stop_after<S: AsRef<OsStr>>(t: &Test, paths: &[&Path], nth: usize, words:
 }
 
 impl Stopped {
-    /// Lets it go on, without strace, while the test does something else.
+    /// Detaches strace, so that the command continues while the test does something else.
     ///
     /// # Errors
-    /// strace does not leave it.
+    /// strace does not detach.
     pub fn wake(&self) -> Result<()> {
-        // what was killed meanwhile has no tracer any more
+        // a command that was killed meanwhile has no tracer any more
         let _ = kill_process(self.tracer, Signal::TERM);
         ensure!(ended_within(self.tracer, DEADLINE)?, "strace does not end");
         self.command.signal(Signal::CONT)
     }
 
-    /// Lets it go on, if that has not been done, and waits for its end.
+    /// Lets the command continue, if [`Stopped::wake`] did not, and waits for its exit.
     ///
     /// # Errors
-    /// It does not end.
+    /// The command does not exit.
     pub fn go_on(self) -> Result<Output> {
         self.wake()?;
         self.command.end()

@@ -1,6 +1,6 @@
-//! What a caller prepares around a bundle: the bundles of `bundles/` as Docker, podman and Kubernetes write them, made fit for
-//! this machine, with the sources of their bind mounts, the namespaces of a pod, and without the limits that this view of
-//! the cgroups lacks.
+//! Everything that callers prepare around the bundles of `bundles/`, which Docker, podman and Kubernetes wrote. The bundles are
+//! adapted to this machine: the sources of bind mounts and the namespaces of a pod are made, and limits that this machine's
+//! cgroups lack are removed.
 
 use std::fs;
 use std::io::Read;
@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 use crate::bundle::Bundle;
 use crate::cgroups;
 
-/// The prefix of paths in the bundles that stand for what a caller prepares.
+/// The prefix of paths in the bundles that a caller would prepare.
 const PREPARED: &str = "/run/bench/";
 
-/// The files and namespaces that callers' bundles refer to; they go when this does, but for the files.
+/// The files and namespaces that callers' bundles refer to. Dropping this removes the namespaces, but not the files.
 #[derive(Debug)]
 pub struct Surroundings {
     folder: PathBuf,
@@ -26,7 +26,7 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// Makes them in `folder`; the namespaces of the pod are kept by a `payload` that sleeps.
+    /// Makes the files in `folder`. A sleeping `payload` keeps the namespaces of the pod.
     ///
     /// # Errors
     /// A file cannot be made, or unshare(1) does not run.
@@ -46,13 +46,13 @@ impl Surroundings {
         let mut pod = Command::new("unshare");
         pod.args(["--net", "--ipc", "--uts"]).arg(payload).args(["deaf", "USR1", "then", "sleep"]);
         let mut pod = pod.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("run unshare for the namespaces of a pod")?;
-        // it says `ready` once it is in them
+        // the payload prints `ready` when it is in the namespaces
         let mut word = [0; 6];
         pod.stdout.take().context("the output of unshare")?.read_exact(&mut word).context("wait for the namespaces of a pod")?;
         Ok(Self { folder: folder.to_owned(), payload: payload.to_owned(), pod })
     }
 
-    /// Makes the bundle `name` at `path`: `name` is a folder of the project's bundles, or one with a config.json.
+    /// Makes the bundle `name` at `path`. `name` is a directory of `bundles/`, or any directory with a config.json.
     ///
     /// # Errors
     /// There is no such bundle, or a file cannot be made.
@@ -69,14 +69,14 @@ impl Surroundings {
     fn fit(&self, mut config: Value) -> Result<Value> {
         self.rewrite(&mut config);
         config["root"]["path"] = json!("rootfs");
-        // crun before 1.14.3 refuses every newer one
+        // crun before 1.14.3 refuses every newer version
         config["ociVersion"] = json!("1.0.2");
         let own_score: i64 = fs::read_to_string("/proc/self/oom_score_adj")?.trim().parse()?;
         let process = config["process"].as_object_mut().context("a process in the config")?;
         if process.get("oomScoreAdj").and_then(Value::as_i64).is_some_and(|score| score < own_score) {
             process.remove("oomScoreAdj");
         }
-        // a terminal would have to be relayed, and a limit above ours takes a privilege
+        // a terminal would need a relay, and raising a limit above ours needs a privilege
         process.insert("terminal".to_owned(), json!(false));
         process.remove("rlimits");
         let linux = config["linux"].as_object_mut().context("linux in the config")?;
@@ -94,7 +94,7 @@ impl Surroundings {
         Ok(config)
     }
 
-    /// Every string that stands for what a caller prepares becomes a path of ours.
+    /// Replaces the prefix of prepared paths in every string.
     fn rewrite(&self, value: &mut Value) {
         match value {
             Value::String(text) => {
@@ -118,13 +118,13 @@ impl Drop for Surroundings {
     }
 }
 
-/// Where the bundle `name` is.
+/// The directory of the bundle `name`.
 fn source(name: &str) -> PathBuf {
     let given = Path::new(name);
     if given.join("config.json").exists() { given.to_owned() } else { Path::new(env!("CARGO_MANIFEST_DIR")).join("../bundles").join(name) }
 }
 
-/// Gives the rootfs to whom its user namespace maps to root, as the storage of a caller does.
+/// Changes the owner of the rootfs to the user that the user namespace maps to root, as callers do.
 fn give(bundle: &Bundle) -> Result<()> {
     let mapped = |what: &str| {
         let maps = bundle.config["linux"][what].as_array()?;

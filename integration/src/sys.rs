@@ -1,19 +1,19 @@
-//! The few calls that no safe crate wraps: `wait4` with its resource usage, closing a descriptor by number, ignoring a
-//! signal, and single system calls by number for the payload. The one file of this package with unsafe code.
+//! System calls without a safe wrapper: `wait4` with resource usage, `close` by number, ignoring a signal, and the payload's
+//! calls by number. This is the one file of the package with unsafe code.
 //!
 //! Sources: wait4(2), close(2), signal(2), syscall(2).
 #![expect(unsafe_code, reason = "the calls have no safe wrapper in rustix or nix")]
 
 use std::io;
 
-/// What one ended process used, as `wait4` gives it: of itself and of the children that it waited for.
+/// The resource usage of an exited process and of the children that it waited for, from `wait4`.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Usage {
-    /// Wait status as wait(2) has it.
+    /// The wait status of wait(2).
     pub status: i32,
     /// Peak resident set, in KiB.
     pub max_rss: i64,
-    /// Page faults that needed no I/O.
+    /// The number of page faults without I/O.
     pub minor_faults: i64,
     /// User and system time, in microseconds.
     pub cpu: i64,
@@ -26,7 +26,7 @@ impl Usage {
     }
 }
 
-/// Waits for the child `pid`, or for any child if it is -1, and reaps it: which one it was, and what it used.
+/// Waits for the child `pid`, or for any child if `pid` is -1, and reaps it. Returns its pid and usage.
 ///
 /// # Errors
 /// `ECHILD` if there is no such child.
@@ -51,31 +51,31 @@ pub fn wait4(pid: i32) -> io::Result<(i32, Usage)> {
     Ok((ended, usage))
 }
 
-/// Closes descriptor `fd` by number, to hand a program closed standard streams. Whoever calls it must own no object of
-/// that number; the payload does so right before it executes another program.
+/// Closes the descriptor `fd` by number, to start a program with closed standard streams. The caller must own no object with that
+/// number; the payload calls this right before it executes another program.
 pub fn close(fd: i32) {
-    // SAFETY: close(2) touches no memory of ours. The payload calls this for 0, 1 and 2 alone, which no object owns, and
-    // then executes another program.
+    // SAFETY: close(2) touches no memory. The payload calls this only for 0, 1 and 2, which no object owns, and then executes
+    // another program.
     unsafe { libc::close(fd) };
 }
 
-/// Ignores `signal` from here on, also in programs executed later.
+/// Ignores `signal` in this process and in programs executed later.
 pub fn ignore(signal: i32) {
     // SAFETY: SIG_IGN installs no handler, so no code of ours can run in a signal's context.
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
-/// The system call `number` with arguments that are plain numbers.
+/// Makes the system call `number`. All arguments are plain numbers.
 ///
 /// # Errors
-/// The errno of the call. `InvalidInput` without a call if an argument could be the address of mapped memory.
+/// The errno of the call. `InvalidInput`, without making the call, if an argument could be the address of mapped memory.
 pub fn call(number: i64, arguments: [u64; 5]) -> io::Result<i64> {
     if arguments.iter().any(|argument| (1 << 32..u64::MAX - 4096).contains(argument)) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let [a, b, c, d, e] = arguments;
-    // SAFETY: every argument is below 2^32 or a small negative number. A static position-independent program and its
-    // heap lie above 2^32, so the kernel finds no memory of ours behind an argument and answers EFAULT instead.
+    // SAFETY: every argument is below 2^32 or a small negative number. A static position-independent program and its heap lie
+    // above 2^32. So no argument is the address of our memory, and the kernel answers EFAULT.
     let got = unsafe { libc::syscall(number, a, b, c, d, e) };
     if got < 0 { Err(io::Error::last_os_error()) } else { Ok(got) }
 }

@@ -1,7 +1,7 @@
-//! A systemd of ours behind a bus of ours: it makes cgroups as the real one does, writes down what it was called for, and can
-//! be as bad as a real one: it hangs, answers garbage, closes, refuses.
+//! The tests' own systemd and bus. It makes cgroups as the real one does and records its calls. On demand it misbehaves: it
+//! hangs, answers garbage, closes connections, refuses.
 //!
-//! For runs on a machine without systemd, and for what no real one does on demand.
+//! For machines without systemd, and for failures that a real systemd does not produce on demand.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -17,39 +17,39 @@ use anyhow::{Context, Result, bail};
 
 use crate::dbus::{Answer, Call, length};
 
-/// Where it is, if a user asks.
+/// The cgroup of systemd's user instance, for callers without privileges.
 pub const USERS_CGROUP: &str = "/user.slice/user-1000.slice/user@1000.service";
 
-/// How it treats the method named, or the whole conversation.
+/// A deviation from systemd's usual behaviour, for one method or for the whole conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Manner {
-    /// Takes a connection and says nothing.
+    /// Accepts a connection and sends nothing.
     Mute,
-    /// Answers the authentication with other bytes.
+    /// Answers the authentication with garbage.
     Garbage,
-    /// Says no to the authentication.
+    /// Rejects the authentication.
     Stranger,
     /// Does not answer calls of this method.
     Hangs(&'static str),
-    /// Answers calls of this method with other bytes.
+    /// Answers calls of this method with garbage.
     GarbageAt(&'static str),
-    /// Closes the connection instead of an answer, this many times.
+    /// Closes the connection instead of handling the call, this many times.
     ClosesBefore(&'static str, usize),
-    /// Does what is asked, closes the connection instead of the answer, this many times.
+    /// Handles the call, but closes the connection instead of answering, this many times.
     ClosesAfter(&'static str, usize),
-    /// Answers this method with an error, this many times: method, name, text.
+    /// Answers this method with an error, this many times. The last two fields are name and text of the error.
     Refuses(&'static str, usize, &'static str, &'static str),
-    /// Makes a unit after half a second; what has died meanwhile is left where it was, as the real one does.
+    /// Makes a unit after half a second. Processes that exited meanwhile stay in their cgroup, as with the real one.
     Late,
-    /// Jobs end so.
+    /// Every job ends with this result.
     Jobs(&'static str),
-    /// Jobs do nothing and never end.
+    /// Jobs do nothing and never finish.
     Stuck,
-    /// Jobs do what they are for, and nobody is told.
+    /// Jobs do their work, but send no signal when they finish.
     Silent,
 }
 
-/// See the module. It ends when it is dropped, and takes its socket along.
+/// A running systemd. Dropping it ends it and removes its socket.
 #[derive(Debug)]
 pub struct Systemd {
     socket: PathBuf,
@@ -66,7 +66,7 @@ struct Shared {
 }
 
 impl Systemd {
-    /// Starts one whose socket is in `folder`.
+    /// Starts a systemd whose socket is in `folder`.
     ///
     /// # Errors
     /// The socket cannot be made.
@@ -86,17 +86,17 @@ impl Systemd {
         Ok(Systemd { socket, shared, thread: Some(thread) })
     }
 
-    /// Lets `command` find this one.
+    /// Sets the environment of `command` so that it uses this bus.
     pub fn tell(&self, command: &mut Command) {
         command.env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", self.socket.display()));
     }
 
-    /// The calls of systemd's methods that came so far; they are forgotten.
+    /// Takes the recorded calls of systemd's methods.
     pub fn calls(&self) -> Vec<Call> {
         std::mem::take(&mut lock(&self.shared.calls))
     }
 
-    /// How many connections there were so far.
+    /// The number of connections so far.
     pub fn connections(&self) -> usize {
         *lock(&self.shared.connections)
     }
@@ -131,7 +131,7 @@ fn serve(listener: &UnixListener, shared: &Arc<Shared>) {
         *lock(&shared.connections) += 1;
         let shared = Arc::clone(shared);
         connections.push(beside(move || {
-            // a peer that goes away is how conversations end
+            // an error usually means that the peer closed the connection
             let _ = Connection { stream, shared, input: Vec::new(), serial: 0 }.talk();
         }));
     }
@@ -168,12 +168,12 @@ impl Connection {
         }
         let (end, _) = self.input.windows(7).enumerate().find(|(_, part)| *part == b"BEGIN\r\n").context("BEGIN")?;
         let lines = String::from_utf8(self.input.drain(..end + 7).collect())?;
-        // the uid as text, in hexadecimal digits, or nothing: then it is asked for, and may be nothing again
+        // the uid in hexadecimal digits, or nothing: then the server asks for it, and an empty answer is valid too
         let uid: String = peer_uid(&self.stream)?.to_string().bytes().map(|digit| format!("{digit:02x}")).collect();
         let answer = match lines.strip_prefix("\0AUTH EXTERNAL") {
             Some(rest) if rest.starts_with(&format!(" {uid}\r\n")) => "",
             Some(rest) if rest.starts_with("\r\nDATA\r\n") => "DATA\r\n",
-            // whoever is somebody else
+            // the uid does not match
             Some(_) => return Ok(self.stream.write_all(b"REJECTED EXTERNAL\r\n")?),
             None => bail!("authentication: {lines:?}"),
         };
@@ -184,7 +184,7 @@ impl Connection {
         }
     }
 
-    /// Until the peer gives up.
+    /// Waits until the peer closes the connection.
     fn wait(&mut self) -> Result<()> {
         loop {
             self.read()?;
@@ -217,7 +217,7 @@ impl Connection {
         Ok(self.stream.write_all(&answer.bytes(self.serial))?)
     }
 
-    /// A manner that is for `call`, counted down.
+    /// Finds the manner for `call`, and counts it down.
     fn manner(&self, call: &Call) -> Option<Manner> {
         let mut manners = lock(&self.shared.manners);
         manners.iter_mut().find_map(|manner| {
@@ -280,7 +280,7 @@ impl Connection {
         }
         let path = format!("/org/freedesktop/systemd1/job/{}", call.serial);
         self.send(Answer::to(call).text('o', &path))?;
-        // somebody else's first
+        // first the signal of another job, which the runtime must ignore
         self.send(
             Answer::signal("JobRemoved").u32(1).text('o', "/org/freedesktop/systemd1/job/1").text('s', "other.service").text('s', "failed"),
         )?;
@@ -300,7 +300,8 @@ fn peer_uid(stream: &UnixStream) -> Result<u32> {
     Ok(rustix::net::sockopt::socket_peercred(stream)?.uid.as_raw())
 }
 
-/// The directory of the scope that `call` is to make, and its processes in there; those that are dead may be left out.
+/// Makes the directory of the scope and moves the processes of `call` into it. With `without_dead`, processes that cannot be
+/// moved are ignored.
 fn make(call: &Call, without_dead: bool) -> Result<()> {
     let properties = call.properties(2);
     let slice = properties.get("Slice").and_then(|v| v["s"].as_str()).context("a slice")?;
@@ -318,7 +319,7 @@ fn make(call: &Call, without_dead: bool) -> Result<()> {
     Ok(())
 }
 
-/// Removes the scope's directory and what is below it; `false`: there is none.
+/// Removes the scope's directory and all below it. `false` if there is none.
 fn remove(unit: &str) -> bool {
     let all = crate::host::cgroups_with(unit);
     for path in all.iter().rev() {

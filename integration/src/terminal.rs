@@ -1,5 +1,5 @@
-//! Terminals as callers of a runtime use them: a pty of the test for a runtime in the foreground, and the socket on which a
-//! detached container's terminal is received.
+//! Terminals as a runtime's callers use them: a pty for a runtime in the foreground, and the socket that receives a detached
+//! container's terminal.
 //!
 //! Sources: pty(7), unix(7); the console socket of runc's docs/terminals.md: one message with the fd.
 
@@ -17,20 +17,20 @@ use rustix::termios::{Winsize, tcgetwinsize, tcsetwinsize};
 
 use crate::runtime::{DEADLINE, readable_within};
 
-/// A pseudo terminal: the test's end and the program's end.
+/// A pseudo terminal with both ends.
 #[derive(Debug)]
 pub struct Pty {
-    /// The end of the terminal emulator.
+    /// The end that a terminal emulator would hold.
     pub controller: File,
-    /// The end of the program.
+    /// The end that a program uses.
     pub terminal: File,
 }
 
 impl Pty {
-    /// Opens one of `columns` times `rows` characters.
+    /// Opens a terminal of `columns` times `rows` characters.
     ///
     /// # Errors
-    /// This machine has no pty left.
+    /// No further pty can be made.
     pub fn open(columns: u16, rows: u16) -> Result<Self> {
         let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).context("open a pty")?;
         grantpt(&controller)?;
@@ -41,7 +41,7 @@ impl Pty {
         Ok(pty)
     }
 
-    /// Gives it another size.
+    /// Changes the size.
     ///
     /// # Errors
     /// The kernel refuses it.
@@ -50,7 +50,7 @@ impl Pty {
     }
 }
 
-/// Gives the terminal whose controlling end is `controller` another size.
+/// Changes the size of the terminal whose controlling end is `controller`.
 ///
 /// # Errors
 /// The kernel refuses it.
@@ -61,13 +61,13 @@ pub fn resize(controller: &File, columns: u16, rows: u16) -> Result<()> {
 /// Columns and rows of the terminal whose controlling end is `controller`.
 ///
 /// # Errors
-/// It is no terminal.
+/// `controller` is not a terminal.
 pub fn size(controller: &File) -> Result<(u16, u16)> {
     let size = tcgetwinsize(controller).context("get the size of a pty")?;
     Ok((size.ws_col, size.ws_row))
 }
 
-/// Reads from the controlling end until what was read satisfies `enough`, or the other end hung up.
+/// Reads from the controlling end until `enough` accepts the text, or until the other end hangs up.
 ///
 /// # Errors
 /// Neither happened before the deadline.
@@ -77,7 +77,7 @@ pub fn read_until(controller: &mut File, enough: impl Fn(&str) -> bool) -> Resul
     while !enough(&text) {
         ensure!(readable_within(controller, DEADLINE)?, "nothing more from the terminal after {DEADLINE:?}; so far {text:?}");
         match controller.read(&mut part) {
-            // EIO: the last program closed the terminal
+            // EIO: no process has the terminal open any more
             Ok(0) | Err(_) => return Ok(text),
             Ok(length) => text.push_str(&String::from_utf8_lossy(&part[..length])),
         }
@@ -85,7 +85,7 @@ pub fn read_until(controller: &mut File, enough: impl Fn(&str) -> bool) -> Resul
     Ok(text)
 }
 
-/// The socket at which a runtime hands over a descriptor: the terminal of a container, or the listener of a filter.
+/// The socket to which a runtime sends a descriptor: a container's terminal, or the listener of a seccomp filter.
 #[derive(Debug)]
 pub struct ConsoleSocket {
     listener: UnixListener,
@@ -102,23 +102,23 @@ impl ConsoleSocket {
         Ok(Self { listener, path })
     }
 
-    /// For `--console-socket`.
+    /// The path, for `--console-socket`.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The controlling end that the runtime sent.
+    /// Receives the controlling end.
     ///
     /// # Errors
-    /// None came before the deadline, or more than one.
+    /// No descriptor came before the deadline, or more than one.
     pub fn receive(&self) -> Result<File> {
         Ok(self.receive_with_payload()?.0)
     }
 
-    /// The descriptor that was sent and the text that came with it, up to the end of the connection.
+    /// Receives the descriptor and its text, up to the end of the connection.
     ///
     /// # Errors
-    /// None came before the deadline, or more than one.
+    /// No descriptor came before the deadline, or more than one.
     pub fn receive_with_payload(&self) -> Result<(File, String)> {
         ensure!(readable_within(&self.listener, DEADLINE)?, "nobody connected to the socket");
         let (mut stream, _) = self.listener.accept()?;
@@ -127,7 +127,7 @@ impl ConsoleSocket {
         let (Some(fd), true) = (fds.pop(), fds.is_empty()) else { bail!("not exactly one descriptor on the socket") };
         stream.set_nonblocking(true)?;
         let mut rest = Vec::new();
-        // what is not there by now belongs to no message of ours
+        // later bytes do not belong to the message
         let _ = stream.read_to_end(&mut rest);
         text.extend(rest);
         Ok((File::from(fd), String::from_utf8_lossy(&text).trim_end_matches('\0').to_owned()))

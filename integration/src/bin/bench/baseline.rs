@@ -1,5 +1,5 @@
-//! The numbers kept in the repository: system calls and page faults of the first runtime, which do not depend on how busy
-//! the machine is. A change that needs noticeably more of either fails the comparison.
+//! The counts kept in the repository: system calls and page faults of the first runtime. They do not depend on the load of the
+//! machine. The comparison fails for a change that needs noticeably more.
 
 use std::fs;
 use std::path::Path;
@@ -13,8 +13,8 @@ use crate::steps::Results;
 use crate::syscalls::Count;
 use crate::table;
 
-/// How much more is no noise: a fiftieth and two for system calls, a tenth and eight for faults, whose number depends a
-/// little on where the kernel puts things.
+/// The tolerance: 2 per cent and two for system calls, 10 per cent and eight for page faults, because the kernel's placement of
+/// memory changes the faults a little.
 fn allowed(what: &str, kept: i64) -> i64 {
     if what == "syscalls" { kept + kept / 50 + 2 } else { kept + kept / 10 + 8 }
 }

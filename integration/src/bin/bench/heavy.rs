@@ -1,4 +1,4 @@
-//! Loads that make one part of a container's life heavy: each is the bundle docker-default with much of one thing.
+//! Loads that make one part of a container's life heavy. Each is the bundle docker-default with a large number of one thing.
 
 use std::fs;
 
@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use crate::options::Step;
 
-/// How many containers a list has.
+/// The number of containers in a list.
 pub(crate) const LISTED: usize = 1000;
-/// The memory that each of them may take in a list, in KiB: a thousand that wait in a runtime of Go are more than ten GiB.
+/// The memory that each container of a list may take, in KiB. A thousand Go runtimes that wait take more than ten GiB.
 pub(crate) const MEMORY: u64 = 4096;
 
-/// One of them.
+/// A heavy load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Load {
     /// 10,000 environment variables, 278 kB.
@@ -29,7 +29,7 @@ pub(crate) enum Load {
 impl Load {
     pub(crate) const ALL: [Self; 4] = [Self::Environment, Self::Binds, Self::Annotations, Self::List];
 
-    /// Its name in tables and in the baseline.
+    /// The name in tables and in the baseline.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Environment => "heavy-environment",
@@ -39,7 +39,7 @@ impl Load {
         }
     }
 
-    /// The steps that it weighs upon.
+    /// The steps that the load makes slower.
     pub(crate) fn steps(self) -> &'static [Step] {
         match self {
             Self::Environment | Self::Binds => &[Step::Run],
@@ -48,7 +48,7 @@ impl Load {
         }
     }
 
-    /// Makes `bundle` heavy.
+    /// Adds the load to `bundle`.
     pub(crate) fn put_on(self, bundle: &mut Bundle) -> Result<()> {
         match self {
             Self::Environment => {

@@ -1,6 +1,6 @@
-//! Times OCI runtimes side by side: every round runs each of them once, in an order that turns and is reversed, so that
-//! what else the machine does hits all alike. Prints for each step median and tenth percentile, the ratio to the first
-//! runtime, peak memory and page faults; with `--syscalls` the system calls instead.
+//! Times OCI runtimes side by side. Every round runs each runtime once, in an order that rotates and reverses, so that other load
+//! on the machine affects all alike. Prints for each step the median and the tenth percentile, the ratio to the first runtime,
+//! peak memory and page faults; with `--syscalls` the system calls instead.
 //!
 //! ```text
 //! bench [OPTION]... NAME=PATH...
@@ -19,8 +19,8 @@
 //!   --no-priority      do not raise ourselves to real-time priority
 //! ```
 //!
-//! Build it for a musl target in release: a program that is started counts the memory of who started it in its peak, so the
-//! smaller this one is, the smaller a peak it can see (it prints the smallest).
+//! Build it for a musl target in release mode, because a started program's peak includes the memory of its parent. The smaller
+//! the benchmark is, the smaller the peaks that it can measure. It prints the smallest.
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
 
 mod baseline;
@@ -84,8 +84,8 @@ fn measure(options: &Options, scratch: &Scratch, bundle: &Prepared, steps: &[Ste
     Ok(good & baseline::faults(options, &bundle.name, &results)?)
 }
 
-/// Executes this program again under real-time priority, so that other work on the machine stays out of the times: true in
-/// that second life. Where a v1 cpu hierarchy gives no time to real-time processes, they could not enter a cgroup.
+/// Executes this program again with real-time priority, to keep other work out of the times. Returns true in the new program.
+/// Does nothing where a v1 cpu hierarchy gives no time to real-time processes, because these could not enter a cgroup.
 fn raise_priority() -> bool {
     const RAISED: &str = "BENCH_PRIORITY";
     if std::env::var_os(RAISED).is_some() {
@@ -105,7 +105,7 @@ fn raise_priority() -> bool {
     false
 }
 
-/// One line that says under what conditions the numbers were taken.
+/// One line with the conditions of the measurement.
 fn conditions(options: &Options, raised: bool, scratch: &Scratch) -> Result<String> {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').take(3).collect::<Vec<_>>().join(" ");

@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line of the benchmark.
 
 use std::path::PathBuf;
 
@@ -6,16 +6,16 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::heavy::Load;
 
-/// What to measure, of which runtimes.
+/// The options.
 #[derive(Debug)]
 pub(crate) struct Options {
-    /// Name and absolute path; the first is the base of the ratios.
+    /// Name and absolute path of each runtime. The first is the base of the ratios.
     pub(crate) runtimes: Vec<(String, PathBuf)>,
     pub(crate) bundles: Vec<String>,
     pub(crate) steps: Vec<Step>,
-    /// The heavy loads instead of bundles.
+    /// Measures the heavy loads instead of bundles.
     pub(crate) heavy: bool,
-    /// systemd makes the cgroups.
+    /// Lets systemd make the cgroups.
     pub(crate) systemd: bool,
     pub(crate) rounds: usize,
     pub(crate) warm_up: usize,
@@ -26,7 +26,7 @@ pub(crate) struct Options {
     pub(crate) priority: bool,
 }
 
-/// One thing that is measured; a cycle is create, start, exit and delete.
+/// A measured step. A cycle is create, start, exit and delete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     Version,
@@ -36,7 +36,7 @@ pub(crate) enum Step {
     State,
     Kill,
     ForceDelete,
-    /// Only of the heavy load.
+    /// Only for the heavy load.
     List,
 }
 
@@ -59,7 +59,7 @@ impl Step {
 
 impl Options {
     /// # Errors
-    /// The word that is wrong.
+    /// The wrong argument.
     pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Self> {
         let mut options = Self {
             runtimes: Vec::new(),
@@ -116,7 +116,7 @@ impl Options {
     }
 }
 
-/// The absolute path of a program given by path or by name.
+/// The absolute path of a program, given by path or by name.
 fn program(name: &str) -> Result<PathBuf> {
     if name.contains('/') {
         return Ok(std::path::absolute(name)?);

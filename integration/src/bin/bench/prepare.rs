@@ -1,4 +1,4 @@
-//! The bundles that are measured, in a scratch folder.
+//! Prepares the measured bundles in a scratch directory.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ use integration::{Bundle, Surroundings, artifacts, cgroups};
 
 use crate::heavy::Load;
 
-/// A folder for everything that is made, and what the bundles' callers would have made.
+/// A directory for all files of the benchmark, with the surroundings of the bundles.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     folder: tempfile::TempDir,
@@ -17,7 +17,7 @@ pub(crate) struct Scratch {
     surroundings: Surroundings,
 }
 
-/// Two bundles: one whose program ends at once, one whose program sleeps.
+/// Two bundles: the program of one exits at once, that of the other sleeps.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) name: String,
@@ -29,7 +29,7 @@ pub(crate) struct Prepared {
 impl Scratch {
     pub(crate) fn new() -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("bench-").tempdir().context("make a scratch folder")?;
-        // the root of a user namespace must be able to pass through
+        // the root of a user namespace needs search permission
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))?;
         let payload = artifacts::payload()?;
         let surroundings = Surroundings::new(folder.path(), &payload)?;
@@ -44,7 +44,7 @@ impl Scratch {
         &self.payload
     }
 
-    /// Prepares the bundle `given`: a folder of the project's bundles, or a path.
+    /// Prepares the bundle `given`: a directory of `bundles/`, or a path.
     pub(crate) fn bundle(&self, given: &str) -> Result<Prepared> {
         let name = Path::new(given).file_name().unwrap_or_default().to_string_lossy().into_owned();
         self.prepare(name, given, |_| Ok(()))
@@ -68,7 +68,7 @@ impl Scratch {
     }
 }
 
-/// The view of the cgroups, for the heading and the baseline.
+/// The cgroup version, for the heading and the baseline.
 pub(crate) fn view() -> &'static str {
     if cgroups::unified() { "v2" } else { "v1" }
 }

@@ -1,4 +1,4 @@
-//! The steps, run in interleaved rounds.
+//! The steps, measured in interleaved rounds.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -16,11 +16,11 @@ use crate::prepare::{Prepared, Scratch};
 /// One measurement of one step.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Sample {
-    /// Milliseconds on the wall.
+    /// Wall-clock time in milliseconds.
     pub(crate) wall: f64,
-    /// Milliseconds of user and system time of all processes reaped.
+    /// User and system time of all reaped processes, in milliseconds.
     pub(crate) cpu: f64,
-    /// KiB.
+    /// In KiB.
     pub(crate) peak: i64,
     pub(crate) faults: i64,
     pub(crate) failed: bool,
@@ -54,7 +54,7 @@ pub(crate) struct Results {
     pub(crate) samples: Vec<Vec<Sample>>,
 }
 
-/// One runtime and where it keeps its things.
+/// One runtime, its state root and its files.
 #[derive(Debug)]
 pub(crate) struct Contender {
     path: PathBuf,
@@ -63,7 +63,7 @@ pub(crate) struct Contender {
     pid_file: PathBuf,
     id: String,
     systemd: bool,
-    /// Inits that ended while another process was waited for.
+    /// The usage of inits that were reaped while waiting for another process.
     ended: BTreeMap<i32, Usage>,
 }
 
@@ -82,7 +82,7 @@ impl Contender {
         })
     }
 
-    /// The command line of `words`.
+    /// A command of the runtime with the arguments `words`.
     pub(crate) fn command(&self, words: &[&str]) -> Result<Command> {
         let mut command = Command::new(&self.path);
         if words != ["--version"] {
@@ -110,7 +110,7 @@ impl Contender {
         Ok(sample)
     }
 
-    /// Waits for `pid`, reaping inits that end meanwhile as a shim would: a runtime may wait for that.
+    /// Waits for `pid`. Other inits are reaped meanwhile, as a shim does, because a runtime may wait for that.
     fn reap(&mut self, pid: i32) -> Result<Usage> {
         if let Some(usage) = self.ended.remove(&pid) {
             return Ok(usage);
@@ -154,7 +154,7 @@ impl Contender {
         fs::read_to_string(&self.log).unwrap_or_default().lines().last().unwrap_or("no message").to_owned()
     }
 
-    /// Measures `step` once: the parts that it consists of.
+    /// Measures `step` once, and returns its parts.
     fn once(&mut self, step: Step, bundle: &Prepared) -> Result<Vec<(&'static str, Sample)>> {
         let id = self.id.clone();
         Ok(match step {
@@ -192,7 +192,7 @@ impl Contender {
     }
 }
 
-/// Those of the options that run `bundle` here at all; the others are named and left out, but for the first.
+/// The runtimes that can run `bundle` on this machine. Others are skipped with a message, but the first must be able to.
 pub(crate) fn contenders(options: &Options, scratch: &Scratch, bundle: &Prepared) -> Result<Vec<(String, Contender)>> {
     let mut able = Vec::new();
     for (name, path) in &options.runtimes {
@@ -209,7 +209,7 @@ pub(crate) fn contenders(options: &Options, scratch: &Scratch, bundle: &Prepared
     Ok(able)
 }
 
-/// Measures all steps of the options on `bundle`, with the contenders' names in their order.
+/// Measures all `steps` on `bundle`. Returns the names of the runtimes in order, and the results.
 pub(crate) fn measure(options: &Options, scratch: &Scratch, bundle: &Prepared, steps: &[Step]) -> Result<(Vec<String>, Vec<Results>)> {
     let mut able = contenders(options, scratch, bundle)?;
     let mut all = Vec::new();
@@ -226,7 +226,7 @@ pub(crate) fn measure(options: &Options, scratch: &Scratch, bundle: &Prepared, s
     }
     let (names, mut contenders): (Vec<_>, Vec<_>) = able.into_iter().unzip();
     for step in steps {
-        // exec and state look at a container that runs all the time
+        // exec and state need a container that runs all the time
         let standing = matches!(step, Step::Exec | Step::State);
         let mut pids = Vec::new();
         for contender in contenders.iter_mut().filter(|_| standing) {
@@ -235,7 +235,7 @@ pub(crate) fn measure(options: &Options, scratch: &Scratch, bundle: &Prepared, s
         let mut parts: Vec<Results> = Vec::new();
         for round in 0..options.warm_up + options.rounds {
             for turn in 0..contenders.len() {
-                // every other round backwards: on cgroup v1 who comes after another one's join is spared a wait of the kernel
+                // every second round backwards: on cgroup v1 a join soon after another join is spared a wait in the kernel
                 let place = if round.is_multiple_of(2) { turn } else { contenders.len() - 1 - turn };
                 let number = (place + round / 2) % contenders.len();
                 let Some(contender) = contenders.get_mut(number) else { continue };
@@ -264,15 +264,15 @@ pub(crate) fn measure(options: &Options, scratch: &Scratch, bundle: &Prepared, s
     Ok((names, all))
 }
 
-/// The created containers of a runtime, for a list.
+/// The created containers of a runtime, for the step `list`.
 #[derive(Debug)]
 pub(crate) struct List {
-    /// Id and init of each.
+    /// Id and init of each container.
     containers: Vec<(String, i32)>,
 }
 
 impl List {
-    /// Makes them. `None`, in words, where each takes too much memory.
+    /// Creates the containers. Returns `None`, after a message, if each takes too much memory.
     pub(crate) fn make(name: &str, contender: &mut Contender, bundle: &Prepared) -> Result<Option<Self>> {
         let own = contender.id.clone();
         let mut list = Self { containers: Vec::with_capacity(LISTED) };
@@ -316,7 +316,7 @@ fn record(parts: &mut Vec<Results>, step: &str, runtime: usize, runtimes: usize,
     }
 }
 
-/// The peak memory that a program which does nothing shows: what it inherits from this one. KiB.
+/// The peak memory of a program that does nothing, in KiB: it is inherited from this process.
 pub(crate) fn floor(scratch: &Scratch) -> Result<i64> {
     let child = Command::new(scratch.payload()).arg("true").stdin(Stdio::null()).spawn().context("run the payload")?;
     Ok(sys::wait4(i32::try_from(child.id())?)?.1.max_rss)

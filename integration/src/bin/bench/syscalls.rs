@@ -1,5 +1,5 @@
-//! System calls of each step, by strace. Calls of a container's own program are not counted: a process counts up to the
-//! execve of a program that is in the rootfs.
+//! Counts the system calls of each step with strace. A container's own program is not counted: each process counts until the
+//! execve of a program in the rootfs.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -15,7 +15,7 @@ use crate::options::{Options, Step};
 use crate::prepare::{Prepared, Scratch};
 use crate::steps::{self, Contender, List};
 
-/// What one step of one runtime needs.
+/// The counts of one step of one runtime.
 #[derive(Debug)]
 pub(crate) struct Count {
     pub(crate) runtime: String,
@@ -26,7 +26,7 @@ pub(crate) struct Count {
     pub(crate) errors: u64,
 }
 
-/// Counts the steps of all runtimes of the options: those of a container's life, or where it is among `steps`, list.
+/// Counts the steps of all runtimes: those of a container's life, or list if `steps` has it.
 pub(crate) fn count(options: &Options, scratch: &Scratch, bundle: &Prepared, steps: &[Step]) -> Result<Vec<Count>> {
     let mut all = Vec::new();
     for (name, mut contender) in steps::contenders(options, scratch, bundle)? {
@@ -59,7 +59,7 @@ pub(crate) fn count(options: &Options, scratch: &Scratch, bundle: &Prepared, ste
         if let Some(list) = listed {
             list.remove(&mut contender)?;
         }
-        // the tracers end with what they trace; the namespaces' keeper stays
+        // waits for the tracers, which exit with their tracees; one child remains, the process that keeps the namespaces
         while children()? > 1 {
             sys::wait4(-1)?;
         }
@@ -74,8 +74,8 @@ pub(crate) fn count(options: &Options, scratch: &Scratch, bundle: &Prepared, ste
     Ok(all)
 }
 
-/// Runs the command under strace, which is not between us and the runtime (`-D`): `create` returns when the runtime does,
-/// while strace goes on with init.
+/// Runs the command under strace, which is not the command's parent (`-D`). So `create` returns when the runtime exits, while
+/// strace continues with init.
 fn traced(contender: &Contender, words: &[&str], trace: &Path) -> Result<()> {
     let plain = contender.command(words)?;
     let mut command = Command::new("strace");
@@ -91,7 +91,7 @@ fn traced(contender: &Contender, words: &[&str], trace: &Path) -> Result<()> {
     }
 }
 
-/// What is traced ends a little after it was killed.
+/// Waits, because a traced process exits a little after it was killed.
 fn wait_until_stopped(contender: &Contender) -> Result<()> {
     for _ in 0..1000 {
         let state = contender.command(&["state", contender.id()])?.stdout(Stdio::piped()).output()?;
@@ -103,7 +103,7 @@ fn wait_until_stopped(contender: &Contender) -> Result<()> {
     bail!("the container was killed and does not stop: {}", contender.last_message())
 }
 
-/// How many children this process has.
+/// The number of children of this process.
 fn children() -> Result<usize> {
     let mut count = 0;
     for thread in fs::read_dir("/proc/self/task")? {

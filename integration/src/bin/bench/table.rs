@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::steps::{Results, Sample};
 
-/// A value below which `percent` of the samples lie.
+/// The value below which `percent` of the samples lie.
 pub(crate) fn percentile(samples: &[Sample], percent: usize, value: impl Fn(&Sample) -> f64) -> f64 {
     let mut values: Vec<f64> = samples.iter().map(value).collect();
     values.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! Steps about files: each prints what it found, or `errno NAME` where a test asks whether something is refused.
+//! Steps about files. Each prints its result, or `errno NAME` where a test expects a refusal.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -11,7 +11,7 @@ use rustix::fs::{CWD, Dev, FileType, Mode, makedev, mkfifoat, mknodat};
 
 use crate::steps::errno_name;
 
-/// Carries out the step `word`.
+/// Runs the step `word`.
 pub(crate) fn run(word: &str, operands: &[&str]) -> Result<()> {
     match (word, operands) {
         ("write", [path, text]) => put(OpenOptions::new().write(true).create(true).truncate(true), path, text)?,
@@ -22,7 +22,7 @@ pub(crate) fn run(word: &str, operands: &[&str]) -> Result<()> {
             std::io::stdout().write_all(&text)?;
         }
         ("read-device", [path, count]) => read_device(path, count.parse()?)?,
-        // one line per path, `ok` or the errno, without failing
+        // one line for each path, `ok` or the errno; the step never fails
         ("try-write", [path]) => answer(path, &OpenOptions::new().write(true).create(true).truncate(false).open(path)),
         ("try-put", [path, text]) => {
             let opened = OpenOptions::new().write(true).open(path);
@@ -51,7 +51,7 @@ pub(crate) fn run(word: &str, operands: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Reads the first `count` bytes of a block device past the cache; prints how many milliseconds it took.
+/// Reads the first `count` bytes of a block device with O_DIRECT. Prints the time in milliseconds.
 fn read_device(path: &str, count: usize) -> Result<()> {
     const ALIGNED: usize = 4096;
     let mut device = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path)?;
@@ -84,7 +84,7 @@ fn node(kind: &str, device: Dev, path: &str) -> std::io::Result<()> {
     open_quietly(path).map(drop)
 }
 
-/// Whether the node can be made (`m`), and then opened in each way: a line each, with the error's name.
+/// Prints whether the node can be made (`m`), and then whether it can be opened in each mode: a line each, with the errno's name.
 fn access(kind: &str, device: Dev, path: &str) {
     let name = format!("{kind} {}:{}", rustix::fs::major(device), rustix::fs::minor(device));
     let _ = fs::remove_file(path);
@@ -107,7 +107,7 @@ fn answer<T>(path: &str, result: &std::io::Result<T>) {
     }
 }
 
-/// Kind, mode, owner and device numbers of a file, not following a link.
+/// Type, mode, owner and device numbers of a file. Symbolic links are not followed.
 pub(crate) fn describe(path: &Path) -> String {
     let data = match fs::symlink_metadata(path) {
         Ok(data) => data,

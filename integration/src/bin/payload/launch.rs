@@ -1,5 +1,5 @@
-//! Steps that run beside the runtime, on the host: `launch` starts it in the disorder that a caller may leave it in, and
-//! `hook` is what the tests give as hooks.
+//! Steps that run on the host. `launch` starts the runtime in an unusual process state, such as a caller may have. `hook` is the
+//! program of the tests' hooks.
 
 use std::env;
 use std::fs::{self, OpenOptions};
@@ -16,15 +16,15 @@ use rustix::fs::Mode;
 use rustix::process::{Gid, Resource, Rlimit, setrlimit};
 use serde_json::json;
 
-/// Becomes `command`.
+/// Executes `command` in this process.
 fn execute(command: &mut Command) -> Result<()> {
     Err(command.exec()).with_context(|| format!("execute {}", command.get_program().display()))
 }
 
-/// Does to this process what `options` say, then executes the words after `--`:
-/// `umask=077`, `nofile=32` and `fsize=65536` (limits), `close=0` (a standard stream), `open=FILE` (one more descriptor that the
-/// program inherits), `ignore=SIGNAL-NUMBER`, `groups=7,8`, `cwd-gone` (a working directory that was removed),
-/// `session` (setsid), `terminal` (standard input becomes the controlling terminal).
+/// Changes this process as `options` say, then executes the words after `--`. The options: `umask=077`, `nofile=32` and
+/// `fsize=65536` (limits), `close=0` (a standard stream), `open=FILE` (a further inherited descriptor), `ignore=SIGNAL-NUMBER`,
+/// `groups=7,8`, `cwd-gone` (a removed working directory), `session` (setsid), `terminal` (standard input becomes the controlling
+/// terminal).
 pub(crate) fn launch(options: &[&str]) -> Result<()> {
     let mut words = options.iter();
     for option in words.by_ref() {
@@ -68,9 +68,9 @@ pub(crate) fn launch(options: &[&str]) -> Result<()> {
     execute(Command::new(program).args(words))
 }
 
-/// Appends to `file` one line of JSON: the state read from standard input, arguments, environment, working directory,
-/// namespaces and descriptors of this hook; then does what the operands say: `exit N`, `sleep N`, `name WORD` (kept in the
-/// line), `see PATH` (is there such a file?).
+/// Appends one line of JSON to `file`: the state read from standard input, and this hook's arguments, environment, working
+/// directory, namespaces and descriptors. Then follows the operands: `exit N`, `sleep N`, `name WORD` (added to the line), `see
+/// PATH` (notes whether the path exists).
 pub(crate) fn hook(file: &str, operands: &[&str]) -> Result<u8> {
     let mut state = String::new();
     let mut name = "";
@@ -94,7 +94,7 @@ pub(crate) fn hook(file: &str, operands: &[&str]) -> Result<u8> {
         "name": name, "raw": state, "state": serde_json::from_str(&state).unwrap_or(serde_json::Value::Null), "seen": seen,
         "args": report["args"], "env": report["env"], "cwd": report["cwd"], "fds": report["fds"], "namespaces": report["namespaces"],
     });
-    // one write, so that hooks that run at once keep their lines whole
+    // one write, so that the lines of concurrent hooks stay whole
     OpenOptions::new().append(true).create(true).open(file)?.write_all(format!("{line}\n").as_bytes())?;
     std::thread::sleep(Duration::from_secs_f64(seconds));
     Ok(code)

@@ -1,8 +1,7 @@
-//! The program that runs inside the containers of the tests (and, as `launch` and `hook`, beside the runtime): static, no
-//! shell, no library needed. What it is asked to do stands in its arguments, steps separated by `then`; the exit code is
-//! that of the last step, and a step that fails with an error ends it with 99.
+//! The program inside the tests' containers, and on the host as `launch` and `hook`. It is static and needs no shell and no
+//! library. Its arguments are steps, separated by `then`. The exit code is that of the last step, or 99 after a step that fails.
 //!
-//! Under the names `true`, `false` and `sleep` it is those programs.
+//! Under the names `true`, `false` and `sleep` it acts as those programs.
 #![expect(clippy::print_stdout, reason = "it talks to the test by its standard output")]
 
 mod files;
@@ -28,7 +27,7 @@ fn main() -> ExitCode {
         _ => {}
     }
     let mut code = 0;
-    // what launch executes may be steps again
+    // the program that launch executes may have steps too
     let whole = args.first().is_some_and(|word| word == "launch");
     for step in args.split(|word| word == "then" && !whole) {
         match steps::run(step) {

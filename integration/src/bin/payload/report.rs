@@ -1,4 +1,4 @@
-//! What a process can see of the world it is in, as one JSON object.
+//! The view of a process inside a container, as one JSON object.
 //!
 //! Sources: proc(5), capabilities(7), namespaces(7), keyrings(7).
 
@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::files::describe;
 use crate::steps::is_terminal;
 
-/// Everything. What cannot be read (no /proc, say) is null.
+/// The whole report. A value that cannot be read (without /proc, say) is null.
 pub(crate) fn everything() -> Map<String, Value> {
     let status = read("/proc/self/status");
     let field = |name: &str| {
@@ -61,7 +61,7 @@ pub(crate) fn everything() -> Map<String, Value> {
     all
 }
 
-/// Which standard streams are a terminal, and its size and name.
+/// Whether each standard stream is a terminal, and the terminal's size and name.
 pub(crate) fn terminal() -> Value {
     let streams = [is_terminal(std::io::stdin()), is_terminal(std::io::stdout()), is_terminal(std::io::stderr())];
     let size = rustix::termios::tcgetwinsize(std::io::stdin()).ok();
@@ -75,8 +75,8 @@ pub(crate) fn terminal() -> Value {
     })
 }
 
-/// Is this process the first of its session? By /proc/self/stat, as a session may be that of a process of another pid
-/// namespace: 0, which getsid(2) of rustix does not take.
+/// Whether this process is the first of its session. Read from /proc/self/stat, because getsid(2) of rustix does not accept 0,
+/// the session of a process in another pid namespace.
 fn session_leader() -> Option<bool> {
     let stat = read("/proc/self/stat");
     let (_, after_name) = stat.rsplit_once(')')?;
@@ -88,7 +88,7 @@ fn read(path: &str) -> String {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
-/// The mask, by setting it and setting it back: /proc may not be there.
+/// The umask, read by setting it and restoring it, because /proc may be missing.
 fn umask() -> u32 {
     let mask = rustix::process::umask(rustix::fs::Mode::empty());
     rustix::process::umask(mask);
@@ -110,7 +110,7 @@ fn capabilities() -> Value {
     })
 }
 
-/// Policy by its number, nice value and real-time priority: fields of /proc/self/stat.
+/// Policy by number, nice value and real-time priority, from /proc/self/stat.
 fn scheduler() -> Value {
     let stat = read("/proc/self/stat");
     let fields: Vec<&str> = stat.rsplit_once(')').map(|(_, after)| after.split_whitespace().collect()).unwrap_or_default();
@@ -118,7 +118,7 @@ fn scheduler() -> Value {
     json!({"policy": field(41), "nice": field(19), "priority": field(40)})
 }
 
-/// Class and level; null without one of its own.
+/// Class and level; null if the process has no I/O priority of its own.
 fn io_priority() -> Value {
     const PROCESS: u64 = 1;
     match sys::call(libc::SYS_ioprio_get, [PROCESS, 0, 0, 0, 0]) {
@@ -127,7 +127,7 @@ fn io_priority() -> Value {
     }
 }
 
-/// Soft and hard limit by the name that config.json uses; null is unlimited.
+/// Soft and hard limits by their names in config.json. Null means unlimited.
 fn limits() -> Value {
     let all = [
         ("RLIMIT_AS", Resource::As),
@@ -154,7 +154,7 @@ fn limits() -> Value {
     Value::Object(all.into_iter().map(|(name, resource)| (name.to_owned(), limit(resource))).collect())
 }
 
-/// /proc/self/mountinfo, parsed: source, root and point with `\040` and the like undone.
+/// /proc/self/mountinfo, parsed. In source, root and mount point, escapes such as `\040` are decoded.
 fn mounts() -> Value {
     let plain = |text: &str| text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
     let one = |line: &str| {
@@ -170,7 +170,7 @@ fn mounts() -> Value {
     read("/proc/self/mountinfo").lines().filter_map(one).collect()
 }
 
-/// Open descriptors and where they lead, without the one that lists them.
+/// The open descriptors and their targets, without the descriptor of the listing itself.
 fn fds() -> Value {
     let Ok(entries) = fs::read_dir("/proc/self/fd") else { return Value::Null };
     let mut open = Map::new();
@@ -188,7 +188,7 @@ fn namespaces() -> Value {
     names.iter().map(|name| ((*name).to_owned(), json!(fs::read_link(format!("/proc/self/ns/{name}")).ok()))).collect()
 }
 
-/// What is in a folder: name and description.
+/// The entries of a directory: name and description.
 fn folder(path: &str) -> Value {
     let Ok(entries) = fs::read_dir(path) else { return Value::Null };
     let one = |entry: fs::DirEntry| (entry.file_name().to_string_lossy().into_owned(), json!(describe(&entry.path())));
@@ -200,13 +200,13 @@ fn folder_names(path: &str) -> Value {
     entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// The pids that /proc shows.
+/// The process ids that /proc shows.
 fn processes() -> Value {
     let Ok(entries) = fs::read_dir("/proc") else { return Value::Null };
     entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()).collect()
 }
 
-/// The serial number of the session keyring; null if there is none (the user's default counts as none).
+/// The serial number of the session keyring, or null if there is none. The user's default keyring counts as none.
 fn keyring() -> Value {
     const GET_KEYRING_ID: u64 = 0;
     const SESSION: u64 = (-3_i64).cast_unsigned();

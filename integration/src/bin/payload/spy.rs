@@ -1,4 +1,4 @@
-//! Looks for processes that can be seen into: what CVE-2016-9962 and CVE-2019-5736 began with.
+//! Looks for processes whose /proc files can be read, the first step of CVE-2016-9962 and CVE-2019-5736.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-/// For so many seconds reads, of every other process that /proc shows, all that only who may trace it can read, and prints
-/// what was found: each executable, root and descriptor once.
+/// For the given time, reads the files of all other processes in /proc that need the right to trace the process. Prints each
+/// executable, root and descriptor that was found, once.
 pub(crate) fn spy(seconds: &str) -> Result<()> {
     let end = Instant::now() + Duration::from_secs_f64(seconds.parse()?);
     let own = rustix::process::getpid().as_raw_nonzero().get();
@@ -26,7 +26,7 @@ pub(crate) fn spy(seconds: &str) -> Result<()> {
             for fd in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
                 if let Ok(target) = fs::read_link(fd.path()) {
                     let target = target.to_string_lossy().into_owned();
-                    // anonymous ones are told by their kind
+                    // anonymous files by their type only
                     let kind = if target.starts_with('/') { &target } else { target.split(':').next().unwrap_or_default() };
                     found.insert(format!("fd {kind}"));
                     if kind == "socket" && fs::File::open(fd.path()).is_ok() {

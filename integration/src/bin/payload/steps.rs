@@ -1,4 +1,4 @@
-//! The steps that a test can ask for: each is a word and its operands.
+//! The steps that a test can ask for. Each is a word with its operands.
 
 use std::ffi::OsString;
 use std::io::{Read, Write, stdin, stdout};
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::spy::spy;
 use crate::{files, launch, report};
 
-/// Carries out one step: what to do, then its operands. The answer is the exit code if it is the last.
+/// Runs one step: its word, then its operands. The result is the exit code if the step is the last one.
 pub(crate) fn run(step: &[OsString]) -> Result<u8> {
     let words: Vec<_> = step.iter().map(|word| word.to_string_lossy()).collect();
     let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
@@ -86,8 +86,8 @@ fn signal_number(name: &str) -> Result<rustix::process::Signal> {
     rustix::process::Signal::from_named_raw(Signal::from_name(name)? as i32).context("no such signal")
 }
 
-/// Prints `ready`, waits for `signal` (blocked, as then the kernel keeps it also for the first process of a namespace),
-/// prints `got NAME` and answers `code`.
+/// Prints `ready`, waits for `signal`, prints `got NAME` and returns `code`. The signal is blocked, because the kernel drops
+/// unblocked ones without a handler for the first process of a pid namespace.
 fn trap(signal: &str, code: u8) -> Result<u8> {
     let mut set = SigSet::empty();
     for name in signal.split(',') {
@@ -101,7 +101,7 @@ fn trap(signal: &str, code: u8) -> Result<u8> {
     Ok(code)
 }
 
-/// Leaves `count` processes behind that sleep.
+/// Leaves `count` sleeping processes behind.
 fn children(count: u32) -> Result<()> {
     for _ in 0..count {
         Command::new(std::env::current_exe()?).args(["sleep", "100000"]).spawn().context("start a child")?;
@@ -110,7 +110,7 @@ fn children(count: u32) -> Result<()> {
     Ok(())
 }
 
-/// Touches that much memory, a mebibyte at a time, and keeps it until the step ends.
+/// Touches `mebibytes` of memory step by step, and keeps it until the step ends.
 fn alloc(mebibytes: usize) {
     let mut kept = Vec::new();
     for _ in 0..mebibytes {
@@ -119,7 +119,7 @@ fn alloc(mebibytes: usize) {
     println!("allocated {}", kept.len());
 }
 
-/// Keeps a CPU busy for that time on the clock, and prints how many milliseconds of it were had.
+/// Keeps a CPU busy for the given wall-clock time, and prints the processor time used in milliseconds.
 fn burn(time: Duration) -> Result<()> {
     let had = || {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
@@ -134,8 +134,8 @@ fn burn(time: Duration) -> Result<()> {
     Ok(())
 }
 
-/// A system call, by name for those that filters of the tests name; prints `ok` or the name of the errno. Arguments are
-/// numbers, and no address of ours is among them.
+/// Makes a system call, by name for the calls in the tests' filters. Prints `ok` or the name of the errno. Arguments are numbers,
+/// never addresses of our memory.
 fn call(name: &str, arguments: &[&str]) -> Result<()> {
     let number = match name {
         "getpid" => libc::SYS_getpid,
@@ -168,7 +168,7 @@ fn call(name: &str, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The name of an errno as the tests write it, else its number.
+/// The name of an errno in the tests, else its number.
 pub(crate) fn errno_name(error: &std::io::Error) -> String {
     let number = error.raw_os_error().unwrap_or_default();
     match nix::errno::Errno::from_raw(number) {
@@ -177,7 +177,7 @@ pub(crate) fn errno_name(error: &std::io::Error) -> String {
     }
 }
 
-/// Is `fd` a terminal?
+/// Whether `fd` is a terminal.
 pub(crate) fn is_terminal(fd: impl AsFd) -> bool {
     !matches!(rustix::termios::tcgetwinsize(fd), Err(Errno::NOTTY | Errno::BADF))
 }
