@@ -56,6 +56,21 @@ pub(super) fn open_recorded(path: &str, v2: bool) -> Result<Option<OwnedFd>> {
     Ok(Some(fd))
 }
 
+/// Reads the short file `name` of a cgroup by its absolute path. `None`: there is no such cgroup (any more).
+pub(super) fn read_recorded(path: &str, name: &str, v2: bool) -> Result<Option<String>> {
+    let path = format!("{path}/{name}");
+    let doing = || format!("read {path}");
+    let file = match openat2(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS) {
+        Err(errno) if is_gone(errno) => return Ok(None),
+        result => result.doing(doing)?,
+    };
+    check_magic(file.as_fd(), &path, v2)?;
+    match read_again(file.as_fd()) {
+        Err(errno) if is_gone(errno) => Ok(None),
+        result => result.map(Some).doing(doing),
+    }
+}
+
 /// Opens the child `name` of a cgroup, or its parent as `..`.
 pub(super) fn open_child(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

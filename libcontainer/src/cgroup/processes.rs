@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::settings::Dir;
-use super::{Cgroup, Hierarchy, Layout, file, tree, v1, v2};
+use super::{Cgroup, Hierarchy, Layout, Paths, file, tree, v1, v2};
 use crate::error::{Doing, Error, Result};
 
 /// How often the list is read at most, because processes may fork faster than they are signalled.
@@ -50,6 +50,21 @@ impl Cgroup {
             Some(dir) => v1::thaw(dir),
             None => Err(no_freezer()),
         }
+    }
+
+    /// Whether the cgroup of these paths was frozen: one file is read, and nothing else is opened.
+    ///
+    /// # Errors
+    /// The file is not one of a cgroup, or cannot be read.
+    pub(crate) fn is_frozen_at(paths: &Paths) -> Result<bool> {
+        let v1 = paths.v1.iter().find(|(controllers, _)| controllers.split(',').any(|c| c == "freezer"));
+        let (path, name, v2) = match (v1, &paths.v2) {
+            (Some((_, path)), _) => (path, "freezer.self_freezing", false),
+            (None, Some(path)) => (path, "cgroup.freeze", true),
+            (None, None) => return Ok(false),
+        };
+        // a cgroup that is gone is not frozen
+        Ok(file::read_recorded(path, name, v2)?.is_some_and(|text| text.starts_with('1')))
     }
 
     /// Whether this cgroup itself was asked to freeze, not one above or below it.

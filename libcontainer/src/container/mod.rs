@@ -253,7 +253,7 @@ fn status(record: &Record, proc: &Procfs, gate_is_closed: impl FnOnce() -> bool)
 
 /// The status of one whose init lives, and waits at the gate or not.
 fn status_of_living(record: &Record, waits: bool) -> Result<Status> {
-    Ok(match Cgroup::open(&record.cgroup)?.is_frozen()? {
+    Ok(match Cgroup::is_frozen_at(&record.cgroup)? {
         true => Status::Paused,
         false if waits => Status::Created,
         false => Status::Running,

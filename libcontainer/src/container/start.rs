@@ -1,6 +1,7 @@
 //! start: init's gate is opened, and it executes its program.
 
 use super::{Container, Status};
+use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, Result};
 use crate::hooks;
 use crate::launch::{gate, notify};
@@ -25,7 +26,7 @@ impl Container {
         if self.record.pid == 0 {
             return Err(Error::wrong_status("cannot start a container that is being created"));
         }
-        if self.cgroup()?.is_frozen()? {
+        if Cgroup::is_frozen_at(&self.record.cgroup)? {
             return Err(Error::wrong_status("cannot start a paused container: resume it first"));
         }
         if self.record.no_program {
