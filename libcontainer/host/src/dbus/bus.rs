@@ -67,7 +67,7 @@ impl From<Failure> for Error {
             Failure::Closed => Error::new(Kind::Internal, "systemd closed the connection"),
             Failure::TimedOut => {
                 let text = format!("timed out: systemd did not answer within {} seconds", PATIENCE.as_secs());
-                Error::new(Kind::Os, text)
+                Error::new(Kind::Timeout, text)
             }
             Failure::Refused(name, text) if text.is_empty() => Error::new(Kind::Os, name),
             Failure::Refused(_, text) => Error::new(Kind::Os, text),
@@ -118,7 +118,7 @@ impl Bus {
                         let failure = match failure {
                             Failure::TimedOut => {
                                 let text = format!("timed out: the bus did not answer within {} seconds", GREETING.as_secs());
-                                Error::new(Kind::Os, text)
+                                Error::new(Kind::Timeout, text)
                             }
                             failure => Error::from(failure),
                         };

@@ -17,7 +17,6 @@ pub fn args() -> Vec<OsString> {
 ///
 /// # Safety
 /// `argv` must point to `argc` C strings that are never freed.
-#[doc(hidden)]
 pub unsafe fn keep_args(argc: c_int, argv: *const *const c_char) {
     let n = usize::try_from(argc).unwrap_or(0);
     // SAFETY: the caller promises valid argc and argv.
@@ -28,7 +27,6 @@ pub unsafe fn keep_args(argc: c_int, argv: *const *const c_char) {
 
 /// Opens /dev/null on the closed ones of descriptors 0, 1 and 2. Otherwise another file could get such a number and be used
 /// as a standard stream.
-#[doc(hidden)]
 pub fn open_standard_streams() {
     use rustix::event::{PollFd, PollFlags};
     let [a, b, c] = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
