@@ -1,10 +1,9 @@
-//! Alike by construction: configs that nobody wrote, made at random, each valid, run under masu and under a peer. What the
-//! caller is told, what the program inside sees and may do, and what is left on the host must be the same, but for the
-//! differences in `alike/known.rs`, each with its reason.
+//! Compares masu with its peers on random valid configs. The caller's output, the program's view and abilities, and the remains
+//! on the host must be the same. The differences in `alike/known.rs` are excepted, each with its reason.
 //!
-//! `ALIKE_SECONDS=3600 cargo nextest run -p integration --test alike` looks for an hour. With `ALIKE_SEED` it tries the same
-//! configs again, and with `ALIKE_CONFIGS` that many of them at most: so does CI, where a change of ours is to be found, not
-//! one more difference between two peers. What it finds is made smaller before it is told.
+//! `ALIKE_SECONDS=3600 cargo nextest run -p integration --test alike` searches for an hour. `ALIKE_SEED` repeats the same
+//! configs, and `ALIKE_CONFIGS` limits their number. CI sets both, because CI looks for differences caused by a change of masu,
+//! not for new ones between peers. Each config with a finding is made smaller before it is reported.
 
 #[path = "alike/config.rs"]
 mod config;
@@ -25,12 +24,12 @@ use proptest::test_runner::{Config as Settings, RngAlgorithm, TestRng, TestRunne
 use config::Config;
 use known::KNOWN;
 
-/// How many different findings are enough to stop.
+/// The search stops after this many different findings.
 const ENOUGH: usize = 30;
-/// How many smaller configs are tried for one finding.
+/// The maximum number of smaller configs to try for one finding.
 const SHRINKS: usize = 60;
 
-/// Versions whose differences are not in the list: most are errors that were mended since.
+/// Versions whose differences are not in the list, because later versions fixed most of them.
 const OLD: [&str; 2] = ["runc<1.2", "crun<1.24"];
 
 #[test]
@@ -46,7 +45,7 @@ fn random_configs_look_the_same_as_under_a_peer() {
                     writeln!(std::io::stderr(), "without {} {:?}: the list of differences is for later versions", peer.kind, peer.version);
                 continue;
             }
-            // some run nothing where there is v1 beside v2, or where limits cannot be raised
+            // some peers run nothing where v1 exists beside v2, or where limits cannot be raised
             let plain = life(t, &peer, &t.bundle()?)?;
             if plain.seen["create"] == "done" {
                 able.push(peer);
@@ -68,9 +67,9 @@ fn random_configs_look_the_same_as_under_a_peer() {
 struct Search<'t> {
     t: &'t Test,
     tried: usize,
-    /// By reason: how many configs showed it.
+    /// The number of configs that showed a known difference, by its reason.
     explained: BTreeMap<&'static str, usize>,
-    /// Configs that both refused.
+    /// The number of configs that both runtimes refused.
     refused: usize,
     found: Vec<String>,
 }
@@ -101,7 +100,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// The differences that nothing explains.
+    /// The differences that are not in the list.
     fn differences(&mut self, config: &Config, peer: &Runtime, count: bool) -> Result<Vec<String>> {
         let ours = self.run(config, &self.t.runtime)?;
         let theirs = self.run(config, peer)?;
@@ -139,11 +138,11 @@ impl Search<'_> {
 
     fn run(&self, config: &Config, runtime: &Runtime) -> Result<Life> {
         let mut bundle = self.t.bundle()?;
-        // in its own name too, as the cgroup's path is the config's
+        // not the id of `life`, because the config sets the path of the cgroup
         let id = format!("{}-{}", self.t.token(), bundle.path().file_name().unwrap_or_default().to_string_lossy());
         config.apply(&mut bundle, &id)?;
         let mut life = life(self.t, runtime, &bundle)?;
-        // the parents of a cgroup are the caller's, and they are made only on the way
+        // the parents of the cgroup are the caller's to remove
         let _ = integration::host::remove_empty_cgroups(&id);
         life.seen = serde_json::from_str(&life.seen.to_string().replace(&id, "ID"))?;
         known::masks(&mut life.seen);
@@ -151,7 +150,7 @@ impl Search<'_> {
         Ok(life)
     }
 
-    /// Makes a config smaller as long as it still differs, and keeps what is left of it.
+    /// Makes a config smaller while it still differs, and returns the smallest one.
     fn smaller(&mut self, mut tree: impl ValueTree<Value = Config>, peer: &Runtime, mut lines: Vec<String>) -> Result<()> {
         let mut smallest = tree.current();
         let mut left = env::var("ALIKE_SHRINKS").ok().and_then(|text| text.parse().ok()).unwrap_or(SHRINKS);
@@ -182,7 +181,7 @@ impl Search<'_> {
     }
 }
 
-/// The bundle's files, unless a mount was left below it.
+/// Removes the bundle's files, unless a mount was left below the bundle.
 fn remove(bundle: &Bundle) -> Result<()> {
     if integration::host::mounts_with(&bundle.path().to_string_lossy()).is_empty() {
         std::fs::remove_dir_all(bundle.path())?;

@@ -1,4 +1,4 @@
-//! crun's annotations `run.oci.…`: what was written for crun does the same here. runc knows none of them.
+//! crun's annotations `run.oci.*` have the same effect here. runc knows none of them.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -58,7 +58,7 @@ fn groups_of_the_caller_are_kept_in_a_user_namespace() {
         bundle.namespace("user", None).set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
         annotate(&mut bundle, "keep_original_groups", "1");
         bundle.args(["/bin/sleep"]).write()?;
-        // one that the map has, and one that it has not
+        // one id that the map contains, and one that it does not
         let id = t.new_id();
         let pid_file = t.path().join("pid");
         let path = bundle.path().to_string_lossy().into_owned();
@@ -94,7 +94,7 @@ fn hooks_print_into_the_files_that_are_named() {
             bundle.push(&format!("/hooks/{kind}"), json!({"path": program, "args": ["payload", "say", kind, "then", "complain", kind]}));
         }
         let container = Container::start_of(t, &bundle)?;
-        // poststart is over when start is; startContainer, when the program runs
+        // the poststart hooks have run when start returns, the startContainer hooks when the program runs
         let report = container.exec_report(&[])?;
         let (said, complained) = (fs::read_to_string(&out)?, fs::read_to_string(&err)?);
         let mut lines: Vec<&str> = said.lines().collect();
@@ -143,7 +143,7 @@ fn an_unknown_system_call_fails_on_request() {
     });
 }
 
-/// Instructions as the annotation has them.
+/// Encodes instructions in the form of the annotation.
 fn base64(program: &[(u16, u8, u8, u32)]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let bytes: Vec<u8> =
@@ -158,7 +158,7 @@ fn base64(program: &[(u16, u8, u8, u32)]) -> String {
     text
 }
 
-/// `sync` is answered with `answer`, all else is allowed.
+/// A filter that answers `sync` with `answer` and allows all other calls.
 fn filter_of_sync(answer: u32) -> String {
     const LOAD_NUMBER: (u16, u8, u8, u32) = (0x20, 0, 0, 0);
     const ALLOW: (u16, u8, u8, u32) = (0x06, 0, 0, 0x7fff_0000);
@@ -270,13 +270,13 @@ fn a_cgroup_is_delegated() {
         ensure!(cgroup.ends_with("payload/own"), "{}", cgroup.display());
         ensure!(cgroup.to_string_lossy().contains(&container.id), "{}", cgroup.display());
         drop(container);
-        // in a user namespace it is the root's that is there
+        // with a user namespace, the cgroup belongs to the root of that namespace
         let map = json!([{"containerID": 0, "hostID": 200_000, "size": 1000}]);
         bundle.namespace("user", None).set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
         let container = Container::start_of(t, &bundle)?;
         let cgroup = cgroups::of(container.pid, "")?;
         assert_eq!((fs::metadata(&cgroup)?.uid(), fs::metadata(cgroup.join("cgroup.procs"))?.uid()), (200_000, 200_000));
-        // its namespace begins above
+        // the cgroup namespace begins above the container's own cgroup
         let report = container.exec_report(&[])?;
         ensure!(report["cgroup"].to_string().contains("0::/"), "{}", report["cgroup"]);
         Ok(())

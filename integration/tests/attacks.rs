@@ -1,5 +1,5 @@
-//! Hostile root file systems and configs: the tests named SEC-… of past advisories. Nothing outside the rootfs may change,
-//! and nothing may hang.
+//! Hostile root file systems and configs: the tests with names SEC-… come from past advisories. No test may change a file outside
+//! the rootfs, or hang.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -10,7 +10,7 @@ use integration::{Bundle, Container, Output, Test, check};
 use rustix::fs::{CWD, FileType, Mode, makedev, mkfifoat, mknodat};
 use serde_json::json;
 
-/// A folder outside the rootfs with files of the names that an attack goes for.
+/// A directory outside the rootfs, with files that an attack would change.
 fn canary(t: &Test, names: &[&str]) -> Result<PathBuf> {
     let folder = t.path().join("canary");
     fs::create_dir(&folder)?;
@@ -40,7 +40,7 @@ fn sec_dev_2_dev_is_a_link_to_the_host() {
         fs::remove_dir(bundle.rootfs("dev"))?;
         symlink(&outside, bundle.rootfs("dev"))?;
         bundle.unmount("/dev").unmount("/dev/pts").unmount("/dev/shm").unmount("/dev/mqueue");
-        // in the rootfs the link leads nowhere: to run or to refuse are both right
+        // in the rootfs the link is dangling: running and refusing are both right
         t.run(&bundle)?;
         untouched(&outside, &["null", "ptmx", "stdin"])
     });
@@ -114,7 +114,7 @@ fn sec_proc_3_proc_and_sys_must_be_real_directories() {
     });
 }
 
-/// What stands at /dev/null in the rootfs.
+/// The kinds of files at /dev/null in the rootfs.
 const FALSE_NULLS: [&str; 6] = ["link", "file", "fifo", "folder", "zero", "missing"];
 
 #[test]
@@ -171,7 +171,7 @@ fn sec_pw_1_passwd_that_is_no_plain_file_never_hangs() {
                 _ => fs::write(&passwd, "\0\0:\0::0\n")?,
             }
             bundle.set("/process/user", json!({"uid": 1000, "gid": 1000}));
-            // to run or to refuse are both right; to hang or to eat memory is not
+            // running and refusing are both right; hanging and eating memory are not
             t.run(&bundle).with_context(|| format!("/etc/passwd is a {kind}"))?;
         }
         Ok(())
@@ -233,7 +233,7 @@ fn sec_state_1_others_cannot_look_into_the_state() {
         bundle.args(["/bin/sleep"]).write()?;
         let path = bundle.path().to_string_lossy().into_owned();
         let id = t.new_id();
-        // a caller with a careless umask
+        // a caller with an unsafe umask
         let command = t.launched(&["umask=0"], ["run", "--detach", "--bundle", &path, &id])?;
         t.finish(command)?.ok()?;
         let look = || -> Result<()> {
@@ -301,13 +301,13 @@ fn sec_exe_1_a_script_of_our_own_executable_gets_no_hold_of_it() {
         fs::set_permissions(bundle.rootfs("bin/script"), fs::Permissions::from_mode(0o755))?;
         bundle.args(["/bin/script"]);
         t.run(&bundle)?;
-        // and one that waits for an exec to look at its executable
+        // a container that waits for an exec, to read the executable of its process
         bundle.args(["/bin/sleep"]);
         let container = Container::start_of(t, &bundle)?;
         container.exec(&[], ["/bin/script"])?;
         drop(container);
         ensure!(fs::read(&t.runtime.path)? == before, "the runtime's binary changed");
-        // what the waiting init shows as its executable cannot be opened for writing from inside
+        // the executable of the waiting init cannot be opened for writing from inside
         bundle.args(["/bin/true"]);
         let created = Container::create(t, &bundle)?;
         let exe = format!("/proc/{}/exe", created.pid.as_raw_nonzero());
@@ -334,7 +334,7 @@ fn sec_user_2_the_uid_seen_is_the_uid_asked_for() {
         for given in ["0x1", "1:2:3", "-1", "4294967296", "nobody", "1x", "1:", ":1", " 1", ""] {
             let output = container.exec(&["--user", given], ["/bin/payload", "report"])?;
             if output.status.success() {
-                // whoever takes it must have run as what the text says, never as root by default
+                // a runtime that accepts the text must use the user in it, never root by default
                 let uids = output.json()?["uids"].to_string();
                 let first = given.split(':').next().unwrap_or_default().trim();
                 let known = given.is_empty() && t.differs("runc", "takes an empty --user as none given");
@@ -352,7 +352,7 @@ fn sec_mask_4_a_mask_is_not_the_hosts_dev_null() {
     check(|t| {
         let before = fs::metadata("/dev/null")?.mode();
         let mut bundle = t.bundle()?;
-        // the root of the container owns what masks a file, and CAP_FOWNER is among its capabilities
+        // the container's root owns the file of the mask, and has CAP_FOWNER
         bundle.args(["/bin/payload", "try-chmod", "602", "/proc/keys", "then", "stat", "/proc/keys"]);
         let output = t.run(&bundle)?.ok()?;
         let after = fs::metadata("/dev/null")?.mode();

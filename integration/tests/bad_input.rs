@@ -1,6 +1,6 @@
-//! Bad input, as tables: what a runtime does with a config that is broken, contradictory or asks for what there is not.
-//! A row that fails must fail with exit code 1 and one line that names what is wrong, and leave nothing on the host; a row
-//! that runs must run. Where another runtime is known to differ, the row says so.
+//! Bad input, in tables: configs that are broken, contradictory, or refer to missing things. A row that fails must exit with code
+//! 1, print one line that names the mistake, and leave nothing on the host. A row that runs must run. The row notes where another
+//! runtime is known to differ.
 
 #[path = "bad_input/hooks.rs"]
 mod hooks;
@@ -38,18 +38,18 @@ use integration::{Bundle, Output, Test};
 
 /// One bad input.
 struct Row {
-    /// Its number: `BAD-007` is 7.
+    /// The number: `BAD-007` is 7.
     number: u16,
     case: &'static str,
     ours: Ours,
-    /// Runtimes that do otherwise, and what they do.
+    /// The runtimes that behave otherwise, and how.
     but: &'static [(&'static str, &'static str)],
     edit: fn(&mut Bundle),
 }
 
-/// What a runtime ought to do.
+/// The right behaviour of a runtime.
 enum Ours {
-    /// Refuse, naming one of these (parts of words, split by `|`).
+    /// Refuse. The error contains one of these texts, split by `|`.
     Fails(&'static str),
     /// Run it, perhaps with a warning.
     Runs,
@@ -70,7 +70,7 @@ impl Row {
     }
 }
 
-/// Runs the rows one after the other; the failures of all of them are the failure.
+/// Runs all rows, and then reports the failures of all of them.
 fn table(t: &Test, rows: &[Row]) -> Result<()> {
     if t.differs("crun", "takes much of what is bad, and mounts on the host where there is no mount namespace") {
         return Ok(());
@@ -95,8 +95,8 @@ fn table(t: &Test, rows: &[Row]) -> Result<()> {
     Ok(())
 }
 
-/// Appends to the file `$BAD_INPUT_TABLE` what became of the row here and under the peers of `$PEERS`, for people to compare.
-/// Some peers mount on the host or end what is not theirs over a bad config: only for a machine that may suffer.
+/// Appends to the file `$BAD_INPUT_TABLE` how this runtime and the peers of `$PEERS` treat the row, for people to compare. Some
+/// peers react to a bad config by mounting on the host or by killing other processes, so use a machine that may suffer.
 fn tell(t: &Test, row: &Row, case: &str, ours: &Output) -> Result<()> {
     let Some(file) = std::env::var_os("BAD_INPUT_TABLE") else { return Ok(()) };
     let said = |output: &Output| {
@@ -128,7 +128,7 @@ fn judge(t: &Test, ours: &Ours, output: &Output) -> Result<()> {
         Ours::Fails(named) => {
             ensure!(code.is_some_and(|code| code != 0 && code != 7), "{}: it ran; {}", output.status, output.stderr.trim());
             if t.runtime.kind == "masu" {
-                // a program that execve refuses is told by init itself, with runc's code and text: nobody else is left
+                // when execve fails, init itself reports it with runc's exit code and text, because no other process is left
                 let expected = if output.stderr.starts_with("exec /") { 255 } else { 1 };
                 ensure!(code == Some(expected), "{} instead of exit code {expected}: {}", output.status, output.stderr.trim());
                 ensure!(output.stderr.trim().lines().count() == 1, "not one line: {:?}", output.stderr);

@@ -1,4 +1,4 @@
-//! The bundles that Docker, podman and Kubernetes write: what a program sees in each is the same under masu and under runc.
+//! The bundles of Docker, podman and Kubernetes: the program sees the same under masu as under runc.
 
 use anyhow::{Context, Result, ensure};
 use integration::compare::{compare, peers, report};
@@ -8,7 +8,7 @@ use rustix::mount::{MountFlags, mount_remount};
 
 const BUNDLES: [&str; 7] = ["docker-default", "k8s", "k8s-sandbox", "minimal", "podman-rootful", "podman-rootless", "podman-userns"];
 
-/// Where we differ from runc on purpose: part of the line, or several in their order with `*` between, and why.
+/// The intended differences from runc: a part of the line, or several parts in order with `*` between, and the reason.
 const KNOWN: [(&str, &str); 15] = [
     (" mounts /proc/acpi ", "the masks of folders share one tmpfs of one inode, which is also nosuid, nodev and noexec"),
     (" mounts /proc/scsi ", "the masks of folders share one tmpfs of one inode, which is also nosuid, nodev and noexec"),
@@ -36,7 +36,7 @@ const KNOWN: [(&str, &str); 15] = [
     (" signals ignored", "signals that the C library keeps for itself are reset too"),
 ];
 
-/// The options of the host's cgroup v2, which runc takes off it: they are the file system's, wherever it is mounted.
+/// The options of the host's cgroup2 file system. runc's mount changes them for every mount of it.
 struct CgroupOptions(String);
 
 impl CgroupOptions {

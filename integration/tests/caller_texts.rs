@@ -1,5 +1,5 @@
-//! What callers look for in the runtime's output, each with the caller's own rule. The name of a module is the caller; each
-//! test says which file of which version has the rule. Where a peer's text does not pass it, that is recorded.
+//! The texts and formats that callers need from the runtime. Each check is the caller's own rule. The name of a module is the
+//! caller, and each test cites the rule's file and version. Where a peer's text fails the rule, the difference is recorded.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ fn sleeper(t: &Test) -> Result<Container<'_>> {
     Container::start_of(t, &bundle)
 }
 
-/// Creates `bundle` as engines do, with a log of JSON lines: the output and the log.
+/// Creates `bundle` as engines do, with a log of JSON lines. Returns the output and the log.
 fn create(t: &Test, bundle: &Bundle) -> Result<(Output, String)> {
     bundle.write()?;
     let (log, id) = (t.path().join("log.json"), t.new_id());
@@ -26,7 +26,7 @@ fn create(t: &Test, bundle: &Bundle) -> Result<(Output, String)> {
     Ok((output, fs::read_to_string(&log).unwrap_or_default()))
 }
 
-/// A create that fails for its program.
+/// A create that fails because of its program.
 fn create_of(t: &Test, program: &str) -> Result<(Output, String)> {
     let mut bundle = t.bundle()?;
     fs::write(bundle.rootfs("etc/text"), "no program")?;
@@ -40,8 +40,8 @@ fn create_of(t: &Test, program: &str) -> Result<(Output, String)> {
 mod containerd {
     use super::*;
 
-    /// cmd/containerd-shim-runc-v2/process/utils.go, getLastRuntimeError: the last object whose level is `error`, of a file that
-    /// is JSON objects and nothing else, each with a time as RFC 3339 has it.
+    /// cmd/containerd-shim-runc-v2/process/utils.go, getLastRuntimeError: takes the last object whose level is `error`. The file
+    /// must contain only JSON objects, each with an RFC 3339 time.
     fn last_runtime_error(log: &str) -> Result<String> {
         let mut message = String::new();
         for entry in serde_json::Deserializer::from_str(log).into_iter::<Value>() {
@@ -66,7 +66,8 @@ mod containerd {
         });
     }
 
-    /// The same file, checkKillError: what makes a kill succeed for the shim; anything else is tried again for ever.
+    /// The same file, checkKillError: the errors that the shim takes as success. After any other error it tries again without
+    /// end.
     fn is_gone(error: &str) -> bool {
         error.contains("os: process already finished")
             || error.contains("container not running")
@@ -85,7 +86,7 @@ mod containerd {
         });
     }
 
-    /// The same function, and process/init.go, delete: "does not exist" is a container that is gone.
+    /// The same function, and process/init.go, delete: "does not exist" means that the container is gone.
     #[test]
     fn a_container_that_is_gone_is_known() {
         check(|t| {
@@ -98,7 +99,7 @@ mod containerd {
         });
     }
 
-    /// process/init.go, kill with All, and delete --force after it: neither may fail for what is over.
+    /// process/init.go, kill with All, and then delete --force: neither may fail for a stopped container.
     #[test]
     fn cleaning_up_what_is_over_succeeds() {
         check(|t| {
@@ -114,7 +115,7 @@ mod containerd {
         });
     }
 
-    /// cmd/containerd-shim-runc-v2/manager, Info: `features` on standard output alone.
+    /// cmd/containerd-shim-runc-v2/manager, Info: `features` writes to standard output only.
     #[test]
     fn features_are_json_with_code_0() {
         check(|t| {
@@ -129,7 +130,7 @@ mod containerd {
 mod go_runc {
     use super::*;
 
-    /// runc.go, Version: the first line begins with `runc version `, two more are `commit: ` and `spec: `.
+    /// runc.go, Version: the first line begins with `runc version `, two further lines with `commit: ` and `spec: `.
     #[test]
     fn version_is_taken_apart() {
         check(|t| {
@@ -152,7 +153,8 @@ mod go_runc {
         });
     }
 
-    /// runc.go, State and Ps: into a struct of id, pid, status, bundle, rootfs, created (a time), annotations; and into []int.
+    /// runc.go, State and Ps: decoded into a struct of id, pid, status, bundle, rootfs, created (a time), annotations; and into
+    /// []int.
     #[test]
     fn state_and_ps_are_decoded() {
         check(|t| {
@@ -182,7 +184,7 @@ mod go_runc {
         });
     }
 
-    /// command_linux.go and runc.go, Restore: a long flag behind one dash.
+    /// command_linux.go and runc.go, Restore: a long flag after one dash.
     #[test]
     fn one_dash_is_enough() {
         check(|t| {
@@ -200,7 +202,7 @@ mod go_runc {
 mod moby {
     use super::*;
 
-    /// daemon/info_unix.go, parseRuntimeVersion: of all lines with the word `version` the last counts.
+    /// daemon/info_unix.go, parseRuntimeVersion: the last line with the word `version` counts.
     #[test]
     fn one_line_has_the_version() {
         check(|t| {
@@ -244,7 +246,7 @@ mod moby {
         });
     }
 
-    /// The docker command's tests, and scripts that grew around them: Go's words of exec.LookPath.
+    /// The tests of the docker command, and scripts made after them, match Go's text of exec.LookPath.
     #[test]
     fn a_program_that_is_not_found_is_named() {
         check(|t| {
@@ -310,7 +312,7 @@ mod podman {
         });
     }
 
-    /// pkg/checkpoint/crutils/checkpoint_restore_utils.go: two probes; the second is for words, not for a code.
+    /// pkg/checkpoint/crutils/checkpoint_restore_utils.go: two probes. The second one matches a text, not an exit code.
     #[test]
     fn probes_for_checkpoints() {
         check(|t| {
@@ -327,7 +329,7 @@ mod podman {
 mod cri_o {
     use super::*;
 
-    /// internal/oci/runtime_oci.go, runtimeCmd: words in standard error of any command that mean "not found".
+    /// internal/oci/runtime_oci.go, runtimeCmd: texts in the standard error of any command that mean "not found".
     #[test]
     fn gone_is_known_by_the_error() {
         check(|t| {
@@ -341,7 +343,7 @@ mod cri_o {
         });
     }
 
-    /// internal/oci/runtime_oci.go, UpdateContainerStatus: the state is decoded into CRI-O's own struct, where `created` is a time.
+    /// internal/oci/runtime_oci.go, UpdateContainerStatus: decodes the state into CRI-O's own struct, where `created` is a time.
     #[test]
     fn created_is_a_time_and_nothing_else_is_set() {
         check(|t| {
@@ -354,7 +356,7 @@ mod cri_o {
         });
     }
 
-    /// pkg/config/config.go, LoadRuntimeFeatures: both streams are parsed as one document, and these keys are wanted.
+    /// pkg/config/config.go, LoadRuntimeFeatures: both streams are parsed as one document, and these keys must be there.
     #[test]
     fn features_have_what_user_namespaces_need() {
         check(|t| {
@@ -371,7 +373,7 @@ mod cri_o {
 mod conmon {
     use super::*;
 
-    /// src/conmon.c: a pid file is the sign of success, and its whole text a number.
+    /// src/conmon.c: a pid file is the sign of success, and contains only a number.
     #[test]
     fn a_pid_file_is_a_number_and_means_success() {
         check(|t| {
@@ -387,7 +389,7 @@ mod conmon {
         });
     }
 
-    /// src/conmon.c: what the runtime writes to standard error is shown to the user: one line.
+    /// src/conmon.c: shows the runtime's standard error to the user, so it should be one line.
     #[test]
     fn the_error_is_one_line() {
         check(|t| {
@@ -403,7 +405,7 @@ mod conmon {
 mod kubelet {
     use super::*;
 
-    /// pkg/kubelet/prober: an exec probe fails by the command's code, which is passed through unchanged.
+    /// pkg/kubelet/prober: an exec probe fails by the command's exit code, which is passed through unchanged.
     #[test]
     fn codes_of_probes_are_the_programs() {
         check(|t| {
@@ -415,8 +417,8 @@ mod kubelet {
         });
     }
 
-    /// A resize of a pod reaches the runtime as containerd sends it (internal/cri/server/container_update_resources_linux.go,
-    /// getResources): with the config's own devices along, which must not be touched.
+    /// containerd passes a pod's resize to the runtime together with the config's devices, which must not change
+    /// (internal/cri/server/container_update_resources_linux.go, getResources).
     #[test]
     fn a_resize_leaves_devices_alone() {
         check(|t| {

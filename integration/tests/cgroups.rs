@@ -1,4 +1,4 @@
-//! Cgroups: where the container is, its limits, freezing, updates, and that all of it goes.
+//! Cgroups: the container's place, its limits, freezing, updates, and the removal.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -14,7 +14,7 @@ fn sleeper(t: &Test) -> Result<Bundle> {
     Ok(bundle)
 }
 
-/// The parent that a runtime makes for a path of two parts is the caller's to remove.
+/// Removes the parent of a cgroup path of two parts. The runtime makes the parent, but its removal is the caller's task.
 fn remove_parent(bundle: &Bundle) {
     let path = bundle.config["linux"]["cgroupsPath"].as_str().unwrap_or_default().trim_start_matches('/').to_owned();
     let Some((parent, _)) = path.split_once('/') else { return };
@@ -136,7 +136,7 @@ fn pause_and_resume() {
         if !crun {
             container.command("pause")?.exits(1)?.fails_with("not running")?;
         }
-        // it is kept until it thaws
+        // the signal is kept until the container thaws
         container.kill("TERM")?.ok()?;
         assert_eq!(container.status()?, "paused");
         container.command("resume")?.ok()?;
@@ -216,7 +216,7 @@ fn update_by_flags_and_by_file() {
 fn sec_dev_1_devices_are_denied_unless_allowed() {
     check(|t| {
         let defaults = ["null", "zero", "full", "random", "urandom"];
-        // 1:14, which no driver has, fuse 10:229, loop0 7:0; and what the rules of the config allow of them
+        // the device 1:14, which no driver has, fuse 10:229, loop0 7:0; and the accesses that the rules of the config allow
         let tables: [(Value, &[&str]); 4] = [
             (json!([]), &[]),
             (json!([{"allow": false, "access": "rwm"}]), &[]),
@@ -229,7 +229,7 @@ fn sec_dev_1_devices_are_denied_unless_allowed() {
         for (rules, allowed) in tables {
             let mut bundle = t.bundle()?;
             bundle.set("/linux/resources/devices", rules.clone());
-            // /dev is mounted without devices otherwise; mknod needs its capability, which the default set has
+            // in /dev, which is writable and mounted without nodev; CAP_MKNOD is in the default capabilities
             bundle.args([
                 "/bin/payload",
                 "mknod",
@@ -338,7 +338,7 @@ fn the_cgroup_mount_shows_the_containers_own() {
     });
 }
 
-/// So its own is found there by what /proc/self/cgroup says, and init may go elsewhere.
+/// So /proc/self/cgroup names the container's cgroup in that mount, and init may move itself.
 #[test]
 fn without_a_cgroup_namespace_the_mount_shows_the_whole_tree_of_v2() {
     check(|t| {

@@ -1,10 +1,10 @@
-//! `masu check`: everything that is wrong with a bundle at once, by its place in config.json, and nothing run or changed.
+//! `masu check` reports all mistakes of a bundle at once, by their JSON paths, and runs and changes nothing.
 
 use anyhow::{Result, ensure};
 use integration::{Bundle, Test, check};
 use serde_json::{Value, json};
 
-/// The lines of `check`, which must exit with 1 exactly if one of them is an error.
+/// The lines of `check`, which must exit with 1 exactly if one line is an error.
 fn lines(t: &Test, bundle: &Bundle) -> Result<Vec<String>> {
     bundle.write()?;
     let output = t.runtime(["check".as_ref(), bundle.path().as_os_str()])?;
@@ -63,14 +63,14 @@ fn ten_mistakes_are_ten_lines() {
             "process.args[0]: exec: \"/no/such/program\": stat /no/such/program: no such file or directory",
         ];
         ensure!(lines.iter().map(|line| line.trim_start_matches("error: ")).eq(wanted), "{lines:#?}");
-        // and create fails with the first of them that it meets, as ever
+        // create still fails with the first mistake that it meets
         let run = t.run(&bundle)?.exits(1)?;
         ensure!(run.stderr.contains("process.user.uid: invalid type: string \"root\", expected u32 at line"), "{}", run.stderr);
         Ok(())
     });
 }
 
-/// One mistake, and the beginning of the one line that tells it.
+/// One mistake, and the beginning of its only line.
 type Row = (&'static str, fn(&mut Bundle));
 
 const ROWS: [Row; 46] = [
@@ -154,7 +154,7 @@ fn each_mistake_is_one_line_at_its_place() {
             let mut bundle = t.bundle()?;
             edit(&mut bundle);
             let mut lines = lines(t, &bundle)?;
-            // a host whose memory is limited by another hierarchy
+            // on a host whose memory controller is in another hierarchy
             lines.retain(|line| !line.contains("controller \"memory\" not available in the cgroup v2 of this host"));
             if !matches!(lines.as_slice(), [only] if wanted.split('|').any(|wanted| only.starts_with(wanted))) {
                 wrong.push(format!("{wanted}: {lines:#?}"));
@@ -188,7 +188,7 @@ fn what_is_no_config_is_one_line() {
     });
 }
 
-/// What is reported as JSON is the same, in fields.
+/// The JSON output has the same findings, in fields.
 #[test]
 fn json_has_path_kind_and_text() {
     check(|t| {

@@ -1,4 +1,4 @@
-//! The commands about the runtime itself, whose output callers parse: version, features, spec, help.
+//! The commands about the runtime itself: version, features, spec, help. Callers parse their output.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 #[test]
 fn version_as_go_runc_and_docker_parse_it() {
     check(|t| {
-        // under the name runc, as a link to it in PATH
+        // under the name runc, by a symbolic link
         let link = t.path().join("runc");
         symlink(&t.runtime.path, &link)?;
         let output = Command::new(&link).arg("--version").output()?;
@@ -21,7 +21,7 @@ fn version_as_go_runc_and_docker_parse_it() {
         let first = lines.next().unwrap_or_default();
         ensure!(first.starts_with("runc version ") || t.differs("crun", "says its own name"), "{first}");
         ensure!(text.lines().any(|line| line.starts_with("spec: 1.")), "{text}");
-        // docker takes the last line with that word
+        // Docker takes the last line with that word
         ensure!(lines.all(|line| !line.contains("version")), "{text}");
         Ok(())
     });
@@ -59,8 +59,8 @@ fn features_as_containerd_and_crio_read_them() {
     });
 }
 
-/// Each key of the specification's features-schema.json and features-linux.json, and the form of its value: `version`, `bool`,
-/// `string`s by key (`map`), or a list of strings that each begin so.
+/// Each key of the specification's features-schema.json and features-linux.json, with the form of its value: `version`, `bool`,
+/// strings by key (`map`), or a list of strings with this prefix.
 const FEATURES: [(&str, &str); 28] = [
     ("/ociVersionMin", "version"),
     ("/ociVersionMax", "version"),
@@ -84,7 +84,7 @@ const FEATURES: [(&str, &str); 28] = [
     ("/linux/apparmor/enabled", "bool"),
     ("/linux/selinux/enabled", "bool"),
     ("/linux/intelRdt/enabled", "bool"),
-    // of the text (features-linux.md), which the schema lags behind
+    // from the specification's text (features-linux.md), because its schema lacks them
     ("/linux/intelRdt/schemata", "bool"),
     ("/linux/intelRdt/monitoring", "bool"),
     ("/linux/memoryPolicy/modes", "list:MPOL_"),
@@ -109,7 +109,7 @@ fn has_form(value: &Value, form: &str) -> bool {
     }
 }
 
-/// The pointers to all values in `value` that are no object, and to the annotations.
+/// The pointers to all values in `value` that are not objects, and to the annotations.
 fn leaves(value: &Value, at: &str, found: &mut Vec<String>) {
     match value {
         Value::Object(map) if at != "/annotations" => map.iter().for_each(|(key, value)| leaves(value, &format!("{at}/{key}"), found)),
@@ -150,7 +150,7 @@ fn spec_writes_a_config_that_runs_and_never_writes_over_one() {
         t.runtime(["spec", "--bundle", &path])?.exits(1)?.fails_with("exists")?;
         assert_eq!(fs::read_to_string(&file)?, text);
         let mut config: Value = serde_json::from_str(&text)?;
-        // SEC-cap-1: no inheritable set of its own accord
+        // SEC-cap-1: the template has no inheritable capabilities
         let inheritable = config.pointer("/process/capabilities/inheritable").cloned().unwrap_or_default();
         ensure!(inheritable.as_array().is_none_or(Vec::is_empty), "inheritable: {inheritable}");
         let masked = config["linux"]["maskedPaths"].as_array().context("masked paths")?;
@@ -182,7 +182,7 @@ fn every_command_has_help() {
     });
 }
 
-/// The flags of one create in one way that Go programs or their callers write them.
+/// Runs one create, with its flags written in one of the ways that Go programs or their callers use.
 fn create(t: &Test, flags: impl FnOnce(&str, &str) -> Vec<String>) -> Result<()> {
     let mut bundle = t.bundle()?;
     bundle.args(["/bin/true"]).write()?;
@@ -238,7 +238,7 @@ fn state_and_list_have_a_megabyte_of_annotations() {
         let mut container = Container::start_of(t, &bundle)?;
         let state = container.command("state")?.ok()?;
         assert_eq!(state.json()?["annotations"], annotations);
-        // a pipe that is read slowly, and a file that is appended to
+        // to a pipe that is read slowly, and to a file opened for appending
         let id = state.json()?["id"].as_str().context("no id")?.to_owned();
         let mut command = t.command(["state", &id])?;
         let piped = command.stdout(std::process::Stdio::piped()).output()?;

@@ -1,5 +1,5 @@
-//! The runtime killed at random instants of create, start and delete: whatever it had done until then, `delete --force ID`
-//! ends well and leaves nothing. How many kills, `$CRASHES` says (default 200).
+//! Kills the runtime at random instants of create, start and delete. Whatever was done by then, `delete --force ID` succeeds and
+//! leaves nothing. `$CRASHES` is the number of kills (default 200).
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,11 +16,11 @@ fn count() -> u32 {
     std::env::var("CRASHES").ok().and_then(|count| count.parse().ok()).unwrap_or(200)
 }
 
-/// Numbers that look random and are the same in each run: a failure can be looked at again.
+/// Pseudo-random numbers, the same in each run, so that a failure can be repeated.
 struct Numbers(u64);
 
 impl Numbers {
-    /// One below `limit`.
+    /// A number below `limit`.
     fn below(&mut self, limit: u128) -> u128 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -29,11 +29,11 @@ impl Numbers {
     }
 }
 
-/// Starts the runtime with `words` and kills it `after` that time. True if it was killed, false if it had ended before.
+/// Starts the runtime with `words` and kills it `after` that time. True if it was killed, false if it had exited before.
 fn killed(t: &Test, words: &[String], after: Duration) -> Result<bool> {
     let mut child = t.command(words)?.spawn()?;
     let begin = Instant::now();
-    // a sleep of less than a millisecond is far too long: wait in the loop
+    // a busy loop, because even the shortest sleep takes far too long
     while begin.elapsed() < after {
         std::hint::spin_loop();
     }
@@ -41,19 +41,19 @@ fn killed(t: &Test, words: &[String], after: Duration) -> Result<bool> {
     Ok(child.wait()?.code().is_none())
 }
 
-/// Waits for the end of the processes that carry the name `id`, and reaps those that the kill made children of this test.
+/// Waits until the processes with `id` in their command line exit, and reaps those that became children of this test by the kill.
 fn gone(id: &str) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(10);
     let mut left = processes_with(id);
     while !left.is_empty() {
         for process in &left {
             let pid = process.split(' ').next().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw).context("a pid")?;
-            // an init that saw its runtime die ends by itself, in its own time
+            // an init whose runtime died exits on its own, a little later
             ensure!(ended_within(pid, deadline.saturating_duration_since(Instant::now()))?, "processes are left: {left:?}");
         }
         left = processes_with(id);
     }
-    // whoever died before it was looked at is a zombie without a name
+    // children that exited earlier are zombies without a command line
     for thread in fs::read_dir("/proc/self/task")? {
         let children = fs::read_to_string(thread?.path().join("children"))?;
         for pid in children.split_whitespace() {
@@ -65,7 +65,7 @@ fn gone(id: &str) -> Result<()> {
     Ok(())
 }
 
-/// After a kill: `delete --force` must succeed, and then nothing may be left.
+/// Runs `delete --force` after a kill: it must succeed and leave nothing.
 fn clean(t: &Test, id: &str, before: &Host) -> Result<()> {
     t.runtime(["delete", "--force", id])?.exits(0)?;
     if t.runtime.is("crun") {
@@ -85,8 +85,8 @@ fn clean(t: &Test, id: &str, before: &Host) -> Result<()> {
     Ok(())
 }
 
-/// Kills `verb` of a container `times` times, each after a time of its own up to about the time that it takes. Those that
-/// came too late are not counted.
+/// Kills `verb` of a container `times` times, each time after a random delay up to about the verb's duration. A kill that comes
+/// too late is not counted.
 fn rounds(t: &Test, bundle: &mut Bundle, verb: &str, times: u32) -> Result<()> {
     bundle.args(["/bin/sleep"]).write()?;
     let path = bundle.path().to_string_lossy().into_owned();
@@ -123,8 +123,8 @@ fn rounds(t: &Test, bundle: &mut Bundle, verb: &str, times: u32) -> Result<()> {
             create(&id)?.ok()?;
         }
         let after = Duration::from_nanos(u64::try_from(numbers.below(window.as_nanos()))?);
-        // one and the same verb may take a multiple of its usual time, by the load of the machine and the grace periods of
-        // its kernel: the window follows, wide enough that some kills come too late, and so none of its steps is spared
+        // the duration of a verb varies with the load and with the kernel's grace periods, so the window adapts: some kills must
+        // come too late, because then every step of the verb can be hit
         if killed(t, &words(&id), after)? {
             hits += 1;
             window += window / 16;
@@ -136,7 +136,7 @@ fn rounds(t: &Test, bundle: &mut Bundle, verb: &str, times: u32) -> Result<()> {
     Ok(())
 }
 
-// one test, so that it owns its process and may reap all its children
+// one test in one process, so that it may reap all its children
 #[test]
 fn killed_in_create_start_and_delete() {
     check(|t| {
@@ -146,7 +146,7 @@ fn killed_in_create_start_and_delete() {
             rounds(t, &mut t.bundle()?, verb, count() / share)?;
         }
         if t.runtime.kind == "masu" {
-            // where a further process takes part
+            // with a user namespace joined by path, a further process takes part
             let pinned = Pinned::new(t)?;
             let mut bundle = t.bundle()?;
             bundle.namespace("user", Some(&pinned.0.to_string_lossy()));
@@ -156,7 +156,7 @@ fn killed_in_create_start_and_delete() {
     });
 }
 
-/// A user namespace that nobody is in, by path.
+/// A user namespace without processes, kept by a path.
 struct Pinned(PathBuf);
 
 impl Pinned {

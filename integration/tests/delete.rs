@@ -1,4 +1,4 @@
-//! `delete --force` answers 0 only where the container is gone: what it cannot find out is an error, and nothing is removed.
+//! `delete --force` exits with 0 only if the container is gone. If that cannot be found out, it fails and removes nothing.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,7 +11,7 @@ use integration::runtime::ended_within;
 use integration::{Container, Output, Test, check, strace};
 use rustix::fs::{CWD, Mode, mkfifoat};
 
-/// The file in which the runtime under test keeps what it knows of the container `id`.
+/// The file of the runtime under test with the record of the container `id`.
 fn record_of(t: &Test, id: &str) -> PathBuf {
     let name = match t.runtime.kind {
         "runc" => "state.json",
@@ -21,8 +21,8 @@ fn record_of(t: &Test, id: &str) -> PathBuf {
     t.root().join(id).join(name)
 }
 
-/// A record that was taken away; it is put back when this is dropped, with its folder if that is gone, so that the test can
-/// end the container in any case.
+/// A record that was moved away. Dropping this restores it, with its directory if that is gone, so that the test can always
+/// delete the container.
 struct Away {
     record: PathBuf,
     kept: PathBuf,
@@ -52,7 +52,8 @@ fn runs(container: &Container) -> Result<bool> {
     Ok(!ended_within(container.pid, Duration::ZERO)?)
 }
 
-/// An answer of `delete --force` must be true: with 0 the container is gone; else it is known, so that another one can end it.
+/// Checks the result of `delete --force`: after 0 the container is gone, else it is still known, so that a second one can delete
+/// it.
 fn answer_is_true(t: &Test, container: &mut Container, output: &Output) -> Result<bool> {
     let status = t.runtime(["state", &container.id])?;
     if output.status.success() {
@@ -62,16 +63,16 @@ fn answer_is_true(t: &Test, container: &mut Container, output: &Output) -> Resul
     }
     ensure!(!output.stderr.is_empty(), "it fails without a word");
     status.ok().with_context(|| format!("unknown after delete --force failed with {:?}", output.stderr))?;
-    // it may be about to end
+    // init may be exiting just now
     until("the status is that of init", || Ok(container.status()? == if runs(container)? { "running" } else { "stopped" }))?;
     Ok(false)
 }
 
-/// Puts something in the place of a record, whose text is given.
+/// Puts something else in place of a record; the text is the record's.
 type Make = fn(&Path, &str) -> Result<()>;
 
-/// A record that is there and cannot be read or understood is an error of every verb, `delete --force` among them: it
-/// removes nothing, and once the record can be read again the container is known and can be deleted.
+/// A record that exists but cannot be read or understood is an error for every verb, also for `delete --force`, which then
+/// removes nothing. When the record is readable again, the container is known and can be deleted.
 #[test]
 fn a_record_that_cannot_be_read_is_no_reason_to_forget_its_container() {
     check(|t| {
@@ -115,7 +116,7 @@ fn a_record_that_cannot_be_read_is_no_reason_to_forget_its_container() {
     });
 }
 
-/// Only where there is no record has nothing been made: the folder alone is removed, and the answer is 0.
+/// Without a record nothing was made: the directory is removed, and the exit code is 0.
 #[test]
 fn a_state_directory_without_a_record_is_removed_by_force() {
     check(|t| {
@@ -129,7 +130,7 @@ fn a_state_directory_without_a_record_is_removed_by_force() {
     });
 }
 
-/// With too few descriptors, for whichever of its files, the answer of `delete --force` is still true.
+/// With too few descriptors for any of its files, the result of `delete --force` is still true.
 #[test]
 fn without_descriptors_a_forced_delete_answers_the_truth() {
     check(|t| {
@@ -143,7 +144,7 @@ fn without_descriptors_a_forced_delete_answers_the_truth() {
         for limit in 3..=16 {
             let command = t.launched(&[&format!("nofile={limit}")], ["delete", "--force", &container.id])?;
             let output = t.finish(command)?;
-            // a Go runtime may end by an exception of its own
+            // a Go runtime may end by a panic
             let what = || format!("with {limit} descriptors");
             fails += u32::from(!answer_is_true(t, &mut container, &output).with_context(what)?);
             if !runs(&container)? {
@@ -156,7 +157,7 @@ fn without_descriptors_a_forced_delete_answers_the_truth() {
     });
 }
 
-/// Whichever call of `delete --force` the kernel refuses, and for whatever reason, its answer is true.
+/// If the kernel refuses any call of `delete --force`, for any reason, its result is still true.
 #[test]
 fn a_forced_delete_whose_calls_fail_answers_the_truth() {
     check(|t| {
@@ -171,7 +172,7 @@ fn a_forced_delete_whose_calls_fail_answers_the_truth() {
         bundle.args(["/bin/sleep"]);
         let mut container = Container::start_of(t, &bundle)?;
         let mut tried = 0;
-        // one call alone, or all from one on: the record may be read twice
+        // one call only, or all calls from one on, because the record may be read twice
         for (call, error, rest) in [("openat", "EIO", ""), ("openat", "EACCES", "+"), ("read", "EIO", "+"), ("fstat", "ENOMEM", "+")] {
             for nth in 1.. {
                 let fault = format!("inject={call}:error={error}:when={nth}{rest}");

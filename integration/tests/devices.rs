@@ -1,4 +1,4 @@
-//! Device nodes and the links of /dev; which devices the rules let a container have.
+//! Device nodes, the symbolic links of /dev, and the devices that the rules allow.
 
 use std::fmt;
 
@@ -54,7 +54,7 @@ fn devices_of_the_config() {
     });
 }
 
-/// One rule of a list, or one access of the kernel's: `None` is any number.
+/// One rule of a list, or one access. `None` matches any number.
 #[derive(Debug, Clone, Copy)]
 struct Rule {
     allow: bool,
@@ -88,11 +88,11 @@ const fn allow(kind: char, major: Option<u32>, minor: Option<u32>, access: &'sta
     Rule { allow: true, kind, major, minor, access }
 }
 
-/// What runtimes add to every list, as far as the devices of this test are concerned.
+/// The rules that runtimes add to every list, as far as they concern the devices of this test.
 const ALWAYS: [Rule; 3] = [allow('c', None, None, "m"), allow('b', None, None, "m"), allow('c', Some(10), Some(200), "rwm")];
 
-/// What cgroup v1 does with a list, in its plainest form (security/device_cgroup.c): a default and exceptions from it, each
-/// of which begins or loses letters; an access that is allowed by exception must be so by one of them, whole.
+/// The plain algorithm of cgroup v1 (security/device_cgroup.c): a default and exceptions to it. A rule adds an exception, or adds
+/// or removes letters of one. If the default is to deny, one single exception must allow the whole access.
 fn allowed(rules: &[Rule], kind: char, (major, minor): (u32, u32), access: &str) -> bool {
     let mut default = false;
     let mut exceptions: Vec<(char, Option<u32>, Option<u32>, String)> = Vec::new();
@@ -116,8 +116,8 @@ fn allowed(rules: &[Rule], kind: char, (major, minor): (u32, u32), access: &str)
     }
 }
 
-/// Numbers that no driver has, most of them of a major number that one has (for an unknown one the kernel asks for a module
-/// at each open), and one that is in every list.
+/// Device numbers without a driver, and one that is in every list. Most have a known major number, because for an unknown one the
+/// kernel requests a module at each open.
 const DEVICES: [(char, u32, u32); 6] = [('c', 1, 2), ('c', 1, 6), ('c', 1, 10), ('c', 10, 200), ('b', 241, 0), ('b', 241, 1)];
 
 fn any_rules() -> impl Strategy<Value = Vec<Rule>> {
@@ -147,7 +147,7 @@ fn random_rule_lists_are_in_force_as_cgroup_v1_has_them() {
             }
             bundle.args(args.iter().map(String::as_str).chain(["true"]));
             let output = t.run(&bundle)?;
-            // what v1 would not carry out is refused, by name
+            // a list that v1 cannot represent is refused, with the rule's text
             if !output.status.success() && output.stderr.contains("cannot punch hole in existing wildcard rule") {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! `--dry-run`: what the kernel would be told, as a page or as JSON, and nothing made.
+//! `--dry-run` prints the plan as a page or as JSON, and makes nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use integration::{Test, cgroups, check};
 use serde_json::json;
 
-/// Every file below `folder`, with what would show a change.
+/// Adds every file below `folder`, with the metadata that would show a change.
 fn files(folder: &Path, all: &mut BTreeMap<PathBuf, (u64, u32, i64, i64)>) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
@@ -22,7 +22,7 @@ fn files(folder: &Path, all: &mut BTreeMap<PathBuf, (u64, u32, i64, i64)>) -> Re
     Ok(())
 }
 
-/// The folders that a container would change: the bundle and the state directory.
+/// The state of the directories that a container would change: the bundle and the state root.
 fn seen(t: &Test, bundle: &Path) -> Result<BTreeMap<PathBuf, (u64, u32, i64, i64)>> {
     let mut all = BTreeMap::new();
     files(bundle, &mut all)?;
@@ -68,7 +68,7 @@ fn nothing_is_made() {
         }
         ensure!(seen(t, bundle.path())? == before && !mark.exists(), "something was made");
         t.runtime(["state", &id])?.exits(1)?.fails_with("does not exist")?;
-        // what create would refuse is refused
+        // --dry-run refuses the same mistakes as create
         let refused = t.runtime(["create".as_ref(), "--dry-run=xml".as_ref(), "-b".as_ref(), path, id.as_ref()])?.exits(1)?;
         ensure!(refused.stderr.contains("one of text, json"), "{}", refused.stderr);
         bundle.set("/process/cwd", json!("x")).write()?;

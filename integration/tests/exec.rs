@@ -1,4 +1,4 @@
-//! `exec`: its flags, its exit codes, and that it gives no more than asked.
+//! `exec`: its flags, its exit codes, and that it grants no more than requested.
 
 use std::fs;
 use std::io::{ErrorKind, Read};
@@ -58,7 +58,7 @@ fn it_joins_the_container() {
         assert_eq!(report["cwd"], "/");
         let theirs = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
         let own: Vec<_> = report["cgroup"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        // SEC-cg-3: in every hierarchy where the container has a cgroup
+        // SEC-cg-3: the same cgroup in every hierarchy where the container has one
         for line in theirs.lines().filter(|line| line.contains(&container.id)) {
             ensure!(own.contains(&line), "{line} is not among {own:?}");
         }
@@ -114,7 +114,7 @@ fn sec_cap_1_capabilities_of_exec() {
         }
         assert_eq!(added["capabilities"]["inheritable"], json!([]));
         assert_eq!(added["capabilities"]["ambient"], json!([]));
-        // and the next one has them not
+        // a later exec does not have them
         assert_eq!(container.exec_report(&[])?["capabilities"], plain["capabilities"]);
         Ok(())
     });
@@ -181,7 +181,7 @@ fn detached_with_a_pid_file() {
         ensure!(cmdline.starts_with("/bin/payload\0deaf"), "{cmdline}");
         let ps = t.runtime(["ps", "--format", "json", &container.id])?.ok()?.json()?;
         ensure!(ps.as_array().is_some_and(|pids| pids.contains(&json!(pid)) && pids.len() == 2), "{ps}");
-        // it dies with the container; its parent, the test, must reap it before init can end
+        // the process dies with init, but the test, its parent, must reap it before init can exit
         container.kill("KILL")?.ok()?;
         let pid = Pid::from_raw(pid).context("a pid")?;
         ensure!(ended_within(pid, DEADLINE)?, "the executed process lives on");
@@ -199,7 +199,7 @@ fn a_failure_writes_no_pid_file() {
         let file = pid_file.to_string_lossy().into_owned();
         let output = container.exec(&["--detach", "--pid-file", &file], ["/no/such"])?;
         ensure!(!output.status.success(), "{output:?}");
-        // conmon tells a failure of the runtime from one of the command by it
+        // by the pid file conmon tells the runtime's failure from the command's
         ensure!(!pid_file.exists() || t.differs("crun", "writes it before it knows"), "a pid file was written");
         Ok(())
     });
@@ -288,7 +288,7 @@ fn where_init_went_if_the_containers_cgroup_is_gone() {
         let other = std::path::Path::new("/sys/fs/cgroup").join(format!("{}-other", t.token()));
         fs::create_dir(&other)?;
         fs::write(other.join("cgroup.procs"), container.pid.as_raw_nonzero().to_string())?;
-        // systemd is at times before us: without a process the scope is at its end
+        // systemd may have removed the cgroup first, because a scope without processes ends
         fs::remove_dir(&own).or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) })?;
         let seen = container.exec_report(&[]);
         container.delete_by_force()?.ok()?;

@@ -1,4 +1,4 @@
-//! A valid config, made up: what is chosen. How it is written into a bundle is in `write.rs`.
+//! A random valid config: the choices. `write.rs` writes them into a bundle.
 
 #[path = "write.rs"]
 mod write;
@@ -10,7 +10,7 @@ use proptest::sample::{select, subsequence};
 use proptest::strategy::BoxedStrategy;
 use rustix::process::{Resource, getrlimit};
 
-/// Everything that is chosen.
+/// All choices.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub(crate) process: Process,
@@ -18,7 +18,7 @@ pub(crate) struct Config {
     pub(crate) linux: Linux,
 }
 
-/// Of `process`, and what is beside it at the top.
+/// The choices for `process` and for the top level of the config.
 #[derive(Debug, Clone)]
 pub(crate) struct Process {
     user: (u32, u32, Vec<u32>, Option<u32>),
@@ -41,11 +41,11 @@ struct Capabilities {
     ambient: Vec<&'static str>,
 }
 
-/// Of the root file system.
+/// The choices for the root file system.
 #[derive(Debug, Clone)]
 pub(crate) struct Files {
     read_only: bool,
-    /// Of the usual mounts, those that are left out.
+    /// The usual mounts that are left out.
     without: Vec<&'static str>,
     mounts: Vec<Mount>,
     cgroup: Option<Vec<&'static str>>,
@@ -58,7 +58,7 @@ pub(crate) struct Files {
 #[derive(Debug, Clone)]
 struct Mount {
     destination: &'static str,
-    /// None: a tmpfs.
+    /// `None` means a tmpfs.
     source: Option<&'static str>,
     options: Vec<&'static str>,
 }
@@ -76,7 +76,7 @@ type DeviceRule = (bool, &'static str, Option<i64>, Option<i64>, &'static str);
 /// System call, action, errno, argument: its index, value and how they are compared.
 type FilterRule = (&'static str, &'static str, Option<u32>, Option<(u32, u64, &'static str)>);
 
-/// The rest of `linux`.
+/// The choices for the rest of `linux`.
 #[derive(Debug, Clone)]
 pub(crate) struct Linux {
     namespaces: Vec<&'static str>,
@@ -138,7 +138,7 @@ const MASKABLE: [&str; 12] = [
     "/proc/sys/kernel",
 ];
 const PROPAGATION: [&str; 8] = ["private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"];
-/// System calls that the program makes after its report, for the filter to decide.
+/// The system calls that the program makes after its report, to test the filter.
 const CALLS: [(&str, &[&str]); 6] =
     [("getppid", &[]), ("sync", &[]), ("personality", &["0"]), ("personality", &["8"]), ("unshare", &["0"]), ("socket", &["1", "1", "0"])];
 
@@ -159,7 +159,7 @@ fn process() -> impl Strategy<Value = Process> {
             let bounding = bounding.clone();
             let sets = (some(&permitted, 12), some(&permitted, 6), some(&permitted, 4));
             (Just(bounding), Just(permitted), sets).prop_map(|(bounding, permitted, (effective, inheritable, ambient))| {
-                // an ambient one has to be inheritable
+                // an ambient capability must be inheritable
                 let ambient = ambient.into_iter().filter(|name| inheritable.contains(name)).collect();
                 Capabilities { bounding, permitted, effective, inheritable, ambient }
             })
@@ -192,7 +192,7 @@ fn process() -> impl Strategy<Value = Process> {
 }
 
 fn options(bind: bool) -> BoxedStrategy<Vec<&'static str>> {
-    // nothing that contradicts itself: of two modes of access times runc gives the kernel both, of a pair crun takes either
+    // no contradictions: of two access-time options runc passes both to the kernel, of an opposite pair crun uses either
     let pairs = [["ro", "rw"], ["nosuid", "suid"], ["nodev", "dev"], ["noexec", "exec"], ["nodiratime", "diratime"]];
     let flags = some(&pairs, 4).prop_flat_map(|pairs| pairs.into_iter().map(|pair| select(pair.to_vec())).collect::<Vec<_>>());
     let times = some(&["noatime", "relatime", "strictatime"], 1);
@@ -216,7 +216,7 @@ fn files() -> impl Strategy<Value = Files> {
     let device = (path, select(nodes.to_vec()), of(select(vec![0o600, 0o666, 0o644, 0o777])), owner)
         .prop_map(|(path, node, mode, owner)| Device { path, node, mode, owner });
     let cgroup = of(some(&["ro", "nosuid", "noexec", "nodev", "relatime"], 5));
-    // runc reads a sysctl after the masks are there
+    // runc writes a sysctl after the masks are mounted
     let paths = (some(&MASKABLE[..11], 5), some(&MASKABLE, 5));
     let without = some(&["/dev/mqueue", "/dev/shm", "/dev/pts", "/sys"], 2);
     let propagation = of(select(vec!["private", "rprivate", "slave", "rslave"]));
@@ -225,7 +225,7 @@ fn files() -> impl Strategy<Value = Files> {
             read_only,
             without,
             mounts: {
-                // runc makes a read-only tmpfs so by its name, which by then may be that of another mount
+                // sorted and unique, because runc remounts a read-only tmpfs by its path, where another mount may be by then
                 mounts.sort_by_key(|mount| mount.destination);
                 mounts.dedup_by_key(|mount| mount.destination);
                 mounts
@@ -273,11 +273,11 @@ fn linux() -> impl Strategy<Value = Linux> {
     );
     let number = || of(select(vec![1, 5, 7, 10, 136]));
     let rule = (any::<bool>(), select(vec!["c", "b", "a"]), number(), number(), select(vec!["rwm", "r", "w", "m", "rw"]));
-    // one of every device is of every number and access, whatever it says; crun on v2 takes it at its word
+    // for the type `a`, number and access do not count, but crun on v2 heeds them
     let rule = rule.prop_map(|rule| if rule.1 == "a" { (rule.0, "a", None, None, "rwm") } else { rule });
     let actions = ["SCMP_ACT_ERRNO", "SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE"];
     let argument = of((0..2_u32, select(vec![0_u64, 1, 8]), select(vec!["SCMP_CMP_EQ", "SCMP_CMP_NE", "SCMP_CMP_GE", "SCMP_CMP_LT"])));
-    // not getppid: runc asks for its parent under the filter, and ends itself over the answer
+    // without getppid, because runc calls it under the filter and exits if the answer is wrong
     let rule_of_filter = (
         select(CALLS[1..].iter().map(|(name, _)| *name).collect::<Vec<_>>()),
         select(actions.to_vec()),
@@ -286,11 +286,11 @@ fn linux() -> impl Strategy<Value = Linux> {
     );
     let flags = of(some(&["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"], 2));
     let filter = (any::<bool>(), vec(rule_of_filter, 0..4), flags).prop_map(|(dockers, rules, flags)| Filter { dockers, rules, flags });
-    // all with the test's token, by which other tests know whose they are
+    // all paths contain the test's token, so that other tests know the owner
     let path = of(select(vec!["/parent-ID/ID", "relative-ID/ID", "/way-ID/../ID"]));
     let namespaces = subsequence(vec!["network", "ipc", "uts", "pid", "cgroup"], 0..=5);
     let rules = vec(rule, 0..4).prop_map(|rules| {
-        // a rule that would cut a hole into a wider one is none that v1 has
+        // v1 cannot represent a rule that denies a part of a wider rule
         let plain = rules.iter().all(|(allow, ..)| *allow);
         if plain { rules } else { rules.into_iter().filter(|(_, kind, ..)| *kind == "a").collect() }
     });

@@ -1,8 +1,8 @@
-//! Where we differ from a peer on purpose.
+//! The intended differences from peers.
 
 use serde_json::{Value, json};
 
-/// Which peer (`*`: all), parts of the line, all of which are in it, and why.
+/// The peer (`*` for all), the parts that a line must all contain, and the reason.
 pub(crate) const KNOWN: &[(&str, &[&str], &str)] = &[
     ("*", &[r#" super: ["rw"], under the peer ["ro"]"#], "read-only is a flag of the mount, and not of the file system too"),
     (
@@ -82,8 +82,8 @@ pub(crate) const KNOWN: &[(&str, &[&str], &str)] = &[
     ("*", &["/sys/fs/cgroup/new EROFS"], "of a read-only cgroup v1 mount the folder of the hierarchies is read-only too"),
 ];
 
-/// The mask over a folder is an empty tmpfs that is read-only, whatever the peer's has for options: ours has room for no
-/// inode but its own, is shared by all masks, and is nosuid, nodev and noexec as well.
+/// Any mask of a directory counts as the same, because each is an empty read-only tmpfs. masu's has only one inode, is shared by
+/// all masks, and is nosuid, nodev and noexec too.
 pub(crate) fn masks(seen: &mut Value) {
     let Some(Value::Object(mounts)) = seen.pointer_mut("/report/mounts") else { return };
     for mount in mounts.values_mut() {
@@ -94,12 +94,12 @@ pub(crate) fn masks(seen: &mut Value) {
         if mount["type"] == "tmpfs" && (small || shared) && (has("options", "ro") || has("super", "ro")) {
             *mount = json!("a mask");
         }
-        // crun's is the host's, made read-only; ours and runc's is the container's own
+        // crun mounts the host's node read-only, masu and runc the container's own
         if mount["root"] == "/null" {
             *mount = json!("a mask of a file");
         }
     }
-    // the order of those that lie upon each other is that of what they are
+    // mounts at the same mount point are sorted by content
     let mut all: Vec<(String, Value)> = std::mem::take(mounts)
         .into_iter()
         .map(|(name, mount)| (name.split(" and ").next().unwrap_or_default().to_owned(), mount))
@@ -111,7 +111,7 @@ pub(crate) fn masks(seen: &mut Value) {
     }
 }
 
-/// A peer whose own program crashes within the config's limits and filter has nothing to compare with.
+/// If the peer's own program crashes under the config's limits or filter, there is nothing to compare.
 pub(crate) fn crashed(said: &str) -> Option<&'static str> {
     said.contains("goroutine 1 [").then_some("runc's Go runtime crashes under the config's filter or limits")
 }

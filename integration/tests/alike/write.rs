@@ -1,4 +1,4 @@
-//! How each choice is written into a bundle.
+//! Writes each choice into a bundle.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{CALLS, Config, Files, Filter, LIMITS, Linux, MASKABLE, PATHS, Process};
 
 impl Config {
-    /// Writes it into `bundle`; `id` names what must be the container's own.
+    /// Writes all choices into `bundle`. `id` is part of the names that must be unique on the host.
     pub(crate) fn apply(&self, bundle: &mut Bundle, id: &str) -> Result<()> {
         let volume = bundle.path().join("volume");
         fs::create_dir_all(volume.join("inner"))?;
@@ -26,7 +26,7 @@ impl Config {
         Ok(())
     }
 
-    /// The report, and then what no report has: what happens when the program tries something.
+    /// The steps of the payload: the report, then attempts whose results are not in a report.
     fn args(&self) -> Vec<String> {
         let mut args: Vec<String> = vec!["/bin/payload".into(), "report".into()];
         let mut step = |words: &[&str]| {
@@ -71,7 +71,7 @@ impl Process {
         bundle.set("/process/noNewPrivileges", json!(self.no_new_privileges)).set("/process/cwd", json!(self.cwd));
         for (name, soft) in &self.limits {
             let hard = LIMITS.iter().find(|(other, _)| other == name).and_then(|(_, resource)| getrlimit(*resource).maximum);
-            // enough for the program to start
+            // the program needs this much to start
             let least = match *name {
                 "RLIMIT_NOFILE" => 64,
                 "RLIMIT_STACK" => 1 << 20,

@@ -1,4 +1,4 @@
-//! BAD-244 to BAD-259: hooks. What failing hooks do has tests of its own.
+//! BAD-244 to BAD-259: hooks. Failing hooks are tested elsewhere.
 
 use integration::check;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! BAD-260 to BAD-278: names of containers, and files to write.
+//! BAD-260 to BAD-278: container ids, and the files that the runtime writes.
 
 use anyhow::ensure;
 use integration::check;

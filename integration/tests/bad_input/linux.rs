@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Row, fails, runs, table};
 
-/// The word that the guard knows the test by: the name of the folder that the bundle is in.
+/// The test's token, by which the guard knows it: the name of the directory above the bundle.
 fn token(b: &Bundle) -> String {
     b.path().parent().and_then(|folder| folder.file_name()).unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -116,7 +116,7 @@ fn bad_082_to_084_terminal() {
         let mut bundle = t.bundle()?;
         bundle.set("/process/terminal", json!(true)).write()?;
         let path = bundle.path().to_string_lossy().into_owned();
-        // the test has a terminal perhaps, the runtime's streams are none
+        // in a session without a terminal, because the test may have one
         let command = t.launched(&["session"], ["run", "--bundle", &path, &t.new_id()])?;
         t.finish(command)?.exits(1)?;
         let output = t.runtime(["create", "--console-socket", "/no/such.sock", "--bundle", &path, &t.new_id()])?;

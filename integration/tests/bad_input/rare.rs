@@ -1,4 +1,4 @@
-//! What nobody measured under the peers: names that need escaping, and far too much of something.
+//! Rows that were not measured under the peers: names that need escaping, and huge numbers of something.
 
 use std::fs;
 
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::{Row, fails, runs, table};
 
-/// A bind of a folder whose name is `name`, upon a folder of the same name.
+/// Bind-mounts a directory named `name` on a directory of the same name.
 fn bound(bundle: &mut Bundle, name: &str) {
     let source = bundle.path().join(name);
-    // without it the row fails
+    // if this fails, the row fails
     let _ = fs::create_dir(&source);
     let mount = json!({"destination": format!("/mnt/{name}"), "type": "bind", "source": source, "options": ["bind", "ro"]});
     bundle.push("/mounts", mount);

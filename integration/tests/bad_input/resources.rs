@@ -1,4 +1,4 @@
-//! BAD-201 to BAD-225: resources. Rows of a controller that is not here are left out, and said so.
+//! BAD-201 to BAD-225: resources. Rows for a missing controller are skipped with a message.
 
 use integration::{cgroups, check};
 use serde_json::{Value, json};
@@ -82,7 +82,7 @@ fn bad_216_to_225_devices_and_unified() {
     check(|t| table(t, &DEVICES));
 }
 
-/// What is in `unified` is for v2, and only for files that are there.
+/// `unified` is only for v2, and only for existing files.
 #[test]
 fn bad_219_to_222_unified() {
     const V1: [Row; 1] = [fails(219, "unified on v1", "unified", |b| _ = b.set("/linux/resources/unified", json!({"memory.max": "max"})))];

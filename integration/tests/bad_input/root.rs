@@ -1,4 +1,4 @@
-//! BAD-098 to BAD-111: the root and the names.
+//! BAD-098 to BAD-111: the root file system, hostname and domain name.
 
 use std::os::unix::fs::symlink;
 

@@ -1,9 +1,9 @@
-//! Commands in a state of the container in which they are wrong, or only look so. Callers match on runc's texts.
+//! Commands in a container status in which they are wrong, or seem wrong. Callers match runc's texts.
 
 use anyhow::{Result, ensure};
 use integration::{Container, Test, check};
 
-/// A command and its answer; ID stands for the container's id.
+/// A command and its answer. ID stands for the container's id.
 struct Command {
     words: &'static [&'static str],
     code: i32,
@@ -21,7 +21,7 @@ fn all(t: &Test, id: &str, commands: &[Command]) -> Result<()> {
         let output = t.runtime(command.words.iter().map(|word| if *word == "ID" { id } else { word }))?;
         let (code, text) = if t.runtime.is("crun") { command.crun } else { (command.code, command.text) };
         let said = output.stderr.trim();
-        // crun has several codes for one failure, and an old runc other texts
+        // crun has several exit codes for one failure, and old versions of runc have other texts
         let other = t.runtime.is("crun") || t.runtime.is("runc<1.2");
         let as_expected = if other && code != 0 { !output.status.success() } else { output.status.code() == Some(code) };
         if !as_expected || !(said.contains(text) || t.runtime.is("runc<1.2")) {
@@ -57,7 +57,7 @@ fn of_no_container() {
                 command(&["resume", "ID"], 1, gone, crun),
                 command(&["update", "--pids-limit", "5", "ID"], 1, gone, crun),
                 command(&["ps", "ID"], 1, gone, crun),
-                // as of every failure of exec; crun has one code for all
+                // exec fails with 255 for every reason; crun has the same code for all commands
                 command(&["exec", "ID", "/bin/true"], 255, gone, (1, "does not exist")),
                 command(&["delete", "ID"], 1, gone, (1, "")),
                 command(&["delete", "--force", "ID"], 0, "", (0, "")),

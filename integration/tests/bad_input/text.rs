@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Ours, Row, fails, judge, runs, table};
 
-/// Text to write instead of the config; `%` stands for the good one.
+/// The text of the config file; `%` stands for the valid config.
 const TEXTS: [(u16, &str, Ours, &[u8]); 15] = [
     (1, "empty file", Ours::Fails("config.json"), b""),
     (2, "null", Ours::Fails("config.json|null"), b"null"),

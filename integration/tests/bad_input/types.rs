@@ -20,7 +20,7 @@ const ROWS: [Row; 19] = [
     fails(41, "linux an array", "linux", |b| _ = b.set("/linux", json!([]))),
     fails(42, "an annotation a number", "annotations", |b| _ = b.set("/annotations", json!({"a": 1}))),
     fails(43, "hooks an array", "hooks", |b| _ = b.set("/hooks", json!([]))),
-    // those that weaken silently where they are ignored
+    // fields that weaken the container silently if they are ignored
     fails(43, "noNewPrivileges a string", "noNewPrivileges", |b| _ = b.set("/process/noNewPrivileges", json!("true"))),
     fails(43, "readonly a string", "readonly", |b| _ = b.set("/root/readonly", json!("true"))),
     fails(43, "maskedPaths a string", "maskedPaths", |b| _ = b.set("/linux/maskedPaths", json!("/proc/kcore"))),
