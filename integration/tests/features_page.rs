@@ -1,4 +1,4 @@
-//! docs/features.md: each row has a proof or a reason, and each test that is named there exists.
+//! Checks docs/features.md: each row has a proof or a reason, and each named test exists.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,8 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The sources in which a test of `file` may be: a path of the project, or a file of `integration/tests` and its modules.
+/// The sources in which a test of `file` may be. `file` is a path of the project, or a file of `integration/tests` with its
+/// modules.
 fn sources(file: &str) -> String {
     let tests = root().join("integration/tests");
     let mut paths = if file.contains('/') { vec![root().join(file)] } else { vec![tests.join(format!("{file}.rs"))] };

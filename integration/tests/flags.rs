@@ -1,5 +1,5 @@
-//! Flags that one peer alone has, and masu too: crun's expressions, its way without cgroups and its logs, runc's sockets for
-//! pidfds, and users by name.
+//! Flags that only one peer has, and masu too: crun's regular expressions, its mode without cgroups and its logs, runc's pidfd
+//! sockets, and users by name.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -30,7 +30,7 @@ fn kill_and_delete_by_expression() {
         t.runtime(["kill", "--regex", &expression, "KILL"])?.ok()?;
         assert_eq!((one.wait()?, two.wait()?), (137, 137));
         assert_eq!(other.status()?, "running");
-        // one that runs is told about, and keeps no other from being deleted
+        // a running container is reported, and the others are still deleted
         let output = t.runtime(["delete", "-r", t.token()])?.ok()?;
         ensure!(output.stderr.contains(&other.id), "{}", output.stderr);
         for gone in [&one, &two] {
@@ -118,7 +118,7 @@ fn exec_as_a_user_by_name() {
         ] {
             container.exec(&["--user", user], ["/bin/true"])?.exits(255)?.fails_with(text)?;
         }
-        // the image may put anything there: a link out, a fifo that nobody writes to
+        // an image may contain any file there: a symbolic link that points outside, a fifo without a writer
         fs::remove_file(bundle.rootfs("etc/passwd"))?;
         symlink("../../../../../../../etc/shadow", bundle.rootfs("etc/passwd"))?;
         container.exec(&["--user", "root"], ["/bin/true"])?.exits(255)?.fails_with("read /etc/passwd of the container: no such file")?;
@@ -197,7 +197,7 @@ fn a_config_by_another_name() {
     });
 }
 
-/// The pid that the pidfd is of which comes through `socket`.
+/// The pid of the process whose pidfd arrives at `socket`.
 fn pid_received(socket: &ConsoleSocket) -> Result<String> {
     let (fd, _) = socket.receive_with_payload()?;
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;

@@ -1,5 +1,5 @@
-//! No foreign code, be it a hook or a program that is not ready, keeps others from a container while it runs: `delete --force`
-//! ends it at once, and other verbs do their work.
+//! Foreign code, such as a hook or a program that is not ready, blocks no other verb while it runs. `delete --force` ends the
+//! container at once, and other verbs work.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -15,10 +15,10 @@ use integration::{Bundle, Output, Test, cgroups, check, sys};
 use rustix::process::Pid;
 use serde_json::json;
 
-/// Far more than a verb takes, and far less than a verb waits for another one.
+/// Far more than a verb takes, and far less than a verb waits for the lock.
 const AT_ONCE: Duration = Duration::from_secs(4);
 
-/// Adds a hook of `kind` that waits, and lets `code` be its exit status; a file appears when it has begun.
+/// Adds a hook of `kind` that waits, and then exits with `code`. The returned file appears when the hook has begun.
 fn add_waiting_hook(t: &Test, bundle: &mut Bundle, kind: &str, code: u8) -> Result<(Barrier, PathBuf)> {
     let inside = kind == "startContainer";
     let (program, folder) =
@@ -42,7 +42,7 @@ fn init_of(t: &Test, id: &str) -> Result<Pid> {
     Pid::from_raw(i32::try_from(pid)?).context("a pid")
 }
 
-/// `delete --force`: 0, at once, and the container is gone.
+/// Checks that `delete --force` exits with 0 at once, and that the container is gone.
 fn deleted_at_once(t: &Test, id: &str) -> Result<()> {
     let begin = Instant::now();
     t.runtime(["delete", "--force", id])?.exits(0)?;
@@ -51,12 +51,12 @@ fn deleted_at_once(t: &Test, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// Nothing of this test runs any more.
+/// Waits until no process of this test is left.
 fn all_have_ended(t: &Test) -> Result<()> {
     until("the processes of the test have ended", || Ok(processes_with(t.token()).is_empty()))
 }
 
-/// `delete --force` ends a container whose create waits for a hook, and the create as well.
+/// `delete --force` ends a container whose create waits for a hook, and ends that create too.
 #[test]
 fn a_forced_delete_does_not_wait_for_a_hook_of_create() {
     check(|t| {
@@ -82,7 +82,7 @@ fn a_forced_delete_does_not_wait_for_a_hook_of_create() {
     });
 }
 
-/// Creates a container, begins its start, and waits until `waits` says that the start waits for foreign code.
+/// Creates a container, begins its start, and waits until `waits` tells that foreign code blocks the start.
 fn start(t: &Test, bundle: &Bundle, id: &str, env: Option<&Path>, waits: impl Fn(Pid) -> Result<bool>) -> Result<(Background, Pid)> {
     bundle.write()?;
     let mut command = t.command(create(bundle, id))?;
@@ -112,7 +112,7 @@ fn a_forced_delete_does_not_wait_for_a_start() {
             deleted_at_once(t, &id).with_context(|| kind.to_owned())?;
             ensure!(ended_within(init, AT_ONCE)?, "{kind}: init runs after the deletion");
             if kind == "startContainer" {
-                // the hook went with its container
+                // the hook was killed with its container
                 start.end_within(AT_ONCE).context("the start of what was deleted")?;
                 barrier.lift()?;
             } else {
@@ -125,7 +125,7 @@ fn a_forced_delete_does_not_wait_for_a_start() {
     });
 }
 
-/// `delete --force` ends a container that was to say READY by sd_notify(3), and has not.
+/// `delete --force` ends a container whose program has not sent READY=1 yet (sd_notify(3)).
 #[test]
 fn a_forced_delete_does_not_wait_for_a_program_to_be_ready() {
     check(|t| {
@@ -146,7 +146,7 @@ fn a_forced_delete_does_not_wait_for_a_program_to_be_ready() {
     });
 }
 
-/// `delete --force` ends a container whose execve waits, here for a lease on the program, as for a file server that is gone.
+/// `delete --force` ends a container whose execve blocks. A lease on the program blocks it here, as a dead file server would.
 #[test]
 fn a_forced_delete_does_not_wait_for_an_execve() {
     check(|t| {
@@ -154,7 +154,7 @@ fn a_forced_delete_does_not_wait_for_an_execve() {
         fs::copy(&t.payload, bundle.rootfs("bin/leased"))?;
         bundle.args(["/bin/leased", "sleep"]);
         let program = fs::OpenOptions::new().read(true).write(true).open(bundle.rootfs("bin/leased"))?;
-        // the kernel tells the holder by SIGIO that somebody waits
+        // the kernel sends SIGIO to the holder of the lease
         sys::ignore(libc::SIGIO);
         let lease = |kind: i32| sys::call(libc::SYS_fcntl, [program.as_raw_fd() as u64, libc::F_SETLEASE as u64, kind as u64, 0, 0]);
         if let Err(error) = lease(libc::F_WRLCK) {
@@ -177,7 +177,7 @@ fn is_running(t: &Test, id: &str) -> Result<bool> {
     Ok(t.runtime(["state", id])?.ok()?.json()?["status"] == "running")
 }
 
-/// Each of these verbs does its work on a running container at once.
+/// Each of these verbs works at once on a running container.
 fn verbs_work(t: &Test, id: &str) -> Result<()> {
     let verbs: [&[&str]; 6] = [
         &["update", "--pids-limit", "60", id],
@@ -187,7 +187,7 @@ fn verbs_work(t: &Test, id: &str) -> Result<()> {
         &["kill", id, "0"],
         &["ps", id],
     ];
-    // where no cgroup counts processes there is no such limit
+    // without the pids controller the limit cannot be set
     for words in verbs.into_iter().filter(|words| words[0] != "update" || cgroups::has("pids")) {
         let begin = Instant::now();
         t.runtime(words)?.ok().with_context(|| format!("{words:?}"))?;
@@ -227,7 +227,7 @@ fn other_verbs_do_not_wait_for_a_start() {
     });
 }
 
-/// A container whose program has ended is deleted at once, without force too, though its poststart hook still runs.
+/// A container whose program has exited is deleted at once, also without force, while its poststart hook still runs.
 #[test]
 fn a_delete_does_not_wait_for_a_poststart_hook() {
     check(|t| {
@@ -281,7 +281,7 @@ fn a_poststart_hook_may_call_the_runtime() {
     });
 }
 
-/// While a hook of create runs, every other verb is answered at once, and the container is known to be in the making.
+/// While a hook of create runs, every other verb answers at once, and `state` knows that the container is being created.
 #[test]
 fn a_hook_of_create_keeps_nobody_waiting() {
     check(|t| {

@@ -1,14 +1,14 @@
-//! A container that is frozen before its start: it is paused, and every verb says so or works.
+//! A container that is frozen before its start is paused. Every verb works, or fails because of that.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use integration::{Container, Test, cgroups, check};
 
-/// Far more than a verb takes, and far less than one that waits for what is frozen.
+/// Far more than a verb takes, and far less than a verb waits for frozen processes.
 const AT_ONCE: Duration = Duration::from_secs(4);
 
-/// A created container that is paused. Whatever the test finds, it is thawed by force in the end.
+/// A paused container that was only created. At the end of the test it is thawed and deleted by force.
 fn paused<'t>(t: &'t Test, args: &[&str]) -> Result<Container<'t>> {
     let mut bundle = t.bundle()?;
     bundle.args(args);
@@ -17,8 +17,8 @@ fn paused<'t>(t: &'t Test, args: &[&str]) -> Result<Container<'t>> {
     Ok(container)
 }
 
-/// The status of a created container that is frozen is paused, for `state` and `list`; thawed it is created again, as often
-/// as it is done, and then starts.
+/// The status of a frozen created container is paused, for `state` and `list`. After each resume it is created again, and then it
+/// can be started.
 #[test]
 fn a_paused_created_container_is_paused_and_resumes_as_created() {
     check(|t| {
@@ -46,8 +46,7 @@ fn a_paused_created_container_is_paused_and_resumes_as_created() {
     });
 }
 
-/// `start` refuses a container that is paused, at once, and leaves it as it is: once resumed it can be started, for the
-/// first time.
+/// `start` refuses a paused container at once and does not change it. After a resume the container can be started.
 #[test]
 fn a_paused_container_is_not_started() {
     check(|t| {
@@ -68,8 +67,8 @@ fn a_paused_container_is_not_started() {
     });
 }
 
-/// A container that was paused before its start is deleted as one that was not: by force always, and without force, where
-/// that is not refused, as well; in any case at once.
+/// A container that was paused before its start is deleted like any created one: always with force, and without force unless that
+/// is refused. Both answer at once.
 #[test]
 fn a_paused_created_container_is_deleted() {
     check(|t| {
@@ -91,7 +90,7 @@ fn a_paused_created_container_is_deleted() {
     });
 }
 
-/// A refused start is no obstacle to a forced delete either.
+/// A refused start does not prevent a forced delete.
 #[test]
 fn a_paused_created_container_is_deleted_after_a_start() {
     check(|t| {
@@ -106,7 +105,7 @@ fn a_paused_created_container_is_deleted_after_a_start() {
     });
 }
 
-/// SIGKILL ends a created container that is paused; it is stopped then, and deleted without force.
+/// SIGKILL ends a paused created container. It is then stopped, and deleted without force.
 #[test]
 fn a_paused_created_container_is_killed() {
     check(|t| {
@@ -122,7 +121,7 @@ fn a_paused_created_container_is_killed() {
     });
 }
 
-/// A running container that is paused is neither started nor taken for a created one, as before.
+/// A paused running container cannot be started, and its status does not become created.
 #[test]
 fn a_paused_running_container_is_not_started_either() {
     check(|t| {

@@ -1,5 +1,5 @@
-//! The place where a created container waits for its start: what a filter refuses there, signals that disturb the waiting, and
-//! a start after another one.
+//! The gate, where a created container waits for its start: filters that refuse calls there, signals that interrupt the waiting,
+//! and a start after another one.
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixDatagram;
@@ -15,10 +15,11 @@ use serde_json::{Value, json};
 
 /// Far more than a verb takes.
 const AT_ONCE: Duration = Duration::from_secs(5);
-/// What the program exits with, and nothing else does.
+/// The exit code of the program, and of nothing else.
 const RAN: i32 = 7;
 
-/// Creates, starts and ends a container with that filter. It must have run, or somebody must have said why not; whether it ran.
+/// Creates, starts and ends a container with the filter of `bundle`. Returns whether the program ran; if not, an error text must
+/// exist.
 fn runs_or_tells(t: &Test, bundle: &Bundle) -> Result<bool> {
     let said = t.path().join("said");
     let stderr = File::create(&said)?;
@@ -27,7 +28,7 @@ fn runs_or_tells(t: &Test, bundle: &Bundle) -> Result<bool> {
     }) {
         Ok(container) => container,
         Err(error) => {
-            // its standard error is the file
+            // the file is the standard error of create
             let text = fs::read_to_string(&said)?;
             ensure!(!text.trim().is_empty(), "create fails without a word: {error:#}");
             return Ok(false);
@@ -50,9 +51,9 @@ fn filter(call: &str, path: Option<&str>) -> Value {
     }
 }
 
-/// A filter may refuse any call that is made between the filter and the program: the container runs, or the reason is told by
-/// create or, as that of a failed execve, on the container's standard error. Without signalfd4, which a program may well be
-/// refused, it runs.
+/// A filter may refuse any call between its installation and the program. Then the container runs, or create reports the reason,
+/// or, after a failed execve, init reports it on its standard error. Without signalfd4, which filters for programs may well
+/// refuse, the container runs.
 #[test]
 fn a_filter_may_refuse_what_is_called_at_the_gate() {
     check(|t| {
@@ -77,7 +78,7 @@ fn a_filter_may_refuse_what_is_called_at_the_gate() {
     });
 }
 
-/// strace on a process that runs; it leaves the process when this is dropped.
+/// strace of a running process. Dropping this detaches strace.
 struct Attached(Child);
 
 impl Attached {
@@ -90,13 +91,13 @@ impl Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        // both fail only where it has been waited for
+        // both calls fail only for a tracer that was already reaped
         let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), rustix::process::Signal::TERM);
         let _ = self.0.wait();
     }
 }
 
-/// A call of a waiting container that is interrupted is made again: it goes on waiting, can be signalled, and starts.
+/// An interrupted call of a waiting container is repeated: the container still waits, receives signals, and starts.
 #[test]
 fn an_interrupted_container_goes_on_waiting() {
     check(|t| {
@@ -131,7 +132,7 @@ fn an_interrupted_container_goes_on_waiting() {
     });
 }
 
-/// A container that stops and goes on while it waits (SIGSTOP, SIGCONT), or is frozen and thawed, waits as before.
+/// A container that is stopped and continued (SIGSTOP, SIGCONT), or frozen and thawed, still waits.
 #[test]
 fn a_stopped_container_goes_on_waiting() {
     check(|t| {
@@ -159,8 +160,8 @@ fn notifying<'t>(t: &'t Test, bundle: &Bundle, socket: &std::path::Path) -> Resu
     })
 }
 
-/// A start that was killed at any of its steps leaves a container that another one starts, or one that has been started: the
-/// socket that it listened on is in nobody's way, and the program runs once.
+/// After a start that was killed at any step, a second start works, or the container was started already. The stale socket does
+/// not disturb, and the program runs once.
 #[test]
 fn a_killed_start_is_followed_by_another() {
     check(|t| {
@@ -190,9 +191,9 @@ fn a_killed_start_is_followed_by_another() {
                 second.env("NOTIFY_SOCKET", &socket);
                 let second = t.begin(second)?.end_within(AT_ONCE).with_context(what)?;
                 if status == "created" && second.status.success() {
-                    // init waited
+                    // init still waited at the gate
                 } else {
-                    // it was on its way to the program, which the first start had let it run
+                    // the first start had already released init
                     second.fails_with("cannot start").with_context(what)?;
                 }
                 container.wait()?;
@@ -209,8 +210,7 @@ fn a_killed_start_is_followed_by_another() {
     });
 }
 
-/// A second start is refused, and takes nothing from the first one, which waits for the program to be ready and tells the
-/// service manager.
+/// A second start is refused, and does not disturb the first one, which waits for READY=1 and passes it to the service manager.
 #[test]
 fn a_refused_start_does_not_disturb_the_first() {
     check(|t| {
@@ -238,7 +238,7 @@ fn a_refused_start_does_not_disturb_the_first() {
         ensure!(readable_within(&manager, AT_ONCE)?, "the manager is not told");
         let length = manager.recv(&mut text)?;
         ensure!(text[..length].starts_with(b"READY=1"), "{:?}", String::from_utf8_lossy(&text[..length]));
-        // it may wait until the manager has read all
+        // the first start may wait until the manager reads everything
         drop(manager);
         drop(first);
         Ok(())

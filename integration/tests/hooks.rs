@@ -1,4 +1,4 @@
-//! Hooks: which runs when and where, what it gets, and what its failure does.
+//! Hooks: the order and place of each, its input, and the effect of its failure.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 const KINDS: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
-/// Adds a hook of `kind` that writes to the log, and does what the words say.
+/// Adds a hook of `kind` that writes to the log and then follows `words`.
 fn add(t: &Test, bundle: &mut Bundle, kind: &str, words: &[&str]) {
-    // startContainer hooks are looked up in the container
+    // the path of a startContainer hook is one inside the container
     let (program, log) = if kind == "startContainer" { ("/bin/payload".into(), "/tmp/log".into()) } else { (t.payload.clone(), log(t)) };
     let mut args =
         vec![program.to_string_lossy().into_owned(), "hook".into(), log.to_string_lossy().into_owned(), "name".into(), kind.into()];
@@ -79,7 +79,7 @@ fn all_six_run_in_order_where_they_belong() {
             let crun = state["status"] != status && t.differs("crun", "has its own view of the status in hooks");
             ensure!(state["status"] == status || early || creating || crun, "{name}: {state}");
             assert_eq!(line["namespaces"]["mnt"] == host, !["createContainer", "startContainer"].contains(&name), "{name}");
-            // in the container's namespaces the number of its first process is another
+            // in the container's namespaces init has another pid
             if ["prestart", "createRuntime", "poststart"].contains(&name) {
                 assert_eq!(state["pid"], container.pid.as_raw_nonzero().get(), "{name}");
             }
@@ -246,7 +246,7 @@ fn a_hook_within_its_timeout_is_left_alone() {
 fn a_hook_that_does_not_read_its_input_is_no_error() {
     check(|t| {
         let mut bundle = t.bundle()?;
-        // larger than a pipe takes at once
+        // larger than the buffer of a pipe
         bundle.set("/annotations", json!({"long": "x".repeat(200_000)}));
         bundle.push("/hooks/createRuntime", json!({"path": t.payload, "args": ["payload", "exit", "0"]}));
         t.run(&bundle)?.ok()?;
@@ -268,7 +268,7 @@ fn a_start_container_hook_has_the_environment_and_the_filter_of_the_program() {
         let crun = t.differs("crun", "gives startContainer hooks an environment without HOME");
         ensure!(crun || env == ["HOME=/root", "ONE=two", "PATH=/bin"], "{env:?}");
 
-        // it is a program of the image
+        // the filter applies to startContainer hooks, because these are programs of the image
         let deadly = json!({"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS"});
         bundle.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [deadly]}));
         bundle.set("/hooks/startContainer", json!([{"path": "/bin/payload", "args": ["/bin/payload", "try-mkdir", "/tmp/made"]}]));

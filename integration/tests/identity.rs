@@ -1,5 +1,5 @@
-//! A verb that is slow acts on the container that it began with, never on the next one of that name. The slow one is stopped
-//! after each of its system calls that touch the state directory in turn, while another makes room for a new container.
+//! A slow verb acts only on the container that it began with, never on a later one of the same name. The verb is stopped after
+//! each of its system calls on the state directory in turn; meanwhile another verb makes room for a new container.
 
 use std::fs;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use integration::{Bundle, Output, Test, check};
 use rustix::process::Pid;
 use serde_json::json;
 
-/// How long another verb may take before the stopped one is thought to hold the lock, and let go on.
+/// If another verb takes longer, the stopped verb seems to hold the lock, so it may continue.
 const HOLDS_THE_LOCK: Duration = Duration::from_millis(400);
-/// More calls than any verb makes there.
+/// More calls than any verb makes in the state directory.
 const CALLS: usize = 100;
 
 fn bundle_that(t: &Test, args: &[&str]) -> Result<Bundle> {
@@ -30,7 +30,7 @@ fn verb<'a>(verb: &'a str, bundle: &'a Bundle, id: &'a str) -> Vec<&'a std::ffi:
     words
 }
 
-/// The container `id` is known, runs, and can be used.
+/// Checks that the container `id` is known, runs, and accepts an exec.
 fn is_whole(t: &Test, id: &str) -> Result<()> {
     let state = t.runtime(["state", id])?.ok().context("its state")?.json()?;
     ensure!(state["status"] == "running", "{state}");
@@ -40,8 +40,8 @@ fn is_whole(t: &Test, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// While the verb of `step` is stopped, deletes the container `id` by force and runs another of that name; then the first
-/// verb goes on to its end. The new container must not notice it. What the three said, for where it is not made.
+/// While the verb of `step` is stopped, deletes the container `id` by force and runs a new one of the same name. Then the first
+/// verb continues. The new container must be unaffected. Returns whether it was made.
 fn next_of_that_name(t: &Test, step: strace::Stopped, id: &str, next: &Bundle) -> Result<bool> {
     let delete = t.begin(t.command(["delete", "--force", id])?)?;
     if delete.goes_on_after(HOLDS_THE_LOCK)? {
@@ -53,13 +53,13 @@ fn next_of_that_name(t: &Test, step: strace::Stopped, id: &str, next: &Bundle) -
     let said = || format!("delete: {deleted:?}; run: {made:?}; the first verb: {first:?}");
     let is_made = made.status.success();
     let whole = if is_made { is_whole(t, id).with_context(said) } else { Ok(()) };
-    // whatever came of it, it is ended as any other
+    // in any case it can be deleted
     t.runtime(["delete", "--force", id])?.exits(0).with_context(said)?;
     ensure!(!t.root().join(id).exists(), "its state directory is left; {}", said());
     whole.map(|()| is_made)
 }
 
-/// What a test of one thread that is stopped call by call needs.
+/// Whether this machine and runtime allow stopping single system calls.
 fn can_stop(t: &Test) -> Result<bool> {
     if !strace::works() {
         t.skip("needs strace")?;
@@ -72,8 +72,7 @@ fn can_stop(t: &Test) -> Result<bool> {
     Ok(true)
 }
 
-/// A create that is slow, and whose container is deleted meanwhile, harms no container that is made afterwards; whether it
-/// could succeed or not.
+/// A slow create whose container is deleted meanwhile does not affect a later container, whether the create succeeds or not.
 #[test]
 fn a_slow_create_leaves_the_next_container_alone() {
     check(|t| {
@@ -103,7 +102,7 @@ fn a_slow_create_leaves_the_next_container_alone() {
     });
 }
 
-/// A delete that is slow, while another one comes first, harms no container that is made afterwards.
+/// A slow delete that is overtaken by another delete does not affect a later container.
 #[test]
 fn a_slow_delete_leaves_the_next_container_alone() {
     check(|t| {
@@ -131,7 +130,7 @@ fn a_slow_delete_leaves_the_next_container_alone() {
     });
 }
 
-/// A poststart hook that fails ends the container that it was for, and not the next one of that name.
+/// A failed poststart hook ends its own container, not the next one of the same name.
 #[test]
 fn a_failed_hook_of_a_deleted_container_leaves_the_next_one_alone() {
     check(|t| {
@@ -162,7 +161,7 @@ fn a_failed_hook_of_a_deleted_container_leaves_the_next_one_alone() {
     });
 }
 
-/// Whoever reads while a container is being created finds it whole or not at all: never a record that is damaged.
+/// A reader finds a container that is being created complete or not at all, never a damaged record.
 #[test]
 fn a_reader_meets_no_half_of_a_container() {
     check(|t| {

@@ -1,10 +1,10 @@
-//! Intel RDT where the machine has none: what asks for it is refused in words that name it.
+//! Intel RDT on a machine without it: a config that needs it is refused, and the error names it.
 
 use anyhow::Result;
 use integration::{Container, Test, check};
 use serde_json::json;
 
-/// A machine that has it needs another test, and an administrator who allows it.
+/// A machine with resctrl is skipped, because it needs another test and its administrator's consent.
 fn has_resctrl(t: &Test) -> Result<bool> {
     let has = std::fs::read_to_string("/proc/self/mountinfo")?.contains(" - resctrl ");
     if has {

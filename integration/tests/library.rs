@@ -1,4 +1,4 @@
-//! The library in programs that are not masu: the examples of libcontainer.
+//! The examples of libcontainer: programs that use the library without masu.
 
 use std::process::Command;
 
@@ -24,7 +24,7 @@ fn a_program_runs_a_container_with_descriptors_of_its_own() {
             "the container wrote \"from init\\n\" and ended with 137".to_owned(),
         ];
         ensure!(output.stdout.lines().eq(expected), "{}", output.stdout);
-        // a failure in the container takes it away
+        // a failure in the container removes the container
         let mut command = Command::new(artifacts::example("lifecycle")?);
         command.arg(t.root()).arg(bundle.path()).args([&t.new_id(), "/no/such/program"]);
         t.run_command(command)?.exits(1)?.fails_with("no such file or directory")?;
@@ -64,7 +64,7 @@ fn a_program_watches_a_container_until_its_end() {
         }
         let mut bundle = t.bundle()?;
         bundle.args(["/bin/payload", "sleep", "2"]);
-        // built before the container runs
+        // built before the container runs, because building takes long
         artifacts::example("watch")?;
         let mut container = Container::start_of(t, &bundle)?;
         let output = example(t, "watch", &[&container.id, "50"])?;
@@ -76,7 +76,7 @@ fn a_program_watches_a_container_until_its_end() {
     });
 }
 
-/// The library refuses a process with threads, so an engine that has some makes containers in a worker.
+/// The library refuses a process with threads, so such an engine makes containers in a worker process.
 #[test]
 fn an_engine_with_threads_makes_containers_in_a_worker() {
     check(|t| {

@@ -1,4 +1,4 @@
-//! The lifecycle: create, start, run, state, list, kill, delete, their exit codes and the texts that callers match.
+//! The lifecycle: create, start, run, state, list, kill, delete, with their exit codes and the texts that callers match.
 
 use anyhow::{Context, Result, ensure};
 use integration::{Container, check};
@@ -20,7 +20,7 @@ fn run_returns_the_exit_code() {
 fn run_returns_128_and_the_signal() {
     check(|t| {
         let mut bundle = t.bundle()?;
-        // without a pid namespace: its first process would be deaf to signals it does not handle
+        // without a pid namespace, because init of a pid namespace ignores signals without a handler
         bundle.drop_namespace("pid").args(["/bin/payload", "raise", "KILL"]);
         t.run(&bundle)?.exits(137)?;
         bundle.args(["/bin/payload", "raise", "TERM"]);
@@ -192,7 +192,7 @@ fn commands_on_an_unknown_id() {
         }
         t.runtime(["kill", "nobody", "TERM"])?.exits(1)?.fails_with("does not exist")?;
         t.runtime(["exec", "nobody", "/bin/true"])?.fails_with("does not exist")?;
-        // callers count on it: whatever happened, this ends well
+        // callers rely on it: delete --force succeeds in any case
         t.runtime(["delete", "--force", "nobody"])?.exits(0)?;
         Ok(())
     });

@@ -1,4 +1,4 @@
-//! Limits that limit: what the kernel does to a container, beside what stands in the files of its cgroup.
+//! The effect of limits: the kernel's behaviour, not only the content of cgroup files.
 
 use std::fs;
 use std::thread::sleep;
@@ -9,12 +9,12 @@ use integration::{Container, cgroups, check};
 use rustix::process::Pid;
 use serde_json::json;
 
-/// Can a quota of the CPU be set here?
+/// Whether a CPU quota can be set here.
 fn has_quota() -> bool {
     cgroups::has("cpu") && (cgroups::unified() || fs::exists("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").unwrap_or_default())
 }
 
-/// Microseconds of the CPU that the cgroup of `pid` has had.
+/// The CPU time of the cgroup of `pid`, in microseconds.
 fn cpu_time(pid: Pid) -> Result<u64> {
     if !cgroups::unified() {
         return Ok(cgroups::read(pid, "cpuacct", "cpuacct.usage")?.parse::<u64>()? / 1000);
@@ -35,7 +35,7 @@ fn a_quota_is_all_of_the_cpu_that_there_is_also_for_an_exec_and_after_an_update(
         bundle.args(["/bin/payload", "burn", "2000", "then", "sleep"]);
         let mut container = Container::start_of(t, &bundle)?;
         let used: u64 = container.line()?.parse()?;
-        // a fifth, that is 400; an emulated machine whose host is busy counts time that it had not
+        // a fifth would be 400; an emulated machine on a busy host also counts time that it did not get
         ensure!(used < 1000, "{used} ms of 2000 with a quota of a fifth");
         if !t.differs("crun", "has no events command") {
             let stats = t.runtime(["events", "--stats", &container.id])?.ok()?.json()?;
@@ -108,7 +108,7 @@ fn what_is_paused_has_no_cpu() {
     });
 }
 
-/// The path of a whole disk of at least 4 MiB that may be read here, and its numbers.
+/// The path and the device number of a readable whole disk of at least 4 MiB.
 fn disk() -> Option<(String, u64, u64)> {
     let names = fs::read_dir("/sys/block").ok()?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
     let mut names: Vec<_> = names.filter(|name| name.starts_with("vd") || name.starts_with("sd") || name.starts_with("nvme")).collect();

@@ -1,4 +1,4 @@
-//! Changes of a container that runs: mounts, device rules and nodes; all of them or none.
+//! Changes of a running container: mounts, device rules and device nodes. Either all of them happen or none.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -16,7 +16,7 @@ fn sleeper<'t>(t: &'t Test, change: impl FnOnce(&mut Bundle)) -> Result<(Bundle,
     Ok((bundle, container))
 }
 
-/// `VERB… FILE` with `document` in the file.
+/// Runs `VERB... FILE` with `document` in the file.
 fn with_file(t: &Test, words: &[&str], id: &str, document: &Value) -> Result<Output> {
     let file = t.path().join("document.json");
     fs::write(&file, document.to_string())?;
@@ -58,7 +58,7 @@ fn mounts_come_and_go() {
         let mount = seen(&container, "/mnt/tmp")?.context("the tmpfs")?;
         ensure!(mount["options"].to_string().contains("\"ro\"") && mount["super"].to_string().contains("size=64k"), "{mount}");
         assert_eq!(container.exec(&[], ["/bin/payload", "read", "/etc/added"])?.ok()?.stdout, "outside");
-        // in one step another in its place
+        // replaced by another mount in one step
         let update = json!({"mounts": {"remove": [{"destination": "/mnt/tmp"}], "add": [{"destination": "/mnt/tmp", "source": source, "options": ["bind"]}]}});
         with_file(t, &["update"], &container.id, &update)?.ok()?;
         assert_eq!(container.exec(&[], ["/bin/payload", "read", "/mnt/tmp/file"])?.ok()?.stdout, "outside");
@@ -76,12 +76,12 @@ fn mounts_are_all_made_or_none() {
         let source = t.path().join("data");
         fs::create_dir(&source)?;
         let bind = |to: &str| json!({"destination": to, "source": source, "options": ["bind"]});
-        // the second cannot be: a file is on the way
+        // the second mount fails, because a file is in its path
         let bad = json!([bind("/new/dir"), bind("/etc/passwd/x")]);
         with_file(t, &["mounts", "add"], &container.id, &bad)?.exits(1)?.fails_with("not a directory")?;
         assert_eq!(seen(&container, "/new/dir")?, None);
         ensure!(!bundle.rootfs("new/dir").exists(), "the mount point was left");
-        // what was removed comes back
+        // a removed mount is restored
         with_file(t, &["mounts", "add"], &container.id, &json!([bind("/srv")]))?.ok()?;
         let update = json!({"mounts": {"remove": [{"destination": "/srv"}], "add": [bind("/etc/passwd/x")]}});
         with_file(t, &["update"], &container.id, &update)?.exits(1)?;
@@ -95,7 +95,7 @@ fn mounts_are_all_made_or_none() {
             with_file(t, &["mounts", "remove"], &container.id, &remove)?.exits(1)?.fails_with(text)?;
         }
         t.runtime(["mounts", "rename", &container.id, "/dev/null"])?.exits(1)?.fails_with("unknown command rename")?;
-        // limits go back with the mounts
+        // limits are restored together with the mounts
         let update = json!({"pids": {"limit": 77}, "mounts": {"add": [bind("/etc/passwd/x")]}});
         if integration::cgroups::has("pids") {
             let before = integration::cgroups::read(container.pid, "pids", "pids.max")?;
@@ -139,33 +139,33 @@ fn devices_are_allowed_made_and_taken_away() {
             return Ok(());
         }
         let (_, container) = sleeper(t, |_| {})?;
-        // a number that no driver has: who may open it is told so
+        // a device number without a driver: ENODEV shows that the open was allowed
         let device = |allow: bool, minor: u32| json!({"allow": allow, "type": "c", "major": 10, "minor": minor, "access": "rwm", "path": format!("/dev/own/{minor}"), "fileMode": 0o640, "uid": 5, "gid": 6});
         let open = |name: &str| Ok::<_, anyhow::Error>(container.exec(&[], ["/bin/payload", "try-open", name])?.ok()?.stdout);
         with_file(t, &["update"], &container.id, &json!({"devices": [device(true, 250)]}))?.ok()?;
         assert_eq!(open("/dev/own/250")?, "/dev/own/250 ENODEV\n");
         let stat = container.exec(&[], ["/bin/payload", "stat", "/dev/own/250"])?.ok()?.stdout;
         assert_eq!(stat, "/dev/own/250 c 10:250 640 5:6\n");
-        // what is allowed already stays so
+        // earlier rules stay
         with_file(t, &["update"], &container.id, &json!({"devices": [device(true, 251)]}))?.ok()?;
         assert_eq!((open("/dev/own/250")?, open("/dev/own/251")?), ("/dev/own/250 ENODEV\n".into(), "/dev/own/251 ENODEV\n".into()));
-        // without devices none is touched, also with the config's own list, as engines send it
+        // an update without devices changes no rule, even with the config's own list, which engines send
         if integration::cgroups::has("pids") {
             with_file(t, &["update"], &container.id, &json!({"pids": {"limit": 100}}))?.ok()?;
         }
         with_file(t, &["update"], &container.id, &json!({"devices": [{"allow": false, "access": "rwm"}]}))?.ok()?;
         assert_eq!(open("/dev/own/250")?, "/dev/own/250 ENODEV\n");
-        // taken away, node and right
+        // both are removed: the node and the rule
         let plain = json!({"allow": false, "type": "c", "major": 10, "minor": 251, "access": "rwm"});
         with_file(t, &["update"], &container.id, &json!({"devices": [device(false, 250), plain]}))?.ok()?;
         assert_eq!(open("/dev/own/250")?, "/dev/own/250 ENOENT\n");
         assert_eq!(open("/dev/own/251")?, "/dev/own/251 EPERM\n");
         assert_eq!(open("/dev/null")?, "/dev/null ok\n");
-        // a list that begins with all devices stands for itself
+        // a list that begins with a rule for all devices replaces all earlier rules
         let all = json!({"devices": [{"allow": true, "access": "rwm"}]});
         with_file(t, &["update"], &container.id, &all)?.ok()?;
         assert_eq!(open("/dev/own/251")?, "/dev/own/251 ENODEV\n");
-        // a rule that cannot be, and a node that is something else: nothing is changed
+        // an invalid rule, and a path with another node: nothing is changed
         let refused = json!({"devices": [{"allow": false, "access": "rwm", "type": "a"}, {"allow": true, "type": "c", "major": 10, "minor": 251, "access": "x"}]});
         with_file(t, &["update"], &container.id, &refused)?.exits(1)?.fails_with("invalid cgroup device access")?;
         let taken = json!({"devices": [{"allow": false, "access": "rwm", "type": "a"}, {"allow": true, "type": "c", "major": 10, "minor": 250, "access": "rwm", "path": "/dev/null"}]});

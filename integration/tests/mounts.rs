@@ -1,4 +1,4 @@
-//! Mounts as the container sees them.
+//! The mounts of a container, as it sees them.
 
 #[path = "mounts/flags.rs"]
 mod flags;
@@ -23,7 +23,7 @@ use integration::{Bundle, Test, check};
 use rustix::mount::MountFlags;
 use serde_json::Value;
 
-/// The mount at `point` that is on top, in what the payload reports.
+/// The topmost mount at `point` in the payload's report.
 fn at<'r>(report: &'r Value, point: &str) -> Result<&'r Value> {
     let mounts = report["mounts"].as_array().context("mounts")?;
     mounts.iter().rev().find(|mount| mount["point"] == point).with_context(|| format!("no mount at {point}"))
@@ -110,7 +110,7 @@ fn binds_of_files_folders_and_relative_sources() {
         ]);
         assert_eq!(t.run(&bundle)?.ok()?.stdout, "AB/x/y/folder/new EROFS\n");
         assert_eq!(fs::read_to_string(bundle.path().join("file"))?, "BC");
-        // mount points that were missing stay in the rootfs, as an empty folder and an empty file
+        // missing mount points stay in the rootfs, as an empty directory and an empty file
         ensure!(bundle.rootfs("x/y/folder").is_dir() && bundle.rootfs("x/file").is_file(), "mount points");
         Ok(())
     });
@@ -166,7 +166,7 @@ fn report_bundle(t: &Test) -> Result<Bundle> {
     Ok(bundle)
 }
 
-/// A mount that the test makes on the host, below its own folder; unmounted on drop.
+/// A mount on the host, below the test's own directory. Dropping this unmounts it.
 struct HostMount(std::path::PathBuf);
 
 impl HostMount {
@@ -175,7 +175,7 @@ impl HostMount {
         Ok(Self(point.to_owned()))
     }
 
-    /// Gives it these flags and no others.
+    /// Sets exactly these flags.
     fn flags(&self, flags: MountFlags) -> Result<()> {
         rustix::mount::mount_remount(&self.0, MountFlags::BIND | flags, "").context("change the flags of a mount on the host")
     }

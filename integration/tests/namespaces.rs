@@ -51,7 +51,7 @@ fn the_cgroup_namespace_is_rooted_at_the_container() {
         ensure!(!lines.is_empty(), "no cgroups");
         for line in lines {
             let (_, path) = line.rsplit_once(':').context("a path")?;
-            // a hierarchy that the runtime does not manage, as the bare v2 tree of a hybrid machine, stays as it was
+            // hierarchies that the runtime does not manage, such as the v2 tree of a hybrid machine, keep their path
             let (controllers, _) = line.split_once(':').map(|(_, rest)| rest.rsplit_once(':').unwrap_or_default()).unwrap_or_default();
             ensure!(path == "/" || controllers.is_empty(), "{line}");
         }
@@ -108,7 +108,7 @@ fn a_joined_pid_namespace_survives_the_kill_of_who_joined_it() {
         assert_eq!(container.line()?, "ready");
         container.kill("KILL")?.ok()?;
         assert_eq!(container.wait()?, 137);
-        // the children too: the pid namespace that would have taken them with it is another's
+        // the children too, although their pid namespace belongs to another container
         container.delete_by_force()?.ok()?;
         assert_eq!(sandbox.status()?, "running");
         Ok(())

@@ -1,5 +1,5 @@
-//! Network devices of the host that are moved into a container: name, addresses and settings, and what comes back when the
-//! container does not come to be.
+//! Host network devices that are moved into a container: their names, addresses and settings, and their return if the create
+//! fails.
 
 use std::process::{Child, Command, Stdio};
 
@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use integration::{Bundle, Output, Test, check};
 use serde_json::json;
 
-/// A network namespace that stands for the host's, with one end of a pair of devices as it might be set up; then the
-/// runtime; then what is left of it.
+/// A shell script. It makes a network namespace in place of the host's, with one end of a configured veth pair, runs the runtime,
+/// and prints the devices that are left.
 const HOST: &str = "
 ip link add it0 type veth peer name peer0 &&
 ip link set it0 mtu 1789 address 02:11:22:33:44:55 up && ip link set peer0 up &&
@@ -18,7 +18,7 @@ ip -6 address add fd77::1/64 nodad dev it0 || exit 99
 ip -o address show dev it0 2>&1; ip -o link show dev it0 2>&1
 exit $code";
 
-/// Whether the runtime has no such thing, or the machine has not what the test needs.
+/// Whether the runtime lacks the feature, or the machine lacks a tool.
 fn lacks(t: &Test) -> Result<bool> {
     if t.differs("runc<1.4", "has no netDevices") || t.differs("crun<1.24", "has no netDevices") {
         return Ok(true);
@@ -38,7 +38,7 @@ fn run(t: &Test, bundle: &Bundle) -> Result<Output> {
     t.finish(command)
 }
 
-/// The payload prints those files.
+/// Lets the payload print these files.
 fn reading(bundle: &mut Bundle, files: &[&str]) {
     let words = files.iter().flat_map(|file| ["then", "read", file]).skip(1);
     bundle.args(["/bin/payload"].into_iter().chain(words));
@@ -85,7 +85,7 @@ fn in_a_user_namespace_the_network_is_made_late_and_gets_them_all_the_same() {
         ensure!(seen.starts_with("1789\n02:11:22:33:44:55\n"), "{seen}");
         ensure!(!seen.contains("10.77.0.1/24"), "it is still on the host: {seen}");
 
-        // one that fails once it has been moved
+        // a create that fails after the move
         bundle.mount("/x", "bind", "/no/such/source", &["bind"]);
         let failed = run(t, &bundle)?.exits(1)?;
         ensure!(failed.stdout.contains("10.77.0.1/24"), "it did not come back: {}", failed.stdout);
@@ -93,7 +93,7 @@ fn in_a_user_namespace_the_network_is_made_late_and_gets_them_all_the_same() {
     });
 }
 
-/// A process that holds a network namespace with a device `taken0`.
+/// A process that keeps a network namespace with a device `taken0`.
 struct Held(Child);
 
 impl Held {
@@ -156,17 +156,17 @@ fn a_container_that_does_not_come_to_be_gives_them_back() {
             ensure!(whole, "not as it was: {text}\n{}", output.stderr);
             Ok(())
         };
-        // the name is taken: the kernel moves it first, and then does not rename it
+        // the name exists already: the kernel moves the device, and then fails to rename it
         let mut bundle = t.bundle()?;
         bundle.namespace("network", Some(&held.path())).set("/linux/netDevices", json!({"it0": {"name": "taken0"}}));
         let output = run(t, &bundle)?.exits(1)?;
         back(&output)?;
         output.fails_with("file exists")?.fails_with("move netDevice it0")?;
-        // a later step fails, in a namespace that goes away with it
+        // a later step fails, and the new namespace is destroyed with the container
         bundle.namespace("network", None).set("/linux/netDevices", json!({"it0": {"name": "inside0"}})).args(["/no/such"]);
         let output = run(t, &bundle)?.exits(1)?;
         back(&output)?;
-        // the second one is not there; with a program that is, else init may be the first to tell what is wrong
+        // the second device is missing; the program exists, else init could report its absence first
         bundle.set("/linux/netDevices", json!({"it0": {}, "nosuch0": {}})).args(["/bin/true"]);
         let output = run(t, &bundle)?.exits(1)?;
         back(&output)?;

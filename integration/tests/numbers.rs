@@ -1,4 +1,4 @@
-//! Numbers and notices: `stats`, and `events` about memory that ran out and processes that wait.
+//! `stats`, and `events` about OOM kills and pressure.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
@@ -9,7 +9,7 @@ use integration::runtime::readable_within;
 use integration::{Container, Test, cgroups, check};
 use serde_json::{Value, json};
 
-/// `stats` and what `events` tells beyond runc's are ours alone.
+/// Only masu has `stats`, and `events` beyond runc's.
 fn is_masu(t: &Test) -> Result<bool> {
     if t.runtime.kind != "masu" {
         t.skip("a command of masu's")?;
@@ -41,7 +41,7 @@ fn stats_as_a_table() {
             Ok(line.split_whitespace().nth(1).and_then(|cell| cell.strip_suffix('%')).context("percent")?.parse()?)
         };
         let mut table = String::new();
-        // a machine that is busy may give it nothing for a moment
+        // a busy machine may give the container no time for a moment
         for _ in 0..20 {
             table = t.runtime(["stats", "--interval", "300ms"])?.ok()?.stdout;
             ensure!(table.lines().count() == 4 && line_in(&table, &created.id).is_some(), "{table}");
@@ -107,7 +107,7 @@ fn stats_as_json_and_as_openmetrics() {
     });
 }
 
-/// `events` of a container, and its lines.
+/// A running `events` and its output.
 struct Watcher {
     child: Child,
     lines: BufReader<std::process::ChildStdout>,
@@ -121,7 +121,7 @@ impl Watcher {
         Ok(Watcher { child, lines })
     }
 
-    /// The next line of that kind.
+    /// The next line of the given kind.
     fn next(&mut self, kind: &str) -> Result<Value> {
         for _ in 0..300 {
             ensure!(!self.lines.buffer().is_empty() || readable_within(self.lines.get_ref(), Duration::from_secs(20))?, "no line");
@@ -159,7 +159,7 @@ fn events_tell_who_was_killed_for_want_of_memory() {
         events.next("stats")?;
         container.exec(&[], ["/bin/payload", "alloc", "100"])?.exits(137)?;
         let oom = events.next("oom")?;
-        // as runc has it, for those who look for the line
+        // exactly runc's line, because callers match it
         assert_eq!(oom, json!({"type": "oom", "id": container.id}));
         if std::fs::File::open("/dev/kmsg").is_err() {
             return t.skip("who it was: the kernel's log may not be read");
@@ -191,7 +191,7 @@ fn events_tell_when_processes_wait() {
         }
         let mut events = Watcher::new(t, &["--pressure", "cpu:some:1ms/2s"], &container.id)?;
         events.next("stats")?;
-        // more than there are processors
+        // more processes than processors
         let mut more = Vec::new();
         for _ in 0..std::thread::available_parallelism()?.get() + 1 {
             let words = ["exec", &container.id, "/bin/payload", "say", "ready", "then"];
@@ -199,7 +199,7 @@ fn events_tell_when_processes_wait() {
             more.push(exec.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?);
         }
         for exec in &mut more {
-            // one that is only coming would be in the way of delete
+            // waits until each exec runs, because an exec that is still starting would disturb delete
             let mut line = String::new();
             BufReader::new(exec.stdout.as_mut().context("its output")?).read_line(&mut line)?;
             assert_eq!(line, "ready\n");
@@ -212,7 +212,7 @@ fn events_tell_when_processes_wait() {
         let pressure = pressure?;
         assert_eq!((&pressure["id"], &pressure["resource"]), (&json!(container.id), &json!("cpu")));
         ensure!(pressure["data"]["some"]["total"].as_u64().is_some_and(|total| total > 0), "{pressure}");
-        // its lines, of which there are many on a slow machine, have to go somewhere
+        // reads all lines, so that a slow machine does not block on a full pipe
         std::io::copy(&mut events.lines, &mut std::io::sink())?;
         let ended = events.child.wait()?;
         ensure!(ended.success(), "events did not end with the container: {ended}");

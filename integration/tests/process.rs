@@ -1,4 +1,4 @@
-//! What the config's `process` asks for is what the program has: ids, groups, capabilities, limits, environment.
+//! The program has the ids, groups, capabilities, limits and environment of the config's `process`.
 
 use anyhow::{Result, ensure};
 use integration::{Bundle, Test, check};
@@ -30,7 +30,7 @@ fn arguments_and_environment_arrive_as_they_are() {
 fn home_comes_from_passwd_by_uid() {
     check(|t| {
         let mut bundle = t.bundle()?;
-        // SEC-user-1: a user whose name is a number is not the user of that number
+        // SEC-user-1: a user named like a number is not the user with that id
         let passwd = "root:x:0:0:root:/root:/bin/sh\n1000:x:0:0:trap:/trap:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n";
         std::fs::write(bundle.rootfs("etc/passwd"), passwd)?;
         let home =
@@ -115,7 +115,7 @@ fn sec_cap_1_capability_sets_are_those_of_the_config() {
         let none = json!([]);
         let some = json!(["CAP_CHOWN", "CAP_KILL", "CAP_NET_RAW"]);
         let one = json!(["CAP_KILL"]);
-        // sets in the config, user, sets seen: effective, permitted, inheritable, bounding, ambient
+        // the sets in the config, the uid, and the resulting sets: effective, permitted, inheritable, bounding, ambient
         let table: [(Value, u32, [&Value; 5]); 7] = [
             (json!({"bounding": some, "effective": some, "permitted": some}), 0, [&some, &some, &none, &some, &none]),
             // execve gives root the bounding set
@@ -201,7 +201,7 @@ fn the_first_process_has_pid_1_in_a_session_of_its_own_without_signals_blocked()
         assert_eq!(report["processes"], json!([1]));
         assert_eq!(report["session_leader"], true);
         assert_eq!(report["signals"]["blocked"], "0000000000000000");
-        // SIGPIPE is the payload's own: the standard library ignores it
+        // the payload itself ignores SIGPIPE, as the Rust standard library does
         assert_eq!(report["signals"]["ignored"], "0000000000001000");
         Ok(())
     });
@@ -255,7 +255,7 @@ fn errors_of_the_program_come_at_create_with_the_texts_that_callers_match() {
     });
 }
 
-/// `create` fails with `text`, naming the program.
+/// Checks that `create` fails with `text` and names the program.
 fn missing(t: &Test, bundle: &Bundle, text: &str) -> Result<()> {
     bundle.write()?;
     let path = bundle.path().to_string_lossy().into_owned();

@@ -1,5 +1,5 @@
-//! Each property of `linux.resources`: the file it becomes on cgroup v1 and v2, what the kernel's refusal looks like, and that
-//! the limits hold. docs/resources.md is the same table for people.
+//! Each property of `linux.resources`: its file on cgroup v1 and v2, the error when the kernel refuses, and the effect of the
+//! limits. docs/resources.md has the same table for people.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,8 +9,8 @@ use anyhow::{Context, Result, ensure};
 use integration::{Bundle, Container, Output, Test, cgroups, check};
 use serde_json::{Map, Value, json};
 
-/// A property and what it becomes: `resources` as JSON, and for v1 and v2 the controller's file and a line in it. `DEV` is
-/// the number of a disk.
+/// A property: `resources` as JSON, and for v1 and v2 the files of its controllers, each with a line in it. `DEV` is the device
+/// number of a disk.
 struct Row {
     resources: &'static str,
     v1: &'static [(&'static str, &'static str)],
@@ -78,7 +78,7 @@ const ROWS: [Row; 26] = [
     Row { resources: r#"{"unified":{"hugetlb.1GB.max":"1073741824"}}"#, v1: &[], v2: &[("hugetlb.1GB.max", "1073741824")] },
 ];
 
-/// The numbers of a disk that limits can be set for.
+/// The device number of a disk for which limits can be set.
 fn disk() -> Option<(u32, u32)> {
     let mut names: Vec<_> = fs::read_dir("/sys/block").ok()?.flatten().map(|entry| entry.path()).collect();
     names.sort();
@@ -90,7 +90,7 @@ fn disk() -> Option<(u32, u32)> {
     names.iter().filter(|path| path.join("device").exists()).find_map(|path| of_disk(path))
 }
 
-/// Puts the numbers of a disk into a text; `None` where there is none.
+/// Replaces `DEV` and `MAJ` by the device number of a disk. `None` if there is no disk.
 fn with_disk(text: &str) -> Option<String> {
     if !["MAJ", "DEV"].iter().any(|word| text.contains(word)) {
         return Some(text.to_owned());
@@ -111,13 +111,13 @@ fn merge(into: &mut Value, from: &Value) {
     }
 }
 
-/// The controller that has a file.
+/// The controller of a file.
 fn controller(file: &str) -> &str {
     file.split('.').next().unwrap_or_default()
 }
 
 fn line_of(container: &Container, file: &str) -> Result<String> {
-    // every hierarchy of v1 will do for cgroup.*, and there are none of those in its columns
+    // for cgroup.* any hierarchy of v1 would do, but no row has such a file for v1
     cgroups::read(container.pid, controller(file), file)
 }
 
@@ -125,7 +125,7 @@ fn files(row: &Row) -> &'static [(&'static str, &'static str)] {
     if cgroups::unified() { row.v2 } else { row.v1 }
 }
 
-/// The rows that this host can carry out: those whose files a container without limits has.
+/// The rows that this host supports: a container without limits has their files.
 fn possible(t: &Test) -> Result<Vec<&'static Row>> {
     let mut bundle = t.bundle()?;
     let plain = Container::create(t, bundle.args(["/bin/true"]))?;
@@ -166,7 +166,7 @@ fn each_property_becomes_its_file() {
     });
 }
 
-/// What cannot be had together with the others: an idle group has no weight; what bounds a value comes first or last.
+/// Values that limit each other: an idle group has no weight, and the order of the writes matters.
 #[test]
 fn values_that_bound_each_other_are_taken_in_the_right_order() {
     check(|t| {
@@ -184,7 +184,7 @@ fn values_that_bound_each_other_are_taken_in_the_right_order() {
             fs::write(&file, resources.to_string())?;
             t.runtime(["update", "--resources", &file.to_string_lossy(), &container.id])?.ok()
         };
-        // up and down again, both at once
+        // up and down again, both values at once
         for quota in [[300_000, 50_000], [900_000, 1_000_000], [5_000, 10_000]] {
             update(json!({"cpu": {"quota": quota[0], "period": quota[1]}}))?;
             let expected = if v2 { format!("{} {}", quota[0], quota[1]) } else { quota[0].to_string() };
@@ -204,7 +204,7 @@ fn values_that_bound_each_other_are_taken_in_the_right_order() {
         update(json!({"cpu": {"idle": 1}}))?;
         assert_eq!(line_of(&container, "cpu.idle")?, "1");
         if t.runtime.is("masu") && v2 {
-            // the weight is left out, and that is said
+            // the weight is not written, and a warning says so
             for both in [json!({"cpu": {"idle": 1, "shares": 512}}), json!({"unified": {"cpu.idle": "1", "cpu.weight": "8"}})] {
                 let output = update(both)?;
                 ensure!(output.stderr.contains("unable to apply both cpu.weight and cpu.idle"), "{}", output.stderr);
@@ -274,7 +274,7 @@ fn a_quota_and_cpus_hold() {
     });
 }
 
-/// A value that the kernel refuses: for which controller, on v1, v2 or both, and what the one line must name.
+/// A value that the kernel refuses: the controller, the versions (v1, v2 or both), and the texts in the error.
 struct Refused {
     controller: &'static str,
     v1: &'static [&'static str],

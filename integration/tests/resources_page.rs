@@ -1,4 +1,4 @@
-//! docs/resources.md: each row has a test that exists, and each property of `linux.resources` a row.
+//! Checks docs/resources.md: each row names a test that exists, and each property of `linux.resources` has a row.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,8 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The sources in which a test of `file` may be: a path of the project, or a file of `integration/tests` and its modules.
+/// The sources in which a test of `file` may be. `file` is a path of the project, or a file of `integration/tests` with its
+/// modules.
 fn sources(file: &str) -> String {
     let tests = root().join("integration/tests");
     let mut paths = if file.contains('/') { vec![root().join(file)] } else { vec![tests.join(format!("{file}.rs"))] };
@@ -48,7 +49,7 @@ fn every_row_has_a_test_that_exists() {
 fn every_property_has_a_row() {
     let page = read("docs/resources.md");
     let firsts: String = rows(&page).iter().map(|row| row[0].to_owned() + "\n").collect();
-    // the names of the objects of the config, as the parser has them
+    // the names of the config's objects, from the parser's source
     let spec = read("libcontainer/src/spec/resources.rs");
     let (mut object, mut wrong, mut seen) = ("", Vec::new(), 0);
     let prefixes = [("Memory", "memory."), ("Cpu", "cpu."), ("Pids", "pids."), ("BlockIo", "blockIO."), ("Network", "network.")];

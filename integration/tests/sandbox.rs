@@ -1,5 +1,5 @@
-//! Pods that the shim makes (containerd.runtime.sandbox.v1), with this test as its containerd. containerd's own shim has no
-//! such service.
+//! Pods of the shim (containerd.runtime.sandbox.v1), with this test in containerd's place. containerd's own shim has no such
+//! service.
 
 use std::fs;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use integration::message::Message;
 use integration::shim::{Answer, Refused, SANDBOX, Shim, refused};
 use integration::{Bundle, Test, check};
 
-// gRPC's numbers
+// status codes of gRPC
 const INVALID: u64 = 3;
 const NOT_FOUND: u64 = 5;
 const EXISTS: u64 = 6;
 const PRECONDITION: u64 = 9;
 const UNIMPLEMENTED: u64 = 12;
 
-// modes of a pod's namespaces
+// the modes of a pod's namespaces
 const POD: u64 = 0;
 const CONTAINER: u64 = 1;
 
@@ -28,18 +28,18 @@ fn code(answer: Answer) -> u64 {
     answer.map_or_else(|Refused { code, .. }| code, |_| 0)
 }
 
-/// The namespace of a process.
+/// The namespace of a process, as a link target.
 fn ns(pid: i32, kind: &str) -> Result<String> {
     let path = format!("/proc/{pid}/ns/{kind}");
     Ok(fs::read_link(&path).with_context(|| path)?.to_string_lossy().into_owned())
 }
 
-/// The thread of this test, which has namespaces of its own.
+/// The id of this test's thread, which has its own namespaces.
 fn own() -> i32 {
     rustix::thread::gettid().as_raw_nonzero().get()
 }
 
-/// Whether it becomes true within two seconds.
+/// Whether `is` becomes true within two seconds.
 fn in_time(is: impl Fn() -> bool) -> bool {
     (0..200).any(|_| {
         std::thread::sleep(Duration::from_millis(10));
@@ -47,7 +47,7 @@ fn in_time(is: impl Fn() -> bool) -> bool {
     })
 }
 
-/// CreateSandbox without a network of its own, a host name of its own, and that mode for pids.
+/// A CreateSandbox message: the host's network, its own host name, and the mode `pids` for the pid namespace.
 fn create(bundle: &Bundle, id: &str, pids: u64, sysctl: &str) -> Message {
     let modes = Message::new().number(1, POD).number(2, pids).number(3, POD);
     let sysctls = Message::new().text(1, sysctl).text(2, "12345");
@@ -71,7 +71,7 @@ fn container(t: &Test, pid: i32, shares_pids: bool) -> Result<Bundle> {
         };
         namespace["path"] = format!("/proc/{pid}/ns/{file}").into();
     }
-    // those are the pod's
+    // the pod has these already
     bundle.config["hostname"] = serde_json::Value::Null;
     Ok(bundle)
 }
@@ -92,7 +92,7 @@ fn a_pod_lives_in_the_shim_and_goes_with_it() {
         }
         let (mut sandbox, id, inside) = (t.bundle()?, t.new_id(), t.new_id());
         sandbox.args(["/none"]).write()?;
-        // a pod has no config
+        // a pod's bundle has no config
         fs::remove_file(sandbox.path().join("config.json"))?;
         let mut shim = Shim::start(t, &sandbox, &id)?;
         ensure!(code(shim.call_sandbox("StartSandbox", of(&id))?) == NOT_FOUND, "started before it is there");
@@ -114,7 +114,7 @@ fn a_pod_lives_in_the_shim_and_goes_with_it() {
         ensure!(platform.message(1).is_some_and(|p| p.text(1) == "linux"), "{platform:?}");
         ensure!(ns(pid, "uts")? != ns(own(), "uts")? && ns(pid, "ipc")? != ns(own(), "ipc")?, "the host's namespaces");
         ensure!(ns(pid, "net")? == ns(own(), "net")? && ns(pid, "pid")? == ns(own(), "pid")?, "more than it asked for");
-        // nobody needs the shim but the pod
+        // only the pod still needs the shim
         shim.call("Shutdown", of(&id))?.map_err(refused)?;
 
         let mut bundle = container(t, pid, false)?;
@@ -159,19 +159,19 @@ fn a_pod_with_one_pid_namespace_has_a_process_that_dies_with_the_shim() {
         shim.call_sandbox("CreateSandbox", create(&sandbox, &id, POD, "kernel.shmmax"))?.map_err(refused)?;
         let pid = shim.call_sandbox("StartSandbox", of(&id))?.map_err(refused)?.number(1) as i32;
         ensure!(pid != shim.pid && ns(pid, "pid")? != ns(own(), "pid")?, "no pid namespace");
-        // it does so by itself
+        // the process closes them soon after its start
         ensure!(in_time(|| fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|fds| fds.count() == 3)), "it holds descriptors of the shim");
         let bundle = container(t, pid, true)?;
         bundle.write()?;
         shim.run(&bundle, &inside)?;
         let init = shim.call("State", of(&inside))?.map_err(refused)?.number(3) as i32;
         ensure!(ns(init, "pid")? == ns(pid, "pid")?, "not the pod's pid namespace");
-        // who goes leaves the others
+        // one container exits, the others stay
         shim.end(&inside)?;
         shim.run(&bundle, &inside)?;
         let init = shim.call("State", of(&inside))?.map_err(refused)?.number(3) as i32;
         shim.kill()?;
-        // it is ours now, and its namespace ends when it is reaped
+        // init is a child of this test now, and its pid namespace ends when it is reaped
         rustix::process::waitpid(rustix::process::Pid::from_raw(init), rustix::process::WaitOptions::empty())?;
         let gone = || fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "));
         ensure!(in_time(gone), "the pod outlives the shim");

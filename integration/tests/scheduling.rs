@@ -1,10 +1,10 @@
-//! Where and when a process runs: scheduler, I/O priority, CPU affinity, memory policy; of init and of exec.
+//! Scheduler, I/O priority, CPU affinity and memory policy, for init and for exec.
 
 use anyhow::{Result, ensure};
 use integration::{Container, Test, cgroups, check, host};
 use serde_json::{Value, json};
 
-/// Writes a process document that runs the payload's report, with `more` in it, and executes it.
+/// Executes the payload's report by a process document that also has the members of `more`.
 fn exec(t: &Test, container: &Container<'_>, more: &Value) -> Result<Value> {
     let mut process = json!({
         "user": {"uid": 0, "gid": 0}, "args": ["/bin/payload", "report"], "env": ["PATH=/bin"], "cwd": "/", "noNewPrivileges": true,
@@ -17,7 +17,7 @@ fn exec(t: &Test, container: &Container<'_>, more: &Value) -> Result<Value> {
     container.exec(&["--process", &file.to_string_lossy()], [""; 0])?.ok()?.json()
 }
 
-/// Whether the runtime is older than what is tested.
+/// Whether the runtime is too old for the feature.
 fn lacks(t: &Test, what: &str, runc: &str, crun: &str) -> bool {
     [runc, crun].iter().any(|older| t.differs(older, &format!("has no {what}")))
 }
@@ -110,7 +110,7 @@ fn cpus_of_an_exec() {
         if all.as_str().is_none_or(|cpus| !cpus.starts_with("0-")) {
             return t.skip("needs the CPUs 0 and 1");
         }
-        // the config's own is for processes that are executed
+        // execCPUAffinity of the config applies only to exec
         bundle.set("/process/execCPUAffinity", json!({"initial": "0", "final": "1"}));
         assert_eq!(t.report(&mut bundle)?["cpus"], all);
         bundle.args(["/bin/sleep"]);
@@ -120,7 +120,7 @@ fn cpus_of_an_exec() {
         for (affinity, seen) in [
             (json!({"initial": "1", "final": "0"}), json!("0")),
             (json!({"final": "1"}), json!("1")),
-            // nothing said of the end: as it was, or, as an older kernel forgets that in a cpuset, as the cpuset has it
+            // without `final` the affinity stays, but an older kernel resets it to the cpuset's CPUs
             (json!({"initial": "0"}), if host::kernel() < (6, 2) && cgroups::has("cpuset") { all.clone() } else { json!("0") }),
             (json!({"initial": "", "final": ""}), default.clone()),
         ] {

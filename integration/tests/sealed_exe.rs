@@ -1,5 +1,5 @@
-//! The runtime's own executable, which nothing in a container may write (CVE-2019-5736): what a process of the runtime shows of
-//! it in there is sealed, wherever the program lies.
+//! No process in a container may write the runtime's own executable (CVE-2019-5736). The executable of a runtime's process inside
+//! is sealed, in whatever directory the program is.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use integration::{Output, Test, check};
 use rustix::fs::{SealFlags, StatVfsMountFlags};
 
-/// A copy of the runtime in a new folder of that name.
+/// A copy of the runtime in a new directory named `folder`.
 fn copy(t: &Test, folder: &str) -> Result<PathBuf> {
     let folder = t.path().join(folder);
     fs::create_dir_all(&folder)?;
@@ -19,7 +19,7 @@ fn copy(t: &Test, folder: &str) -> Result<PathBuf> {
     Ok(copy)
 }
 
-/// The words of a create, by the words `program`, and the container that they make.
+/// Runs a create by the command `program`. Returns its output and the container.
 fn create<'t>(t: &'t Test, program: &[&OsStr]) -> Result<(Output, Waiting<'t>)> {
     let mut bundle = t.bundle()?;
     bundle.args(["/bin/true"]).write()?;
@@ -38,7 +38,7 @@ struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    /// Looks at what its init, which is still the runtime's, was executed from.
+    /// Whether the executable of init, which is still the runtime's, is sealed.
     fn is_sealed(&self) -> Result<bool> {
         let pid = fs::read_to_string(&self.pid_file)?;
         let exe = fs::File::open(format!("/proc/{}/exe", pid.trim()))?;
@@ -56,7 +56,7 @@ impl Drop for Waiting<'_> {
 #[test]
 fn it_is_sealed_wherever_it_lies() {
     check(|t| {
-        // the first are of meaning to an overlay's options; the last is longer than what an overlay is tried with
+        // some names have special characters of overlay options; the last one is too long for an overlay
         let long = [&"d".repeat(250); 5].map(String::as_str).join("/");
         for folder in ["plain", "a:b", "back\\slash", "\\", "a,b", "white space", "new\nline", "a=b", &long] {
             let program = copy(t, folder)?;
@@ -88,7 +88,7 @@ fn what_cannot_be_sealed_does_not_go_on() {
         if t.differs("runc", "takes an overlay for paths of any length") || t.differs("crun", "has other ways") {
             return Ok(());
         }
-        // too long for an overlay; and no large file may be written, so there is no copy in memory either
+        // too long for an overlay, and the file size limit also prevents a copy in memory
         let program = copy(t, &[&"d".repeat(250); 5].map(String::as_str).join("/"))?;
         let limited = ["launch", "fsize=65536", "ignore=25", "--"].map(AsRef::as_ref);
         let (output, waiting) = create(t, &[&[t.payload.as_os_str()], &limited[..], &[program.as_os_str()]].concat())?;
@@ -98,7 +98,7 @@ fn what_cannot_be_sealed_does_not_go_on() {
     });
 }
 
-/// A command may be given a word that is the name of another, for which the program is sealed before it reads its arguments.
+/// A container may be named like a command for which the program is sealed before it reads its arguments.
 #[test]
 fn words_that_are_commands_elsewhere() {
     check(|t| {

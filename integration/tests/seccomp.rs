@@ -1,10 +1,10 @@
-//! Filters: what they allow, what they answer, and when they are put in place.
+//! Seccomp filters: their decisions, their errno values, and the time of installation.
 
 use anyhow::{Result, ensure};
 use integration::{Bundle, Container, Test, check};
 use serde_json::{Value, json};
 
-/// A bundle with a filter of `default` and `rules` whose program makes the calls of `steps`, one line each.
+/// A bundle with the filter `filter`. Its program makes the calls of `steps` and prints a line for each.
 fn calls(t: &Test, filter: Value, steps: &[&[&str]]) -> Result<Bundle> {
     let mut bundle = t.bundle()?;
     let mut args = vec!["/bin/payload"];
@@ -57,7 +57,7 @@ fn allow_list_as_docker_writes_it() {
 #[test]
 fn calls_newer_than_the_profile_are_enosys() {
     check(|t| {
-        // glibc falls back from ENOSYS, not from EPERM; the program needs few calls once it runs, and all of them are old
+        // glibc falls back after ENOSYS, not after EPERM; the running program needs few calls, and only old ones
         let filter = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": NEEDED.as_slice(), "action": "SCMP_ACT_ALLOW"}]});
         let got = seen(t, filter, &[&["sync"], &["480"], &["getpid"]])?;
         assert_eq!(got[0], "EPERM");
@@ -69,7 +69,7 @@ fn calls_newer_than_the_profile_are_enosys() {
     });
 }
 
-/// What the payload and a runtime that waits for `start` behind the filter need.
+/// The calls of the payload, and of a runtime that waits for `start` behind the filter.
 const NEEDED: [&str; 87] = [
     "read",
     "write",
@@ -163,10 +163,10 @@ const NEEDED: [&str; 87] = [
 #[test]
 fn all_operators() {
     check(|t| {
-        // personality(value): refused where the comparison holds; the values that are let through change nothing that lasts
+        // personality(value) fails if the comparison matches; the allowed values change nothing that lasts
         let masked = json!({"index": 0, "value": 0xf0, "valueTwo": 0x10, "op": "SCMP_CMP_MASKED_EQ"});
         let plain = |op: &str, value: u64| json!({"index": 0, "value": value, "op": format!("SCMP_CMP_{op}")});
-        // operator, and for the arguments 15, 16, 17: refused?
+        // the operator, and whether it refuses the arguments 15, 16 and 17
         let table = [
             (plain("EQ", 16), [false, true, false]),
             (plain("NE", 16), [true, false, true]),
@@ -179,7 +179,7 @@ fn all_operators() {
         for (argument, refused) in table {
             let filter = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
                 {"names": ["unshare"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95, "args": [argument]}]});
-            // flags that no unshare has: EINVAL where it is let through
+            // unshare has no such flags, so an allowed call fails with EINVAL
             let got = seen(t, filter, &[&["unshare", "15"], &["unshare", "16"], &["unshare", "17"]])?;
             let expected = refused.map(|refused| if refused { "EOPNOTSUPP" } else { "EINVAL" });
             assert_eq!(got, expected, "{argument}");

@@ -1,4 +1,4 @@
-//! The shim by itself, with this test as its containerd: order, faults, and what containerd never does.
+//! The shim alone, with this test in containerd's place: order, faults, and calls that containerd never makes.
 
 #[path = "shim/faults.rs"]
 mod faults;
@@ -18,7 +18,7 @@ use integration::message::Message;
 use integration::shim::{Answer, Shim, refused};
 use integration::{Test, cgroups, check};
 
-// gRPC's numbers
+// status codes of gRPC
 const INVALID: u64 = 3;
 const NOT_FOUND: u64 = 5;
 const EXISTS: u64 = 6;
@@ -37,14 +37,14 @@ fn refuses(answer: Answer, code: u64, text: &str) -> Result<()> {
     }
 }
 
-/// Events of one container.
+/// The events of one container.
 fn events_of<'e>(shim: &'e Shim<'_>, id: &str) -> Vec<&'e str> {
     let name =
         |e: &&String| e.split_once(' ').is_some_and(|(_, name)| name == id || name.strip_prefix(id).is_some_and(|n| n.starts_with('/')));
     shim.events.iter().filter(name).map(|e| e.split_once(' ').map_or("", |(topic, _)| topic)).collect()
 }
 
-/// Runs with the shim of this machine for the runtime under test; without one it is a skip.
+/// Runs `body` with the shim for the runtime under test. Without a shim the test is skipped.
 fn with_shim(t: &Test, args: &[&str], body: impl FnOnce(&mut Shim<'_>, &integration::Bundle, &str) -> Result<()>) -> Result<()> {
     let mut bundle = t.bundle()?;
     let id = t.new_id();
@@ -55,7 +55,7 @@ fn with_shim(t: &Test, args: &[&str], body: impl FnOnce(&mut Shim<'_>, &integrat
     };
     let result = body(&mut shim, &bundle, &id);
     if result.is_err() {
-        // what the test does not reach to undo
+        // cleans up after a test that failed early
         let _ = shim.kill();
         let _ = shim.delete_action(&bundle, &id);
         return result;
@@ -72,7 +72,7 @@ fn calls_in_the_wrong_order_are_errors_and_events_are_in_order() {
             let create = shim.create_message(bundle, id, "");
             let pid = shim.call("Create", create.clone())?.map_err(refused)?.number(1);
             if t.runtime.is("masu") {
-                // containerd's shim makes a second container over the first
+                // containerd's shim makes a second container in place of the first
                 refuses(shim.call("Create", create)?, EXISTS, "exists")?;
             }
             ensure!(shim.call("State", of(id))?.map_err(refused)?.number(4) == 1, "not created");
@@ -97,7 +97,7 @@ fn calls_in_the_wrong_order_are_errors_and_events_are_in_order() {
             ensure!(shim.exec(id, "late", &["/bin/true"]).is_err(), "exec in what has ended");
             let state = shim.call("State", of(id))?.map_err(refused)?;
             ensure!((state.number(3), state.number(4), state.number(9)) == (pid, 3, 137), "{state:?}");
-            // a shim with a container goes on
+            // a shim with a container does not shut down
             shim.call("Shutdown", of(id))?.map_err(refused)?;
             ensure!(shim.call("Delete", of(id))?.map_err(refused)?.number(2) == 137, "another status");
             shim.until(|events| events.iter().any(|e| e.starts_with("delete")))?;
@@ -120,13 +120,13 @@ fn damaged_requests_hurt_nobody_but_their_caller() {
             let damaged = shim.call("State", Message(vec![0x0a, 0x7f, 0x61]))?;
             if t.runtime.is("masu") {
                 refuses(damaged, INVALID, "malformed")?;
-                // containerd's shim says nothing to these
+                // containerd's shim does not answer these
                 shim.send(1001, b"\x0a\xff")?;
                 refuses(shim.finish(1001)?, INVALID, "malformed")?;
                 shim.send(1003, &vec![0; (4 << 20) + 1])?;
                 refuses(shim.finish(1003)?, EXHAUSTED, "maximum size")?;
             }
-            // a header that lies, and half a frame, from others
+            // a false header, and half a frame, over other connections
             shim.connect()?.write_all(&[0xff; 64])?;
             shim.connect()?.write_all(&[0, 0, 0, 200, 0, 0, 0, 1, 1, 0, 10])?;
             let idle = shim.connect()?;
@@ -191,7 +191,7 @@ fn no_exit_of_many_execs_is_lost_and_that_of_init_is_the_last() {
                 let status = shim.finish(wait)?.map_err(refused)?.number(1);
                 ensure!(status == n, "exec {n} ended with {status}");
             }
-            // some more, which the end of init takes along
+            // further processes, which end together with init
             for n in 0..5 {
                 let exec = format!("long{n}");
                 shim.exec(id, &exec, &["/bin/sleep"])?;
@@ -205,7 +205,7 @@ fn no_exit_of_many_execs_is_lost_and_that_of_init_is_the_last() {
             let exits: Vec<_> = shim.events.iter().filter(|e| e.starts_with("exit")).collect();
             ensure!(exits.len() as u64 == N + 6, "{} exits", exits.len());
             ensure!(exits.last().is_some_and(|e| **e == format!("exit {id}")), "init's is not the last: {exits:?}");
-            // each after its start
+            // each exit comes after its start
             for n in 0..N {
                 let at = |topic: &str| shim.events.iter().position(|e| *e == format!("{topic} {id}/e{n}"));
                 ensure!(at("exec-started") < at("exit") && at("exec-started").is_some(), "exec {n}: {:?}", shim.events);
@@ -245,7 +245,7 @@ fn a_killed_shim_is_cleared_by_delete_and_that_can_be_repeated() {
     });
 }
 
-/// As when a container is restarted: one that ends still has events to send when the next is there.
+/// As in a restart: the old shim still has events to send when the next one is there.
 #[test]
 fn a_shim_that_ends_leaves_the_socket_of_the_next_alone() {
     check(|t| {
@@ -322,7 +322,7 @@ fn delete_of_a_pod_whose_shim_is_gone_ends_its_other_containers_too() {
         shim.run(&first, &pod)?;
         shim.run(&second, &other)?;
         let pid = shim.call("State", of(&other))?.map_err(refused)?.number(3);
-        // while it is served, the pod's first container goes alone
+        // the pod's first container is removed, but the shim still serves the other
         shim.delete_action(&first, &pod)?;
         ensure!(shim.call("State", of(&other))?.map_err(refused)?.number(4) == 2, "the other one does not run");
         shim.kill()?;
@@ -350,7 +350,7 @@ fn a_container_whose_record_was_removed_can_be_ended() {
             let wait = shim.begin("Wait", of(id))?;
             shim.call("Kill", of(id).number(3, 9))?.map_err(refused)?;
             ensure!(shim.finish(wait)?.map_err(refused)?.number(1) == 137, "not killed");
-            // its cgroup is known from there alone
+            // the record is the only source of its cgroup
             std::fs::rename(&kept, &record)?;
             shim.call("Delete", of(id))?.map_err(refused)?;
             Ok(())
@@ -373,7 +373,7 @@ fn a_fifo_that_nobody_opens_holds_up_its_own_container_alone() {
             second.args(["/bin/payload", "sleep"]).write()?;
             shim.run(&second, &other)?;
             shim.end(&other)?;
-            // it is waited for some time, and not for ever
+            // the shim waits for some time, but not without end
             shim.finish(create)?.map_err(refused)?;
             shim.call("Start", of(id))?.map_err(refused)?;
             shim.end(id)
@@ -392,7 +392,7 @@ fn without_descriptors_an_exec_fails_and_the_rest_goes_on() {
             shim.exec(id, "e", &["/bin/true"])?;
             let pid = rustix::process::Pid::from_raw(shim.pid);
             let files = rustix::process::Resource::Nofile;
-            // the shim has ours
+            // the shim has the same limits as this test
             let before = rustix::process::getrlimit(files);
             rustix::process::prlimit(pid, files, rustix::process::Rlimit { current: Some(9), ..before })?;
             ensure!(shim.call("Start", of(id).text(2, "e"))?.is_err(), "started without descriptors");
@@ -420,7 +420,7 @@ fn an_update_takes_annotations_and_heeds_the_limits() {
             let pid = rustix::process::Pid::from_raw(pid).context("a pid")?;
             let limits =
                 |text: &str| Message::new().text(1, "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources").text(2, text);
-            // they are for runtimes with limits of their own; these name a group, and a property of systemd
+            // annotations are for runtimes with their own limits; these have a group, and a property of systemd
             let annotations = |message: Message| {
                 [("io.kubernetes.cri.sandbox-id", "other"), ("org.systemd.property.TasksMax", "1"), ("", "")]
                     .iter()
@@ -431,7 +431,7 @@ fn an_update_takes_annotations_and_heeds_the_limits() {
             ensure!(cgroups::read(pid, "pids", "pids.max")?.trim() == "321", "the limit is not that of the update");
             if t.runtime.is("masu") {
                 shim.call("Update", annotations(of(id)))?.map_err(refused)?;
-                // nothing at all is a mistake
+                // an Update without content is a mistake
                 refuses(shim.call("Update", of(id))?, INVALID, "neither resources nor annotations")?;
                 refuses(shim.call("Update", of(id).message(2, limits("{")))?, INVALID, "update failed")?;
             } else {
@@ -443,7 +443,7 @@ fn an_update_takes_annotations_and_heeds_the_limits() {
     });
 }
 
-/// The cookie of a process's core scheduling (prctl(2), PR_SCHED_CORE): 0 is none.
+/// The core scheduling cookie of a process (prctl(2), PR_SCHED_CORE). 0 means none.
 fn cookie(pid: i32) -> Result<u64, rustix::io::Errno> {
     let pid = rustix::process::Pid::from_raw(pid).unwrap_or(rustix::process::getpid());
     rustix::thread::core_scheduling_cookie(pid, rustix::thread::CoreSchedulingScope::Thread)

@@ -1,12 +1,12 @@
-//! Limits so small that the runtime itself hardly fits: what it needs while it makes a container is not the container's.
+//! Limits so small that the runtime itself hardly fits: its own memory use must not count for the container.
 
 use anyhow::{Result, ensure};
 use integration::{Bundle, Container, Test, cgroups, check};
 use serde_json::json;
 
-/// The smallest limit under which crun 1.28 starts `true`, in KiB; runc 1.3 and 1.5 need 4300.
+/// The smallest limit with which crun 1.28 starts `true`, in KiB; runc 1.3 and 1.5 need 4300.
 const CRUN: u64 = 236;
-/// A page, in KiB: the kernel counts in those.
+/// The size of a page in KiB, because the kernel counts pages.
 const STEP: u64 = 4;
 
 fn starts(t: &Test, bundle: &mut Bundle, kibibytes: u64) -> Result<bool> {
@@ -19,7 +19,7 @@ fn starts(t: &Test, bundle: &mut Bundle, kibibytes: u64) -> Result<bool> {
     Ok(true)
 }
 
-/// `MEMORY_FLOOR=1` looks for the smallest limit and tells it; `RUNTIME=crun` and `RUNTIME=runc` tell that of the peers.
+/// `MEMORY_FLOOR=1` searches for the smallest limit and prints it. `RUNTIME=crun` and `RUNTIME=runc` print the peers' limits.
 #[test]
 fn true_starts_under_the_memory_limit_that_crun_needs() {
     check(|t| {
@@ -28,7 +28,7 @@ fn true_starts_under_the_memory_limit_that_crun_needs() {
         }
         let mut bundle = t.bundle()?;
         bundle.args(["/bin/true"]);
-        // pages of the files themselves are counted where they are first touched
+        // page cache counts for the cgroup that first touches it, so one run comes before
         ensure!(starts(t, &mut bundle, 64 << 10)?, "64 MiB are not enough");
         if std::env::var_os("MEMORY_FLOOR").is_some() {
             let (mut too_small, mut enough) = (0, 64 << 10);
@@ -58,7 +58,7 @@ fn a_limit_of_one_process_leaves_room_for_init() {
         bundle.args(["/bin/true"]);
         t.run(&bundle)?.ok()?;
 
-        // with a user namespace that is made, and one that is joined: by way of one process more
+        // with a new user namespace and with a joined one, where a further process takes part
         if t.differs("runc<1.2", "joins no user namespace without its mappings") {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! Standard streams, inherited descriptors, and callers that leave things in disorder.
+//! Standard streams, inherited descriptors, and unusual process states of callers.
 
 use std::fs::{self, File};
 
@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use integration::{Container, Test, check};
 use serde_json::{Value, json};
 
-/// Runs the payload's report with `flags` of `run` in the disorder of `options`.
+/// Runs the payload's report with the `run` flags `flags`, in the process state that `options` describe.
 fn report(t: &Test, options: &[&str], flags: &[&str], env: &[(&str, &str)]) -> Result<Value> {
     let mut bundle = t.bundle()?;
     bundle.args(["/bin/payload", "report"]).write()?;
@@ -73,7 +73,7 @@ fn sockets_of_systemd_are_passed_on() {
         let one = t.path().join("one");
         fs::write(&one, "")?;
         let open = format!("open={}", one.display());
-        // launch and the runtime it becomes are one process, whose pid is not known before
+        // launch becomes the runtime, so both have one pid, which is not known before
         let report = report(t, &[&open, &open], &["--preserve-fds", "1"], &[("LISTEN_FDS", "1"), ("LISTEN_PID", "0")])?;
         let env = report["env"].to_string();
         if env.contains("LISTEN_FDS") {
@@ -98,7 +98,7 @@ fn closed_standard_streams() {
             let command = t.launched(&closed, ["run", "--bundle", &path, &t.new_id()])?;
             let output = t.finish(command)?;
             let ran = bundle.rootfs("tmp/ran").exists();
-            // right, or refused: never half
+            // success, or refusal before the program runs
             ensure!(output.status.success() == ran, "{closed:?}: {output:?}, ran: {ran}");
             ensure!(ran || t.differs("runc", "fails with streams closed"), "{closed:?}: {output:?}");
         }
@@ -111,7 +111,7 @@ fn umask_of_the_caller_does_not_matter() {
     check(|t| {
         let seen = report(t, &["umask=077"], &[], &[])?;
         assert_eq!(seen["umask"], "0022");
-        // nodes and folders that the runtime makes have the modes of the config
+        // the runtime makes nodes and directories with the config's modes
         for name in ["null", "zero", "full", "tty"] {
             let node = seen["dev"][name].as_str().unwrap_or_default();
             ensure!(node.contains(" 666 "), "{name}: {node}");
@@ -192,7 +192,7 @@ fn errors_go_to_standard_error_and_to_the_log() {
         let output = t.runtime(["--log", &log, "--log-format", "json", "create", "--bundle", &path, &t.new_id()])?.exits(1)?;
         let crun = t.differs("crun", "writes to the log alone");
         ensure!(crun || output.stderr.to_lowercase().contains("no such file or directory"), "{output:?}");
-        // podman parses the whole file as one object, containerd takes the last of level error
+        // podman parses the whole file as one object, containerd takes the last one of level error
         let text = fs::read_to_string(&log)?;
         let runc = t.differs("runc", "may warn first, in a line of its own");
         let one = if runc { text.trim().lines().last().unwrap_or_default() } else { text.trim() };
@@ -200,7 +200,7 @@ fn errors_go_to_standard_error_and_to_the_log() {
         assert_eq!(line["level"], "error");
         ensure!(line["msg"].as_str().is_some_and(|msg| msg.to_lowercase().contains("no such file or directory")), "{line}");
         ensure!(line["time"].as_str().is_some_and(|time| time.contains('T')), "{line}");
-        // a second command appends
+        // a second command appends a line
         t.runtime(["--log", &log, "--log-format", "json", "state", "nobody"])?.exits(1)?;
         if !t.differs("crun", "spreads an entry over several lines") {
             assert_eq!(fs::read_to_string(&log)?.trim().lines().count(), text.trim().lines().count() + 1);

@@ -1,5 +1,5 @@
-//! Processes that nothing can end or freeze for a while: they sleep in the kernel, here over a file system that is frozen, as
-//! with a disk or a file server that does not answer. Commands give up in time, and can be repeated later.
+//! Processes that cannot be killed or frozen for a while, because they sleep in the kernel: here on a frozen file system, in
+//! practice on a disk or file server that does not answer. Commands give up in time and can be repeated later.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ struct Disk {
 }
 
 impl Disk {
-    /// `None` where there are no loop devices, or not the programs for it.
+    /// Makes the file system. `None` without loop devices or without the programs for it.
     fn make(t: &Test) -> Result<Option<Disk>> {
         let (image, at) = (t.path().join("disk.img"), t.path().join("disk"));
         fs::create_dir(&at)?;
@@ -42,7 +42,7 @@ impl Drop for Disk {
         if self.frozen {
             self.thaw();
         }
-        // what slept over it may take a moment to go
+        // a process that slept on the file system may take a moment to exit
         for _ in 0..100 {
             if run("umount", &[&self.at]) {
                 return;
@@ -72,7 +72,7 @@ fn rel_d_1_delete_and_pause_give_up_in_time_and_work_later() {
         bundle.args(["/bin/payload", "read", "/go", "then", "write", "/disk/file", "text"]);
         let mut container = Container::start_of(t, &bundle)?;
         let frozen = disk.freeze();
-        // its end is what the container waits for
+        // the container's program waits for the end of the fifo
         drop(fs::OpenOptions::new().write(true).open(&go)?);
         if !frozen {
             container.wait()?;
@@ -99,7 +99,7 @@ fn rel_d_1_delete_and_pause_give_up_in_time_and_work_later() {
             let error = t.runtime(["delete", "--force", &container.id])?.exits(1)?;
             ensure!(error.stderr.contains("still running"), "{}", error.stderr);
             ensure!(start.elapsed() < Duration::from_secs(25), "delete took {:?}", start.elapsed());
-            // whoever asks meanwhile is answered
+            // state answers meanwhile
             ensure!(["running", "stopped"].contains(&container.status()?.as_str()));
         }
         ensure!(disk.thaw(), "fsfreeze --unfreeze");

@@ -1,5 +1,5 @@
-//! `ro` of a file system of its own reaches its superblock: nothing is ever written to what is declared read-only, and what
-//! cannot be written can be mounted.
+//! `ro` makes the superblock of a new file system read-only. So nothing is written to a device that is declared read-only, and a
+//! read-only device can be mounted.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use integration::{Bundle, Test, check};
 use serde_json::json;
 
-/// The mount's own options and those of its superblock, of the last mount at `point` in mountinfo.
+/// The options of the last mount at `point` in mountinfo, and those of its superblock.
 fn options_at(mountinfo: &str, point: &str) -> Result<(Vec<String>, Vec<String>)> {
     let line = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some(point));
     let line = line.with_context(|| format!("nothing is mounted at {point}: {mountinfo}"))?;
@@ -24,7 +24,7 @@ fn mountinfo(t: &Test, bundle: &mut Bundle) -> Result<String> {
     Ok(t.run(bundle)?.ok()?.stdout)
 }
 
-/// An image of ext4 in the folder of the test, with a journal.
+/// An ext4 image with a journal, in the test's directory.
 struct Image(PathBuf);
 
 impl Image {
@@ -37,7 +37,7 @@ impl Image {
         Ok(Self(path))
     }
 
-    /// Leaves transactions in its journal, as a machine does that loses power: a copy of what the disk has while it is mounted.
+    /// Leaves transactions in the journal, as after a power loss: copies the image while it is mounted.
     fn leave_a_journal(&self, t: &Test) -> Result<()> {
         let (point, copy) = (t.path().join("point"), t.path().join("copy"));
         fs::create_dir(&point)?;
@@ -61,7 +61,7 @@ impl Image {
     }
 }
 
-/// A loop device, taken down when it is dropped.
+/// A loop device. Dropping this detaches it.
 struct Loop(PathBuf);
 
 impl Loop {
@@ -76,7 +76,7 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
-        // a mount that is being taken off may hold it for a moment
+        // an unmount in progress may still use the device
         let end = Instant::now() + Duration::from_secs(5);
         while !Command::new("losetup").arg("--detach").arg(&self.0).output().is_ok_and(|output| output.status.success())
             && Instant::now() < end
@@ -95,8 +95,7 @@ fn can_loop(t: &Test) -> Result<bool> {
     Ok(can)
 }
 
-/// Each file system that has a superblock of its own, made for the mount, has it read-only with `ro`, as the mount is; and
-/// neither is without.
+/// With `ro` each new superblock is read-only, as its mount is. Without `ro` neither is.
 #[test]
 fn ro_reaches_the_superblock_of_each_new_file_system() {
     check(|t| {
@@ -108,7 +107,7 @@ fn ro_reaches_the_superblock_of_each_new_file_system() {
         let (lower, upper, work) = (format!("lowerdir={lower}"), format!("upperdir={upper}"), format!("workdir={work}"));
         for read_only in [true, false] {
             let mut bundle = t.bundle()?;
-            // no second mount of these: it would share the superblock
+            // without second mounts of these file systems, because the mounts would share one superblock
             bundle.unmount("/dev/pts").unmount("/sys");
             let mut points = Vec::new();
             for (kind, options) in
@@ -132,7 +131,7 @@ fn ro_reaches_the_superblock_of_each_new_file_system() {
     });
 }
 
-/// So has a tmpfs, though files are made in it before it is read-only.
+/// The superblock of a tmpfs becomes read-only too, after files were made in it.
 #[test]
 fn ro_reaches_the_superblock_of_a_tmpfs() {
     check(|t| {
@@ -154,20 +153,20 @@ fn ro_reaches_the_superblock_of_a_tmpfs() {
     });
 }
 
-/// The disk with the file system, as the config names it, and whether it is mounted with `ro`.
+/// A bundle that mounts the disk as the config names it, with `options`.
 fn with_disk(t: &Test, device: &Path, options: &[&str]) -> Result<Bundle> {
     let mut bundle = t.bundle()?;
-    // a name that is no path of the rootfs: sources are the host's
+    // a path that is missing in the rootfs, because sources are paths of the host
     let name = t.path().join("disk");
     let _ = fs::remove_file(&name);
     symlink(device, &name)?;
-    // crun mounts it under the rules for devices
+    // crun mounts after its device rules are active
     bundle.set("/linux/resources/devices", json!([{"allow": true, "access": "rwm"}]));
     bundle.mount("/disk", "ext4", &name.to_string_lossy(), options);
     Ok(bundle)
 }
 
-/// A device that is read-only is mounted with `ro`, and refused without, for the kernel may not write to it.
+/// A read-only device is mounted with `ro`. Without `ro` it is refused, because the kernel could not write to it.
 #[test]
 fn a_read_only_device_is_mounted_with_ro() {
     check(|t| {
@@ -180,7 +179,7 @@ fn a_read_only_device_is_mounted_with_ro() {
         let mounts = mountinfo(t, &mut with_disk(t, &device.0, &["ro"])?).context("a read-only device, with ro")?;
         let (own, superblock) = options_at(&mounts, "/disk")?;
         ensure!(own.contains(&"ro".to_owned()) && superblock.contains(&"ro".to_owned()), "{own:?} {superblock:?}");
-        // a peer may try again read-only, as mount(8) does
+        // a peer may try again with `ro`, as mount(8) does
         let without = t.run(&with_disk(t, &device.0, &[])?)?;
         ensure!(!without.status.success() || !t.runtime.is("masu"), "a read-only device was mounted without ro");
         ensure!(image.bytes()? == before, "it was written to");
@@ -188,7 +187,7 @@ fn a_read_only_device_is_mounted_with_ro() {
     });
 }
 
-/// Not a byte of a disk is written that was declared read-only and is clean: not the time of its mount, not its state.
+/// Nothing is written to a clean disk that is declared read-only, not even its mount time or state.
 #[test]
 fn a_disk_that_is_declared_read_only_is_not_written_to() {
     check(|t| {
@@ -207,8 +206,8 @@ fn a_disk_that_is_declared_read_only_is_not_written_to() {
     });
 }
 
-/// The journal of a disk that lost its power is not played back with `ro` and `noload`, which say together that nothing is to
-/// be written; and a device that is read-only can be mounted so.
+/// With `ro` and `noload` the journal of a disk is not replayed after a power loss, so nothing is written. A read-only device can
+/// be mounted with them too.
 #[test]
 fn a_journal_is_left_alone_on_a_disk_that_is_declared_read_only() {
     check(|t| {
@@ -226,7 +225,7 @@ fn a_journal_is_left_alone_on_a_disk_that_is_declared_read_only() {
             ensure!(superblock.contains(&"ro".to_owned()), "{superblock:?}");
             ensure!(image.bytes()? == before, "the disk was written to, read-only device: {read_only}");
         }
-        // which only shows something if there was a journal to play back
+        // this proves that there was a journal to replay
         let device = Loop::over(&image.0, false)?;
         mountinfo(t, &mut with_disk(t, &device.0, &[])?)?;
         rustix::fs::fsync(fs::File::open(&device.0)?)?;

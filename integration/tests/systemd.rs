@@ -1,5 +1,5 @@
-//! `--systemd-cgroup`: what systemd is asked for, when, and what happens if it does not do it. Most of it with a systemd of
-//! ours (`src/systemd.rs`); `systemd/real.rs` with the one that runs this machine.
+//! `--systemd-cgroup`: the requests to systemd, their order, and the behaviour when systemd fails. Most tests use the tests' own
+//! systemd (`src/systemd.rs`); `systemd/real.rs` uses this machine's.
 
 #[path = "systemd/bad_bus.rs"]
 mod bad_bus;
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use integration::{Bundle, Container, Manner, Output, Systemd, Test, cgroups, check};
 use serde_json::{Value, json};
 
-/// A bundle of a sleeper in a scope, and the scope's name. `None`: recorded as skipped.
+/// A bundle whose program sleeps in a scope, and the scope's name. `None` if the test is skipped.
 fn sleeper(t: &Test) -> Result<Option<(Bundle, String)>> {
     if !cgroups::unified() {
         t.skip("needs a host with cgroup v2 alone")?;
@@ -25,12 +25,12 @@ fn sleeper(t: &Test) -> Result<Option<(Bundle, String)>> {
     }
     let mut bundle = t.bundle()?;
     let id = t.new_id();
-    // tests that run beside this one know what is not theirs by its name, and would not know a slice
+    // no slice, because other tests recognize foreign cgroups by the token, and a slice's name would not have it
     bundle.args(["/bin/sleep"]).set("/linux/cgroupsPath", json!(format!("-.slice:p:{id}")));
     Ok(Some((bundle, format!("p-{id}.scope"))))
 }
 
-/// `masu --systemd-cgroup` with `words`, which finds `systemd`.
+/// `masu --systemd-cgroup` with `words`, connected to `systemd`.
 fn command<'a>(t: &Test, systemd: &Systemd, words: impl IntoIterator<Item = &'a str>) -> Result<Command> {
     let mut command = t.command(["--systemd-cgroup"].into_iter().chain(words))?;
     systemd.tell(&mut command);
@@ -41,14 +41,14 @@ fn run<'a>(t: &Test, systemd: &Systemd, words: impl IntoIterator<Item = &'a str>
     t.finish(command(t, systemd, words)?)
 }
 
-/// The same once that systemd is gone.
+/// The same without a systemd that answers.
 fn command_without<'a>(t: &Test, words: impl IntoIterator<Item = &'a str>) -> Result<Command> {
     let mut command = t.command(["--systemd-cgroup"].into_iter().chain(words))?;
     command.env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}/bus", t.path().display()));
     Ok(command)
 }
 
-/// Creates the container `id`; nothing must be left if that fails.
+/// Creates the container `id`. If that fails, nothing may be left.
 fn create(t: &Test, systemd: &Systemd, bundle: &Bundle, id: &str) -> Result<Output> {
     bundle.write()?;
     run(t, systemd, ["create", "--bundle", &bundle.path().to_string_lossy(), id])
@@ -97,7 +97,7 @@ fn a_scope_is_made_changed_and_stopped() {
         let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
         ensure!(cgroup.lines().any(|line| line.starts_with("0::") && line.ends_with(&format!("/{scope}"))), "{cgroup}");
 
-        // none of these talks to systemd
+        // these commands do not connect to systemd
         let before = systemd.connections();
         for words in [
             &["start", "x"][..],
@@ -163,7 +163,7 @@ fn limits_are_properties_and_files() {
         let pid: i32 = run(t, &systemd, ["state", "x"])?.ok()?.json()?["pid"].to_string().parse()?;
         let pid = rustix::process::Pid::from_raw(pid).context("a pid")?;
         if has("cpu") {
-            // systemd counts in whole percents, and the file says what it says
+            // systemd rounds up to whole per cents, but the file has the exact value
             ensure!(cgroups::read(pid, "cpu", "cpu.max")? == "12500 50000", "{}", cgroups::read(pid, "cpu", "cpu.max")?);
         }
         run(t, &systemd, ["delete", "--force", "x"])?.ok()?;
@@ -234,7 +234,7 @@ fn a_container_that_does_not_come_to_be_leaves_no_unit() {
         bundle.args(["/no/such/program"]);
         create(t, &systemd, &bundle, "x")?.fails_with("no such file")?;
         ensure!(members(&systemd) == ["StartTransientUnit", "ResetFailedUnit", "StopUnit"], "the unit was not stopped");
-        // a limit that the kernel refuses, after the unit was made
+        // a limit that the kernel refuses after the unit was made
         bundle.args(["/bin/sleep"]).set("/linux/resources", json!({"unified": {"cgroup.max.depth": "-5"}}));
         create(t, &systemd, &bundle, "x")?.fails_with("cgroup.max.depth")?;
         ensure!(members(&systemd) == ["StartTransientUnit", "ResetFailedUnit", "StopUnit"], "the unit was not stopped");
@@ -286,7 +286,7 @@ fn a_users_systemd_says_where_its_units_are() {
         bundle.write()?;
         let path = bundle.path().to_string_lossy().into_owned();
         let user = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"];
-        // podman is root in a user namespace, where the bus knows it by another uid
+        // podman is root in a user namespace, but the bus knows its host uid
         let root_inside = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "unshare", "--user", "--map-root-user"];
         for who in [&user[..], &root_inside] {
             let mut command = t.under(who, ["--systemd-cgroup", "create", "--dry-run=json", "--bundle", &path, "x"])?;

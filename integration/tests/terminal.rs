@@ -1,4 +1,4 @@
-//! Terminals: by the console socket, and in the foreground on a pty.
+//! Terminals, through the console socket and in the foreground on a pty.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -15,7 +15,7 @@ fn with_terminal(t: &Test, args: &[&str]) -> Result<Bundle> {
     Ok(bundle)
 }
 
-/// The first line of JSON in what a terminal showed.
+/// The first line of JSON in the output of a terminal.
 fn shown(text: &str) -> Result<Value> {
     let line = text.lines().find(|line| line.contains('{') && line.contains('}')).with_context(|| format!("a report in {text:?}"))?;
     let line = line.trim_start_matches(|c| c != '{').trim_end_matches(|c| c != '}');
@@ -76,7 +76,7 @@ fn input_and_resize_reach_the_program() {
         resize(&console, 71, 17)?;
         let seen = shown(&read_until(&mut console, |text| text.contains("}"))?)?;
         assert_eq!((&seen["columns"], &seen["rows"]), (&json!(71), &json!(17)));
-        // a line, and the character of the terminal that ends the input
+        // a line, and the terminal's end-of-file character
         console.write_all(b"typed\n\x04")?;
         let text = read_until(&mut console, |text| text.matches("typed").count() == 2)?;
         ensure!(text.matches("typed").count() == 2, "echo and output: {text:?}");
@@ -108,7 +108,7 @@ fn detached_without_a_socket_and_a_socket_without_a_terminal_are_refused() {
     });
 }
 
-/// Runs `words` of the runtime in the foreground with `pty` as its controlling terminal.
+/// Runs the runtime with `words` in the foreground, with `pty` as its controlling terminal.
 fn on(t: &Test, pty: &Pty, words: &[&str]) -> Result<std::process::Child> {
     let mut command = t.launched(&["session", "terminal"], words)?;
     command.stdin(pty.terminal.try_clone()?).stdout(pty.terminal.try_clone()?).stderr(Stdio::from(pty.terminal.try_clone()?));
@@ -134,7 +134,7 @@ fn in_the_foreground_on_a_pty() {
         }
         controller.write_all(b"typed\n\x04")?;
         let text = read_until(&mut controller, |text| text.matches("typed").count() == 2)?;
-        // the outer terminal is raw meanwhile: one echo, by the inner one
+        // the outer terminal is raw meanwhile, so only the inner one echoes
         assert_eq!(text.matches("typed").count(), 2, "{text:?}");
         assert_eq!(integration::runtime::wait(&mut child)?.code(), Some(9));
         Ok(())
@@ -175,10 +175,10 @@ fn exec_with_a_terminal() {
         let seen = shown(&read_until(&mut console, |text| text.contains('\n'))?)?;
         assert_eq!(seen["streams"], json!([true, true, true]));
         assert_eq!(seen["controlling"], true);
-        // its parent, the test, must reap it before init can end
+        // the test, its parent, must reap it before init can end
         let pid = Pid::from_raw(std::fs::read_to_string(&pid_file)?.parse()?).context("a pid")?;
         waitpid(Some(pid), WaitOptions::empty())?;
-        // in the foreground, on a pty of the caller
+        // in the foreground, on the caller's pty
         let Pty { mut controller, terminal } = Pty::open(90, 20)?;
         let pty = Pty { controller: controller.try_clone()?, terminal };
         let mut child = on(t, &pty, &["exec", "-t", &container.id, "/bin/payload", "tty", "then", "exit", "4"])?;
@@ -220,7 +220,7 @@ fn sec_tty_1_false_terminals_in_the_rootfs() {
             std::os::unix::fs::symlink("/etc/target", bundle.rootfs(name))?;
         }
         let socket = ConsoleSocket::at(t.path().join("tty.sock"))?;
-        // to run or to refuse are both right
+        // running and refusing are both right
         if let Ok(mut container) = Container::make(t, &bundle, "run", |command| _ = command.arg("--console-socket").arg(socket.path())) {
             container.wait()?;
         }

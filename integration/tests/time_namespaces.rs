@@ -1,4 +1,4 @@
-//! Time namespaces: clocks with an offset, in a new namespace, by path, and for exec (time_namespaces(7)).
+//! Time namespaces: clock offsets in a new namespace, in one joined by path, and for exec (time_namespaces(7)).
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 const FILE: &str = "/proc/self/timens_offsets";
 
-/// Whether the runtime is too old to know them.
+/// Whether the runtime is too old for time namespaces.
 fn unknown(t: &Test) -> bool {
     t.differs("runc<1.2", "knows no time namespaces") || t.differs("crun<1.9", "breaks off where a time namespace is new")
 }
@@ -30,7 +30,7 @@ fn a_new_one_has_the_offsets_of_the_config() {
         let output = t.run(&bundle)?.ok()?.stdout;
         let lines: Vec<&str> = output.trim_end().splitn(4, '\n').collect();
         assert_eq!(offsets(&lines[..2].join("\n")), [["monotonic", "7881", "2718281"], ["boottime", "500000", "0"]]);
-        // the program itself is in it, and not only what it starts
+        // the program itself is in the namespace, not only its children
         let uptime: f64 = lines[2].split(' ').next().unwrap_or_default().parse()?;
         let host: f64 = fs::read_to_string("/proc/uptime")?.split(' ').next().unwrap_or_default().parse()?;
         ensure!((uptime - host - 500_000.0).abs() < 60.0, "uptime {uptime}, on the host {host}");

@@ -1,4 +1,4 @@
-//! One way back: whatever fails in create or exec, and however late, nothing of it stays, and poststop hooks have run.
+//! If create or exec fails, at any step, nothing is left, and the poststop hooks have run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use integration::{Bundle, Container, Output, Test, cgroups, check, strace};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::json;
 
-/// Adds a hook that tells of itself in the file that is returned, then does what `steps` say.
+/// Adds a hook that writes to the returned file, and then follows `steps`.
 fn add_hook(t: &Test, bundle: &mut Bundle, kind: &str, steps: &[&str]) -> PathBuf {
     let log = t.path().join(format!("{kind}-{}.log", t.new_id()));
     let shown = log.to_string_lossy();
@@ -26,8 +26,8 @@ fn words(verb: &str, bundle: &Bundle, flags: &[&str], id: &str) -> Result<Vec<St
     Ok([&[verb, "--bundle", path][..], flags, &[id]].concat().into_iter().map(str::to_owned).collect())
 }
 
-/// Nothing is left of the container `id`: no record, no cgroup, no process. Of the directory that is claimed first the name may
-/// be left, if it cannot be opened.
+/// Checks that the container `id` has no record, no cgroup and no process. Only its state directory may be left, if it could not
+/// be opened.
 fn nothing_is_left(t: &Test, id: &str, output: &Output) -> Result<()> {
     let said = || format!("after {:?}", output.stderr);
     ensure!(!output.stderr.trim().is_empty(), "it fails without a word");
@@ -44,8 +44,8 @@ fn nothing_is_left(t: &Test, id: &str, output: &Output) -> Result<()> {
     Ok(())
 }
 
-/// A failed create takes the processes along that its hooks left in the cgroup, and the cgroup, whatever it fails for; also
-/// where they outlive init, as they do without a pid namespace.
+/// A failed create kills the processes that its hooks left in the cgroup, and removes the cgroup, for any cause of the failure.
+/// Without a pid namespace such processes outlive init.
 #[test]
 fn a_failed_create_ends_what_its_hooks_left_in_the_cgroup() {
     check(|t| {
@@ -73,7 +73,7 @@ fn a_failed_create_ends_what_its_hooks_left_in_the_cgroup() {
     });
 }
 
-/// A create that fails after its container was ready runs the poststop hooks, all of them, as one that fails before.
+/// A create that fails after its container was ready runs all poststop hooks, as one that fails earlier.
 #[test]
 fn a_create_that_fails_late_runs_poststop_hooks() {
     check(|t| {
@@ -105,7 +105,7 @@ fn a_create_that_fails_late_runs_poststop_hooks() {
     });
 }
 
-/// The same where the socket that is to have the pidfd has gone meanwhile; there is no pid file then.
+/// The same if the pidfd socket is gone meanwhile. No pid file may be left.
 #[test]
 fn a_create_whose_pidfd_nobody_takes_is_taken_back() {
     check(|t| {
@@ -124,7 +124,7 @@ fn a_create_whose_pidfd_nobody_takes_is_taken_back() {
         let flags = ["--pidfd-socket", &path, "--pid-file", &pid_file.to_string_lossy()];
         let making = t.begin(t.command(words("create", &bundle, &flags, &id)?)?)?;
         until("the hook has begun", || Ok(begun.exists()))?;
-        // with it goes the connection, which nobody has accepted
+        // this also closes the connection, which was not accepted
         drop(socket);
         barrier.lift()?;
         let failed = making.end()?;
@@ -136,7 +136,7 @@ fn a_create_whose_pidfd_nobody_takes_is_taken_back() {
     });
 }
 
-/// Makes each call of `calls` of a command fail, one at a time, until the command has no more of them.
+/// Makes each call of `calls` in a command fail, one at a time, until the command makes no further one.
 fn each_failing(t: &Test, calls: &[&str], mut run: impl FnMut(&[&str], &str) -> Result<()>) -> Result<()> {
     let trace = t.path().join("trace");
     for call in calls {
@@ -163,8 +163,8 @@ fn can_fail(t: &Test) -> Result<bool> {
     Ok(true)
 }
 
-/// A create of `bundle` whose calls fail: it fails and leaves nothing, and where the first hooks ran, those of poststop did; or
-/// it succeeds all the same, and its container is deleted as any other.
+/// Creates `bundle` while single calls fail. The create fails and leaves nothing, and if its first hooks ran, the poststop hooks
+/// ran too. Or it succeeds, and its container can be deleted.
 fn fails_and_leaves_nothing(t: &Test, bundle: &mut Bundle, calls: &[&str]) -> Result<()> {
     let first = add_hook(t, bundle, "createRuntime", &[]);
     let last = add_hook(t, bundle, "poststop", &[]);
@@ -178,7 +178,7 @@ fn fails_and_leaves_nothing(t: &Test, bundle: &mut Bundle, calls: &[&str]) -> Re
         let output = t.finish(strace::under(t, &trace, options, words("create", bundle, &[], &id)?)?)?;
         if output.status.success() {
             t.runtime(["delete", "--force", &id])?.exits(0)?;
-            // its init became a child of this test, which alone reaps it
+            // init became a child of this test, which must reap it
             for pid in left_to_us()? {
                 waitpid(Some(pid), WaitOptions::empty())?;
             }
@@ -194,7 +194,7 @@ fn fails_and_leaves_nothing(t: &Test, bundle: &mut Bundle, calls: &[&str]) -> Re
     Ok(())
 }
 
-/// Whichever call of create the kernel refuses, it takes back what it has made.
+/// If the kernel refuses any call of create, everything is undone.
 #[test]
 fn a_create_whose_calls_fail_leaves_nothing() {
     check(|t| {
@@ -208,7 +208,7 @@ fn a_create_whose_calls_fail_leaves_nothing() {
     });
 }
 
-/// A call that fails right after the clone of create, on the way back from a pid namespace that was joined, leaves no child.
+/// If a call fails right after the clone, on the return from a joined pid namespace, no child is left.
 #[test]
 fn a_create_that_joins_a_pid_namespace_guards_its_child() {
     check(|t| {
@@ -231,7 +231,7 @@ fn processes_of(container: &Container<'_>) -> Result<usize> {
     Ok(all.filter(|&pid| cgroup(pid) == own).count())
 }
 
-/// A failed exec leaves no process in the container, and its program has not run, whichever call after the clone is refused.
+/// If any call after the clone is refused, exec leaves no process in the container, and its program has not run.
 #[test]
 fn an_exec_whose_calls_fail_guards_its_child() {
     check(|t| {
@@ -256,7 +256,7 @@ fn an_exec_whose_calls_fail_guards_its_child() {
                 end_others(&container)?;
                 others.with_context(|| output.stderr.clone())?;
                 ensure!(left == 0, "{left} processes are left after {:?}", output.stderr);
-                // a process that is born in its cgroup does not wait for the runtime
+                // a process that is cloned into its cgroup does not wait for the runtime
                 ensure!(!ran.exists() || cgroups::unified(), "the program ran, after {:?}", output.stderr);
             }
             let _ = fs::remove_file(&ran);
@@ -267,7 +267,7 @@ fn an_exec_whose_calls_fail_guards_its_child() {
     });
 }
 
-/// The children of this test that were made in a pid namespace that existed, ended or not.
+/// The children of this test, exited or not, in a pid namespace that existed before.
 fn left_to_us() -> Result<Vec<Pid>> {
     let mut left = Vec::new();
     for task in fs::read_dir("/proc/self/task")? {
@@ -283,7 +283,7 @@ fn left_to_us() -> Result<Vec<Pid>> {
     Ok(left)
 }
 
-/// A runtime that fails reaps the process that it made, so that none is left to its caller.
+/// Checks that a failed runtime reaped its process, so that its caller inherits none.
 fn none_is_left_to_us() -> Result<()> {
     let left = left_to_us()?;
     for pid in &left {
@@ -294,7 +294,7 @@ fn none_is_left_to_us() -> Result<()> {
     Ok(())
 }
 
-/// Ends all processes of the container but the first.
+/// Kills all processes of the container except init.
 fn end_others(container: &Container<'_>) -> Result<()> {
     let cgroup = |pid: i32| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     let init = container.pid.as_raw_nonzero().get();
@@ -311,7 +311,7 @@ fn end_others(container: &Container<'_>) -> Result<()> {
     Ok(())
 }
 
-/// An exec that fails after its process was made, here for a pid file that cannot be written, leaves no process either.
+/// An exec that fails after its process was made leaves no process. Here the pid file cannot be written.
 #[test]
 fn an_exec_that_fails_late_leaves_no_process() {
     check(|t| {

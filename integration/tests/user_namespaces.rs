@@ -1,4 +1,4 @@
-//! User namespaces, made and joined: who owns what, what root inside may do, and what it may not (user_namespaces(7)).
+//! User namespaces, new and joined: owners of files, and the rights of root inside (user_namespaces(7)).
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown};
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 const UIDS: u32 = 100_000;
 const GIDS: u32 = 200_000;
-/// How an owner that has no id inside is shown there.
+/// The owner of a file whose host ids have no mapping.
 const NOBODY: &str = "65534:65534";
 
-/// A bundle whose root has ids of its own on the host, and its rootfs too.
+/// A bundle whose root is mapped to other ids on the host; the rootfs belongs to these ids.
 fn mapped(t: &Test) -> Result<Bundle> {
     let mut bundle = t.bundle()?;
     bundle.namespace("user", None);
@@ -24,7 +24,7 @@ fn mapped(t: &Test) -> Result<Bundle> {
     Ok(bundle)
 }
 
-/// Whether to leave the runtime alone: one has been seen to change the host for good.
+/// Whether to skip the runtime, because one is known to change the host permanently.
 fn unfit(t: &Test) -> bool {
     t.differs("crun<1.24", "gives the host's /dev/null to the container's root")
 }
@@ -39,7 +39,7 @@ fn give(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// `bundle` in the user namespace of `container`.
+/// Lets `bundle` join the user namespace of `container`.
 fn join(bundle: &mut Bundle, container: &Container<'_>) {
     let path = format!("/proc/{}/ns/user", container.pid.as_raw_nonzero());
     bundle.namespace("user", Some(&path)).unset("/linux/uidMappings").unset("/linux/gidMappings");
@@ -59,7 +59,7 @@ fn root_inside_is_another_outside_and_owns_what_is_made_for_it() {
         bundle.namespace("cgroup", None).set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"}));
         let ipc = if t.differs("runc<1.5", "sets no sysctls of user namespaces") || t.differs("crun", "sets no sysctls of user namespaces")
         {
-            // no limit of its own
+            // the limit is not set
             i32::MAX.to_string()
         } else {
             bundle.set("/linux/sysctl/user.max_ipc_namespaces", json!("7"));
@@ -101,7 +101,7 @@ fn limits_and_scores_are_set_that_root_inside_may_not_set() {
         }
         let mut bundle = mapped(t)?;
         let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(1024);
-        // where the test itself may not raise a limit, or lower a score, nobody may
+        // if the test may not raise a limit or lower a score, the runtime cannot either
         let most: u64 = fs::read_to_string("/proc/sys/fs/nr_open")?.trim().parse()?;
         let (hard, score) = if may_exceed() { ((hard + 7).min(most), -7) } else { (hard - 7, 7) };
         bundle.set("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": hard, "hard": hard}]));
@@ -224,7 +224,7 @@ fn exec_is_in_it_with_its_ids() {
         let report = container.exec_report(&["--user", "1000:1001", "--additional-gids", "7"])?;
         assert_eq!((&report["uids"], &report["gids"]), (&json!("1000 1000 1000 1000"), &json!("1001 1001 1001 1001")));
         let groups = report["groups"].as_array().context("groups")?;
-        // runc has them twice
+        // runc sets them twice
         ensure!(!groups.is_empty() && groups.iter().all(|group| *group == 7), "{groups:?}");
         let output = container.exec(&["--user", "70000"], ["/bin/true"])?;
         ensure!(!output.status.success(), "an id that is not mapped");
@@ -297,7 +297,7 @@ fn mappings_beside_a_path_must_be_the_same() {
         pod.args(["/bin/sleep"]);
         let pod = Container::start_of(t, &pod)?;
         let path = format!("/proc/{}/ns/user", pod.pid.as_raw_nonzero());
-        // as containerd and CRI-O write it
+        // the config of containerd and CRI-O
         let mut same = mapped(t)?;
         same.namespace("user", Some(&path));
         assert_eq!(t.report(&mut same)?["uid_map"], json!(["0", "100000", "65536"]));
@@ -328,7 +328,7 @@ fn a_namespace_of_the_hosts_is_joined_beside_a_new_user_namespace() {
         let plain = Container::start_of(t, &plain)?;
         let mut bundle = mapped(t)?;
         bundle.namespace("network", Some(&format!("/proc/{}/ns/net", plain.pid.as_raw_nonzero())));
-        // a new sysfs shows the network, which is not this root's
+        // a new sysfs would need the network namespace to belong to this user namespace
         bundle.unmount("/sys").mount("/sys", "bind", "/sys", &["rbind", "ro"]);
         bundle.args(["/bin/payload", "report", "then", "sleep"]);
         let mut container = Container::start_of(t, &bundle)?;
@@ -390,7 +390,7 @@ fn masks_and_read_only_paths_hold() {
     });
 }
 
-/// A read-only tmpfs of the host, for as long as this lives.
+/// A read-only tmpfs on the host. Dropping this unmounts it.
 struct ReadOnly<'a>(&'a Path);
 
 impl<'a> ReadOnly<'a> {
@@ -471,18 +471,18 @@ fn sec_exec_1_root_inside_sees_into_no_process_of_ours() {
         assert_eq!(container.line()?, "ready");
         let mut execs = 0;
         while container.status()? == "running" && execs < 60 {
-            // one that comes just as the container ends fails
+            // an exec fails if the container ends at the same time
             let _ = container.exec(&[], ["/bin/payload", "sleep", "0.01"])?;
             execs += 1;
         }
         let seen = container.rest()?;
         ensure!(seen.contains("exe /bin/payload") && seen.ends_with("done\n"), "{execs} execs, seen: {seen}");
         for line in seen.lines() {
-            // while execve closes what is close-on-exec: what tells the runtime that it did, by its end. There is no way to open
-            // a socket by its link
+            // seen while execve closes the close-on-exec descriptors: the socket that tells the runtime about the execve by its
+            // end. A socket cannot be opened through /proc
             let fine = ["exe /bin/payload", "root /", "cwd /", "done"].contains(&line)
                 || ["fd pipe", "fd /dev/null", "fd socket"].contains(&line)
-                // the program itself, where it is linked with glibc, looks for the size of its stack when it starts
+                // a program linked with glibc reads the size of its stack when it starts
                 || (line.starts_with("fd /proc/") && line.ends_with("/maps"))
                 || line.starts_with(&format!("fd {}", t.path().display()));
             ensure!(fine, "of a process that was not the program's: {line}");

@@ -1,4 +1,4 @@
-//! Flags of mounts: of binds, of file systems, recursive ones.
+//! Flags of mounts: bind mounts, file systems, and recursive flags.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{HostMount, at, has};
 
-/// Options of a bind mount, and which per-mount flags it has then and has not.
+/// Options of a bind mount, the resulting mount flags, and flags that must be absent.
 const FLAGS: [(&[&str], &[&str], &[&str]); 22] = [
     (&[], &["rw", "relatime"], &["ro", "nosuid", "nodev", "noexec"]),
     (&["ro"], &["ro"], &["rw"]),
@@ -40,7 +40,7 @@ fn flags_of_bind_mounts() {
     check(|t| {
         let source = t.path().join("source");
         fs::create_dir(&source)?;
-        // what a bind does not say is as in its source
+        // flags that the bind does not name stay as in the source
         let _source = HostMount::tmpfs(&source)?;
         let mut bundle = t.bundle()?;
         let crun = t.differs("crun", "does not know symfollow, and of opposite options of a bind takes the one that restricts");
@@ -74,7 +74,7 @@ fn flags_of_bind_mounts() {
 fn flags_of_file_systems() {
     check(|t| {
         let mut bundle = t.bundle()?;
-        // a second tmpfs must not take over the first one's
+        // the second tmpfs must not share the first one's superblock
         bundle.mount("/a", "tmpfs", "tmpfs", &["ro", "noexec", "size=1m", "mode=1700", "uid=5"]);
         bundle.mount("/b", "tmpfs", "named", &["nosuid", "nodev", "noatime", "nr_inodes=10"]);
         bundle.mount("/c", "tmpfs", "tmpfs", &["sync", "dirsync"]);
@@ -114,8 +114,8 @@ fn recursive_and_plain_binds_of_a_tree_of_mounts() {
     });
 }
 
-/// Flags of the source, options of the bind besides `bind`, and which flags the mount has then and has not: with no word
-/// about flags those of the source, else those asked for. Access times stay unless a mode is asked for.
+/// Flags of the source, options of the bind besides `bind`, the resulting flags, and flags that must be absent. Without any flag
+/// option the source's flags stay. Access times stay unless an option changes them.
 const FLAGS_OF_SOURCES: [(MountFlags, Words, Words, Words); 9] = [
     (RESTRICTED, &[], &["ro", "nosuid", "nodev", "noexec", "nosymfollow"], &["rw"]),
     (RESTRICTED, &["rprivate"], &["ro", "nosuid", "nodev", "noexec", "nosymfollow"], &["rw"]),

@@ -12,7 +12,7 @@ use super::HostMount;
 
 type Ranges<'a> = &'a [[u32; 3]];
 
-/// A mapping of the config: ids from `inside` on are seen as those from `outside` on.
+/// A mapping of the config: ids from `inside` on become ids from `outside` on.
 fn maps(ranges: Ranges<'_>) -> Value {
     ranges.iter().map(|[inside, outside, size]| json!({"containerID": inside, "hostID": outside, "size": size})).collect()
 }
@@ -27,12 +27,12 @@ fn mount(bundle: &mut Bundle, destination: &str, source: &Path, options: &[&str]
     );
 }
 
-/// Is it a runtime without these mounts?
+/// Whether the runtime lacks these mounts.
 fn lacks(t: &Test) -> bool {
     t.differs("runc<1.2", "has id-mapped mounts only with a user namespace") || t.differs("crun<1.9", "knows no ridmap")
 }
 
-/// A folder on the host with files of several owners, and the same mounted below it.
+/// A directory on the host with files of several owners, and a mount below it with the same files.
 fn source(t: &Test) -> Result<(std::path::PathBuf, HostMount)> {
     let source = t.path().join("source");
     fs::create_dir_all(source.join("inner"))?;
@@ -46,7 +46,7 @@ fn source(t: &Test) -> Result<(std::path::PathBuf, HostMount)> {
     Ok((source, inner))
 }
 
-/// Owners of files as the container sees them.
+/// The owners of files as the container sees them.
 pub(super) fn owners(t: &Test, bundle: &mut Bundle, files: &[&str]) -> Result<Vec<String>> {
     let mut words = vec!["/bin/payload", "stat"];
     words.extend(files);
@@ -65,13 +65,13 @@ fn owners_are_mapped() {
         let (uids, gids) = ([[0, 100_000, 65_536]], [[0, 200_000, 65_536]]);
         mount(&mut bundle, "/same", &source, &["bind"], &uids, &gids);
         mount(&mut bundle, "/again", &source, &["bind", "ro"], &uids, &gids);
-        // ranges on their own, in any order, and what is in none
+        // several ranges, in any order, and an id outside all ranges
         mount(&mut bundle, "/ranges", &source, &["bind", "idmap"], &[[101, 7, 1], [100, 9, 1]], &[[200, 1000, 12], [222, 5, 1]]);
         bundle.mount("/plain", "bind", &source.to_string_lossy(), &["bind"]);
         let files = ["/same/root", "/same/second", "/again/first", "/ranges/first", "/ranges/second", "/ranges/root", "/plain/first"];
         let expected = ["100000:200000", "100101:200222", "100100:200211", "9:1011", "7:5", "65534:65534", "100:211"];
         assert_eq!(owners(t, &mut bundle, &files)?, expected);
-        // the other way round: who is not mapped cannot own, and who is, is stored as what is on disk
+        // in the other direction: an unmapped id cannot own a file, and a mapped id is stored translated
         bundle.args(["/bin/payload", "try-write", "/same/new"]);
         assert_eq!(t.run(&bundle)?.ok()?.stdout, "/same/new EOVERFLOW\n");
         Ok(())
@@ -88,7 +88,7 @@ fn a_file_made_is_stored_mapped_back() {
         let (source, _inner) = source(t)?;
         let mut bundle = t.bundle()?;
         mount(&mut bundle, "/mnt", &source, &["bind"], &[[1000, 0, 10]], &[[2000, 0, 10]]);
-        // nobody may write to what has an owner that is not mapped
+        // nobody may write a file with an unmapped owner
         lchown(&source, Some(1000), Some(2000))?;
         bundle.args(["/bin/payload", "write", "/mnt/new", "x", "then", "stat", "/mnt/new"]);
         ensure!(t.run(&bundle)?.ok()?.stdout.contains(" 0:0"), "the file is not its maker's");

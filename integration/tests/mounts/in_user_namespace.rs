@@ -14,7 +14,7 @@ use super::{HostMount, at, has};
 
 const HOST: u32 = 100_000;
 
-/// A bundle whose root is another on the host.
+/// A bundle whose root is mapped to other ids on the host.
 fn mapped(t: &Test) -> Result<Bundle> {
     let mut bundle = t.bundle()?;
     bundle.namespace("user", None);
@@ -27,7 +27,8 @@ fn mapped(t: &Test) -> Result<Bundle> {
     Ok(bundle)
 }
 
-/// A folder on the host (to be bound with what is below it, which is locked there), of which only its root may see the content: a file of 7:8, and the same mounted below.
+/// A directory on the host, readable only by its root: a file of 7:8, and a mount below it with the same. The mount below is
+/// locked in a user namespace, so the bind must be recursive.
 fn source(t: &Test) -> Result<(String, HostMount)> {
     let outer = t.path().join("outer");
     let source = outer.join("source");
@@ -68,7 +69,7 @@ fn ids_are_mapped_by_the_container_s_map_or_another() {
             return t.skip("tmpfs takes no id map on this kernel (6.3)");
         }
         assert_eq!(seen?, [nobody, "7:8", nobody, "7:8", "7:8", "507:508", nobody]);
-        // root inside may write there, as root of the folder's file system
+        // the container's root may write there, because it is root of the mount's id mapping
         lchown(&source, Some(0), Some(0))?;
         bundle.args(["/bin/payload", "write", "/own/new", "x", "then", "stat", "/own/new"]);
         ensure!(t.run(&bundle)?.ok()?.stdout.contains(" 0:0"), "the file is not its maker's");
@@ -143,7 +144,7 @@ fn links_behind_a_closed_folder_are_not_followed_when_they_are_meant_themselves(
 
 type Words = &'static [&'static str];
 
-/// Flags of the source, options of the bind besides `bind`, which flags the mount has then and has not.
+/// Flags of the source, options of the bind besides `bind`, the resulting flags, and flags that must be absent.
 const KEPT: [(MountFlags, Words, Words, Words); 5] = [
     (MountFlags::RDONLY, &["nosuid"], &["ro", "nosuid"], &["rw"]),
     (MountFlags::NODEV.union(MountFlags::NOEXEC), &["ro", "suid"], &["ro", "nodev", "noexec"], &["nosuid"]),
@@ -152,7 +153,7 @@ const KEPT: [(MountFlags, Words, Words, Words); 5] = [
     (MountFlags::from_bits_retain(libc::MS_NOSYMFOLLOW as u32).union(MountFlags::NOSUID), &["ro"], &["ro", "nosuid"], &["nosymfollow"]),
 ];
 
-/// Flags of the source, options that are refused for them, and a part of the error.
+/// Flags of the source, options that are refused, and a part of the error.
 const REFUSED: [(MountFlags, Words, &str); 4] = [
     (MountFlags::RDONLY, &["rw"], "cannot clear locked flags MS_RDONLY"),
     (MountFlags::NODEV.union(MountFlags::NOSUID), &["dev", "suid"], "cannot clear locked flags MS_NOSUID|MS_NODEV"),

@@ -1,4 +1,4 @@
-//! Symbolic links at the source and at the destination.
+//! Symbolic links at the source and at the destination of a mount.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,7 +11,7 @@ use super::at;
 #[test]
 fn symlinks_of_the_rootfs_lead_inside() {
     check(|t| {
-        // SEC-mnt-1: targets that lead out of the rootfs by a link are found in it
+        // SEC-mnt-1: a destination with a symbolic link that points outside is resolved inside the rootfs
         let canary = t.path().join("canary");
         fs::create_dir(&canary)?;
         let mut bundle = t.bundle()?;
@@ -50,7 +50,7 @@ fn copy_symlink_makes_the_link_instead_of_a_mount() {
         fs::write(bundle.path().join("file"), "text")?;
         let source = |name: &str| bundle.path().join(name).to_string_lossy().into_owned();
         let (link, file) = (source("link"), source("file"));
-        // what is no link is bound, and a link that is there already may be the same
+        // any other file is bound, and an existing equal symbolic link is accepted
         symlink("../some/where", bundle.rootfs("there"))?;
         bundle.mount("/a/b/link", "bind", &link, &["rbind", "copy-symlink"]).mount("/there", "bind", &link, &["bind", "copy-symlink"]);
         bundle.mount("/file", "bind", &file, &["bind", "copy-symlink"]);
@@ -104,7 +104,7 @@ fn a_link_into_proc_or_sysfs_is_no_destination() {
     });
 }
 
-/// The options of these tests are crun's.
+/// Only crun and masu have the options of these tests.
 pub(crate) fn knows_no_words_for_links(t: &Test) -> bool {
     t.differs("runc", "does not know copy-symlink, src-nofollow and dest-nofollow")
         || t.differs("crun<1.9", "knows them not all, or without care")

@@ -71,10 +71,10 @@ fn masked_and_read_only_paths() {
             "x",
         ]);
         let seen = t.run(&bundle)?.ok()?.stdout;
-        // three empty folders, two empty files, three read-only places
+        // three empty directories, two empty files, three read-only paths
         let start = "\n\n\n/kept/new EROFS\n/proc/sys/kernel/hostname EROFS\n";
         ensure!(seen.starts_with(start), "{seen}");
-        // the mask of a folder cannot be written; why, is the runtime's business
+        // the mask of a directory is not writable; the errno depends on the runtime
         ensure!(!seen.contains("/hidden/new ok"), "{seen}");
         assert_eq!(fs::read_to_string(bundle.rootfs("etc/secret"))?, "secret");
         Ok(())

@@ -1,4 +1,4 @@
-//! Propagation, of mounts and of the root.
+//! Propagation of mounts and of the root.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ fn propagation() {
         rustix::mount::mount_change(&source, rustix::mount::MountPropagationFlags::SHARED)?;
         let source = source.to_string_lossy().into_owned();
         let mut bundle = t.bundle()?;
-        // the caller's own mounts become slaves otherwise, and all that is bound from them
+        // shared, because otherwise the caller's mounts become slaves, and bind mounts of them too
         bundle.set("/linux/rootfsPropagation", json!("shared"));
         for option in ["private", "slave", "shared", "unbindable", "rprivate", "rslave", "rshared", "runbindable"] {
             bundle.mount(&format!("/{option}"), "bind", &source, &["rbind", option]);
@@ -48,14 +48,14 @@ fn propagation_of_the_rootfs() {
             let report = t.report(&mut bundle)?;
             let root = at(&report, "/")?;
             let tags = root["propagation"].to_string();
-            // a slave of a group that has no one else has no tag
+            // a slave whose peer group has no other member has no tag
             ensure!(if expected.is_empty() { !tags.contains("shared") } else { tags.contains(expected) }, "{mode}: {tags}");
         }
         Ok(())
     });
 }
 
-/// As /tmp is where systemd runs: a word without `r` changes the root of the host's tree, and not what is below.
+/// As with /tmp under systemd. Without `r` the option changes only the root mount, not the mounts below it.
 #[test]
 fn the_rootfs_may_be_in_a_mount_of_its_own_that_is_shared() {
     check(|t| {
@@ -65,7 +65,7 @@ fn the_rootfs_may_be_in_a_mount_of_its_own_that_is_shared() {
         rustix::mount::mount_change(&place, rustix::mount::MountPropagationFlags::SHARED)?;
         for mode in ["private", "slave", "shared", "unbindable", "rprivate", "rslave", "rshared", "runbindable"] {
             let mut bundle = Bundle::new(&place.join(mode), &t.payload)?;
-            // nothing can be bound from an unbindable mount
+            // an unbindable mount cannot be the source of a bind
             bundle.unset("/linux/maskedPaths").unset("/linux/readonlyPaths");
             bundle.args(["/bin/sleep"]).set("/linux/rootfsPropagation", json!(mode)).write()?;
             let container = Container::create(t, &bundle).with_context(|| mode)?;
@@ -95,7 +95,7 @@ fn what_the_host_mounts_in_the_rootfs_later_stays_outside() {
     });
 }
 
-/// In a mount namespace whose mounts are shared, as on a host, but with nobody else.
+/// In a mount namespace with shared mounts, as on a host, but without other processes.
 #[test]
 fn sec_mnt_without_pivot_root_the_host_keeps_proc() {
     check(|t| {
@@ -106,7 +106,7 @@ fn sec_mnt_without_pivot_root_the_host_keeps_proc() {
             }
             bundle.args(["/bin/true"]).write()?;
             let path = bundle.path().to_string_lossy().into_owned();
-            // a second mount over the first: that, too, stays
+            // a second mount over the first, which must also stay
             let script = "mount -t proc again /proc && mount --make-rshared / && \"$@\" && test -d /sys/kernel && \
                           grep -q '^again /proc ' /proc/mounts";
             let command = t.under(

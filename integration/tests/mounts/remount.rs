@@ -1,4 +1,4 @@
-//! The option `remount`: an earlier mount of the config takes on other flags and options.
+//! The option `remount`: changes flags and options of an earlier mount of the config.
 
 use std::fs;
 
@@ -19,7 +19,7 @@ fn remount_changes_what_is_mounted_and_mounts_nothing() {
         let first: &[&str] = if t.differs("runc", last) || t.differs("crun", last) { &["nosuid"] } else { &["nosuid", "ro"] };
         bundle.mount("/own", "tmpfs", "tmpfs", first);
         bundle.mount("/own", "tmpfs", "tmpfs", &["remount", "noexec", "size=128k"]);
-        // what is mounted in it still finds it writable
+        // mounts inside the remounted one are made while it is still writable
         bundle.mount("/last", "tmpfs", "tmpfs", &[]).mount("/last/a", "tmpfs", "tmpfs", &["nodev"]);
         bundle.mount("/last", "tmpfs", "tmpfs", &["remount", "ro", "size=64k"]).mount("/last/b", "tmpfs", "tmpfs", &[]);
         let report = t.report(&mut bundle)?;

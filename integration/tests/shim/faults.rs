@@ -1,4 +1,4 @@
-//! Want of descriptors and of room, callers that may not call, and callers that do not listen.
+//! Lack of descriptors and of space, callers without permission, and callers that do not read.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -16,7 +16,7 @@ use rustix::process::{Pid, Resource, Rlimit};
 
 use super::{INVALID, NOT_FOUND, of, refuses, with_shim};
 
-/// Methods with a message.
+/// The methods that take a message.
 const METHODS: [&str; 15] = [
     "Create",
     "Start",
@@ -35,7 +35,7 @@ const METHODS: [&str; 15] = [
     "Connect",
 ];
 
-/// A frame with a request for the state of `id`.
+/// A frame with a State request for `id`.
 fn state_of(stream: u32, id: &str) -> Vec<u8> {
     let request = Message::new().text(1, "containerd.task.v2.Task").text(2, "State").message(3, of(id)).0;
     let mut frame = (request.len() as u32).to_be_bytes().to_vec();
@@ -45,10 +45,10 @@ fn state_of(stream: u32, id: &str) -> Vec<u8> {
     frame
 }
 
-/// Runs `body` while the shim can open nothing.
+/// Runs `body` while the shim cannot open any file.
 fn without_descriptors(shim: &mut Shim<'_>, body: impl FnOnce(&mut Shim<'_>) -> Result<()>) -> Result<()> {
     let pid = Pid::from_raw(shim.pid);
-    // the shim has ours
+    // the shim has the same limits as this test
     let before = rustix::process::getrlimit(Resource::Nofile);
     rustix::process::prlimit(pid, Resource::Nofile, Rlimit { current: Some(3), ..before })?;
     let result = body(shim);
@@ -71,12 +71,12 @@ fn a_full_disk_is_an_error_and_the_rest_goes_on() {
                 second.args(["/bin/payload", "sleep"]).write()?;
                 let create = shim.create_message_with_root(&second, &other, "", &full);
                 let said = shim.call("Create", create)?.err();
-                // runc forgets the reason
+                // runc does not report the reason
                 let reason = if t.runtime.is("masu") { "no space left" } else { "unable to store init state" };
                 ensure!(said.as_ref().is_some_and(|e| e.text.to_lowercase().contains(reason)), "{said:?}");
                 refuses(shim.call("State", of(&other))?, NOT_FOUND, "not found")
             })();
-            // who has failed may still be closing its files
+            // the failed shim or worker may still be closing its files
             let end = Instant::now() + Duration::from_secs(10);
             while let Err(e) = rustix::mount::unmount(&full, rustix::mount::UnmountFlags::empty()) {
                 ensure!(e == rustix::io::Errno::BUSY && Instant::now() < end, "unmount the full disk: {e}");
@@ -102,7 +102,7 @@ fn every_method_refuses_a_damaged_message() {
                     ensure!(answer.is_err(), "{method} took it");
                 }
             }
-            // what the fuzzer found once, and what it begins with
+            // an input that the fuzzer found, and its seeds
             for seed in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../shim/fuzz/seeds/frame"))? {
                 let bytes = fs::read(seed?.path())?;
                 shim.connect()?.write_all(bytes.get(1..).unwrap_or_default())?;
@@ -123,7 +123,7 @@ fn without_descriptors_a_create_fails_and_leaves_nothing() {
             }
             without_descriptors(shim, |shim| {
                 let said = shim.call("Create", shim.create_message(bundle, id, ""))?.err().context("created")?;
-                // as glibc and as musl say it
+                // the texts of glibc and of musl
                 let reasons = ["too many open files", "no file descriptors available"];
                 ensure!(reasons.iter().any(|reason| said.text.to_lowercase().contains(reason)), "{said:?}");
                 refuses(shim.call("State", of(id))?, NOT_FOUND, "not found")
@@ -150,7 +150,7 @@ fn without_descriptors_new_callers_wait_and_are_served_later() {
                 client.set_read_timeout(Some(Duration::from_millis(300)))?;
                 let answer = client.read(&mut [0; 10]);
                 ensure!(answer.as_ref().is_err_and(|e| e.kind() == ErrorKind::WouldBlock), "answered without descriptors: {answer:?}");
-                // who is there is served, and the shim waits for better times without a stir
+                // existing connections are served, and the shim waits without using the CPU
                 let ticks = || -> Result<u64> {
                     let stat = fs::read_to_string(format!("/proc/{}/stat", shim.pid))?;
                     let fields: Vec<_> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
@@ -184,17 +184,17 @@ fn a_caller_of_another_user_is_refused() {
             ensure!(mode(&socket)? & 0o077 == 0, "the socket is for others, too: {:o}", mode(&socket)?);
             let dir = socket.parent().context("a folder")?;
             ensure!(mode(dir)? & 0o022 == 0, "others may write in {}: {:o}", dir.display(), mode(dir)?);
-            // modes can be changed
+            // modes alone do not protect, because they can be changed
             fs::set_permissions(&socket, fs::Permissions::from_mode(0o666))?;
             let opened = rustix::fs::open(&socket, rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, 0.into())?;
             let path = format!("/proc/self/fd/{}", opened.as_raw_fd());
             let ask = || -> Result<usize> {
                 let nobody = rustix::process::Uid::from_raw(65534);
-                // of this thread alone
+                // for this thread only
                 rustix::thread::set_thread_res_uid(nobody, nobody, nobody)?;
                 let mut client = UnixStream::connect(path)?;
                 client.set_read_timeout(Some(Duration::from_secs(20)))?;
-                // it may have hung up
+                // the shim may have closed the connection
                 let _ = client.write_all(&state_of(1, id));
                 match client.read(&mut [0; 64]) {
                     Err(e) if e.kind() == ErrorKind::ConnectionReset => Ok(0),

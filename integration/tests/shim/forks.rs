@@ -1,4 +1,4 @@
-//! A worker of the shim, which may take long, has nothing of the daemon's open but what its verb needs.
+//! A worker of the shim may take long. It must hold only the descriptors that its verb needs.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -20,7 +20,7 @@ use super::{of, with_shim};
 /// Far more than the end of a stream takes.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
-/// A second container of the shim, one of whose verbs waits for a hook of `kind`.
+/// A second container of the shim. One of its verbs waits for a hook of `kind`.
 struct Busy {
     bundle: Bundle,
     id: String,
@@ -31,7 +31,7 @@ struct Busy {
 }
 
 impl Busy {
-    /// Everything up to the verb.
+    /// Prepares everything before the verb.
     fn new(t: &Test, kind: &'static str) -> Result<Self> {
         let verb = match kind {
             "createRuntime" => "Create",
@@ -46,7 +46,7 @@ impl Busy {
         Ok(Self { bundle, id, barrier: Barrier::at(&fifo)?, begun, verb, stream: 0 })
     }
 
-    /// Begins the verb, and returns while its hook, and with it the worker, waits.
+    /// Begins the verb. Returns while its hook, and so the worker, waits.
     fn begin(&mut self, shim: &mut Shim<'_>) -> Result<()> {
         let create = shim.create_message(&self.bundle, &self.id, "");
         if self.verb == "Create" {
@@ -63,7 +63,7 @@ impl Busy {
         until("the hook has begun", || Ok(self.begun.exists()))
     }
 
-    /// Lets the hook end, and ends the container.
+    /// Lets the hook end, and deletes the container.
     fn end(mut self, shim: &mut Shim<'_>) -> Result<()> {
         self.barrier.lift()?;
         shim.finish(self.stream)?.map_err(refused)?;
@@ -85,21 +85,21 @@ fn fifo(t: &Test, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// An end of a fifo that does not wait for the other one.
+/// Opens one end of a fifo without waiting for the other end.
 fn open(path: &Path, write: bool) -> Result<File> {
     let mut options = OpenOptions::new();
-    // a reader alone may be opened without a writer
+    // read and write, because opening only for writing fails without a reader
     options.read(true).write(write).custom_flags(libc::O_NONBLOCK);
     options.open(path).with_context(|| format!("open {}", path.display()))
 }
 
-/// Creates and starts a container whose standard input and output are fifos; the test's ends of them.
+/// Creates and starts a container with fifos as standard input and output. Returns the test's ends.
 fn with_streams(t: &Test, shim: &mut Shim<'_>, bundle: &Bundle, id: &str) -> Result<(File, File)> {
     let (stdin, stdout) = (fifo(t, &format!("{id}.in"))?, fifo(t, &format!("{id}.out"))?);
     let output = open(&stdout, false)?;
-    // the shim opens its end without waiting, or in its own time
+    // the shim opens its end in its own time
     let input = open(&stdin, true)?;
-    // a peer's shim must have both
+    // a peer's shim needs both outputs
     let stderr = fifo(t, &format!("{id}.err"))?;
     let _errors = open(&stderr, false)?;
     let message = shim.create_message(bundle, id, &stdout.to_string_lossy());
@@ -109,8 +109,8 @@ fn with_streams(t: &Test, shim: &mut Shim<'_>, bundle: &Bundle, id: &str) -> Res
     Ok((input, output))
 }
 
-/// The input of one container ends when its caller closes it, and its output when it ends itself, whatever the workers for
-/// others do meanwhile.
+/// A container's input ends when its caller closes it, and its output when the container exits, even while workers for other
+/// containers wait.
 #[test]
 fn the_streams_of_a_container_end_while_another_one_waits() {
     check(|t| {
@@ -129,7 +129,7 @@ fn the_streams_of_a_container_end_while_another_one_waits() {
                 let begin = Instant::now();
                 let ended = shim.until(|events| events.iter().any(|event| event == &format!("exit {id}")) || begin.elapsed() > AT_ONCE);
                 let in_time = shim.events.iter().any(|event| event == &format!("exit {id}"));
-                // to the end of it: a byte would be its output, and there is none
+                // the container writes nothing, so only the end can be read
                 let hung_up = in_time && at_its_end(&output)?;
                 busy.end(shim)?;
                 let status = shim.finish(wait)?.map_err(refused)?.number(1);
@@ -163,8 +163,7 @@ fn at_its_end(mut output: &File) -> Result<bool> {
     Ok(false)
 }
 
-/// A daemon that was killed answers nobody, while a worker of it still waits: its socket takes no connection, and the ones
-/// that it had are closed.
+/// A killed daemon's socket accepts no connection, and its old connections are closed, while a worker still waits.
 #[test]
 fn the_socket_of_a_killed_daemon_takes_no_connection() {
     check(|t| {
@@ -191,7 +190,7 @@ fn the_socket_of_a_killed_daemon_takes_no_connection() {
                 left.push("its connections are open");
             }
             busy.barrier.lift()?;
-            // the worker may go on to its end
+            // the worker may finish
             until("the hook has ended", || Ok(!processes_with(t.token()).iter().any(|process| process.contains(" hook "))))?;
             shim.delete_action(&bundle, &id)?;
             shim.delete_action(&busy.bundle, &busy.id)?;
@@ -202,7 +201,7 @@ fn the_socket_of_a_killed_daemon_takes_no_connection() {
     });
 }
 
-/// A worker has none of the daemon's streams of containers, sockets and connections, and no cgroup of another container.
+/// A worker has none of the daemon's container streams, sockets and connections, and no other container's cgroup.
 #[test]
 fn a_worker_has_no_stream_and_no_connection_of_the_daemon() {
     check(|t| {
@@ -219,9 +218,9 @@ fn a_worker_has_no_stream_and_no_connection_of_the_daemon() {
             let workers: Vec<i32> = children(shim.pid)?;
             let mut shared = Vec::new();
             for worker in &workers {
-                // the processes of containers are children as well
+                // without the containers' processes, which are children too
                 let mut own = links(*worker)?;
-                // of the others the name tells which it is
+                // only links whose name identifies one file
                 let names_one = |link: &str| !["/dev/null", "/proc", "anon_inode:"].iter().any(|common| link.starts_with(common));
                 own.retain(|link| before.contains(link) && names_one(link));
                 let name = fs::read_to_string(format!("/proc/{worker}/comm"))?;
@@ -231,7 +230,7 @@ fn a_worker_has_no_stream_and_no_connection_of_the_daemon() {
             }
             busy.end(shim)?;
             shim.end(id)?;
-            // containerd's log, which warnings go to
+            // containerd's log is allowed, because warnings go there
             shared.retain(|link| !link.ends_with("/log"));
             ensure!(!workers.is_empty(), "no worker was seen");
             ensure!(shared.is_empty(), "a worker has of the daemon's: {shared:#?}");
@@ -240,7 +239,7 @@ fn a_worker_has_no_stream_and_no_connection_of_the_daemon() {
     });
 }
 
-/// What the descriptors of a process are.
+/// The link targets of the descriptors of a process.
 fn links(pid: i32) -> Result<Vec<String>> {
     let mut links = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {

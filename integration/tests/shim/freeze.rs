@@ -14,7 +14,7 @@ fn status(shim: &mut Shim<'_>, id: &str) -> Result<u64> {
     Ok(shim.call("State", of(id))?.map_err(refused)?.number(4))
 }
 
-/// A created task that is paused is told as paused and not started; it is resumed as created, and starts then.
+/// A paused created task has the status paused and cannot be started. After Resume it is created, and starts.
 #[test]
 fn a_created_task_is_paused_and_resumed() {
     check(|t| {
@@ -41,13 +41,13 @@ fn a_created_task_is_paused_and_resumed() {
     });
 }
 
-/// A task that is paused before its start is killed and deleted as any other.
+/// A task that was paused before its start is killed and deleted like any other.
 #[test]
 fn a_paused_created_task_is_killed_and_deleted() {
     check(|t| {
         with_shim(t, &["/bin/payload", "sleep"], |shim, bundle, id| {
             shim.call("Create", shim.create_message(bundle, id, ""))?.map_err(refused)?;
-            // a peer's shim refuses this, and the rest holds for it all the same
+            // a peer's shim refuses Pause, but the rest must still hold
             ensure!(shim.call("Pause", of(id))?.is_ok() || !t.runtime.is("masu"), "a created task was not paused");
             shim.end(id)
         })

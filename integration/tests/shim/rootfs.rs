@@ -1,4 +1,4 @@
-//! Root file systems that Create is asked for: mounted before the container is made, taken off with it.
+//! Root file systems in the Create request: mounted before the container is made, and unmounted with it.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown, symlink};
@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{INVALID, NOT_FOUND, of, refuses, with_shim};
 
-/// Root of the container is that user and group of the host.
+/// The host's user and group to which the container's root is mapped.
 const OWNER: (u32, u32) = (100_000, 200_000);
 const MAPS: [&str; 2] = ["uidmap=0:100000:65536", "gidmap=0:200000:65536"];
 
@@ -23,7 +23,7 @@ fn mount(kind: &str, source: &Path, target: &str, options: &[&str]) -> Message {
     options.iter().fold(message, |message, option| message.text(4, option))
 }
 
-/// The folder that has the bundle's root file system, taken out of the bundle.
+/// Moves the root file system out of the bundle. Returns its directory.
 fn take_root(t: &Test, bundle: &Bundle, name: &str) -> Result<PathBuf> {
     let to = t.path().join(name);
     fs::create_dir_all(to.parent().context("a parent")?)?;
@@ -31,7 +31,7 @@ fn take_root(t: &Test, bundle: &Bundle, name: &str) -> Result<PathBuf> {
     Ok(to)
 }
 
-/// The same as an image of ext4.
+/// Makes an ext4 image of the root file system.
 fn image(t: &Test, root: &Path) -> Result<PathBuf> {
     let image = t.path().join("image");
     let mut command = Command::new("mke2fs");
@@ -41,12 +41,12 @@ fn image(t: &Test, root: &Path) -> Result<PathBuf> {
 }
 
 fn create(shim: &mut Shim<'_>, bundle: &Bundle, id: &str, stdout: &str, mounts: &[Message]) -> Result<Answer> {
-    // containerd's shim falls over a file for one of them
+    // containerd's shim fails if only one of standard output and error is a regular file
     let message = shim.create_message(bundle, id, stdout).text(7, stdout);
     shim.call("Create", mounts.iter().fold(message, |message, mount| message.message(3, mount.clone())))
 }
 
-/// Runs a container to its end: its status and what it said.
+/// Runs a container to its end. Returns its status and its output.
 fn run(t: &Test, shim: &mut Shim<'_>, bundle: &Bundle, id: &str, mounts: &[Message]) -> Result<(u64, String)> {
     let said = t.path().join(format!("{id}.said"));
     create(shim, bundle, id, &format!("file://{}", said.display()), mounts)?.map_err(refused)?;
@@ -59,7 +59,7 @@ fn run(t: &Test, shim: &mut Shim<'_>, bundle: &Bundle, id: &str, mounts: &[Messa
     Ok((status, text))
 }
 
-/// Waits until no loop device shows a file of this test: the kernel takes them down when their last user is gone.
+/// Waits until no loop device uses a file of this test. The kernel detaches them after their last user.
 fn no_loop_devices(t: &Test) -> Result<()> {
     let shown = || -> Result<Vec<String>> {
         let devices = fs::read_dir("/sys/block")?.flatten().map(|entry| entry.path().join("loop/backing_file"));
@@ -73,13 +73,13 @@ fn no_loop_devices(t: &Test) -> Result<()> {
     Ok(())
 }
 
-/// Whether this is a peer's shim that is older than mapped root file systems.
+/// Whether this is a peer's shim without support for mapped root file systems.
 fn knows_no_maps(t: &Test, answer: &Answer) -> bool {
     !t.runtime.is("masu") && answer.as_ref().is_err_and(|e| e.text.contains("invalid argument"))
 }
 
 fn can_loop(t: &Test) -> Result<bool> {
-    // its nodes come with the first use, where the kernel makes nodes
+    // where the kernel makes device nodes, loop nodes appear with the first use
     let comes = || fs::read_to_string("/proc/self/mountinfo").is_ok_and(|table| table.contains(" /dev ") && table.contains(" - devtmpfs "));
     let lacks = if fs::File::open("/dev/loop-control").is_err() || !(Path::new("/dev/loop0").exists() || comes()) {
         Some("no loop devices here")
@@ -102,7 +102,7 @@ fn a_loop_device_shows_an_image_and_goes_with_its_container() {
             let writable = mount("ext4", &image, "", &["loop"]);
             ensure!(run(t, shim, bundle, id, &[writable])?.0 == 0, "it cannot write");
             no_loop_devices(t)?;
-            // what it wrote is in the image; read-only, nothing can be
+            // the written file is in the image; with `ro` no file can be written
             let mut bundle = bundle.clone();
             bundle.args(["/bin/payload", "read", "/left", "then", "say", "", "then", "try-write", "/more"]).write()?;
             let read_only = mount("ext4", &image, "", &["loop", "ro", "direct-io"]);
@@ -161,7 +161,7 @@ fn a_killed_shims_loop_device_goes_with_delete() {
     });
 }
 
-/// Has the container a user namespace with the maps that its root file system is mapped by.
+/// Gives the container a user namespace with the maps of its root file system.
 fn in_user_namespace(bundle: &mut Bundle) -> Result<()> {
     let map = |outside: u32| json!([{"containerID": 0, "hostID": outside, "size": 65536}]);
     bundle.namespace("user", None).set("/linux/uidMappings", map(OWNER.0)).set("/linux/gidMappings", map(OWNER.1)).write()
@@ -204,7 +204,7 @@ fn the_layers_of_an_overlay_are_mapped() {
             ensure!((status, &*owners) == (0, &["0:0", "7:8", "65534:65534"][..]), "{status}: {said}");
             let new = fs::metadata(upper.join("low/new"))?;
             ensure!((new.uid(), new.gid()) == OWNER, "{}:{}", new.uid(), new.gid());
-            // as many layers as mount(2) takes no more, which need a newer kernel
+            // more layers than mount(2) accepts, so this needs a newer kernel
             let many: Vec<_> = (0..100).map(|n| t.path().join(format!("layers/{n:060}"))).collect();
             for layer in &many {
                 fs::create_dir(layer)?;
@@ -265,7 +265,7 @@ fn what_cannot_be_mounted_is_refused_before_anything_exists() {
                 ("bind", "", &["rbind", "uidmap=0:1:x", MAPS[1]][..], "no list of"),
                 ("format/ext4", "", &[], "mount manager"),
                 ("overlay", "", &[&layers, MAPS[0], MAPS[1]], "no folder in common"),
-                // a peer's shim takes these for something else
+                // a peer's shim interprets these in another way
                 ("bind", "", &["rbind", MAPS[0]], "without the other"),
                 ("bind", "", &["rbind", "X-containerd.mkdir.path=/x"], "not for a shim"),
                 ("bind", "", &["rbind", "loop"], "not for a bind"),
@@ -312,8 +312,8 @@ fn a_link_of_the_image_leads_no_mount_out_of_it() {
     });
 }
 
-/// `ro` of a root file system that the shim mounts reaches its superblock: an image that is declared read-only is not written
-/// to, not even by its mount; and `ro` of a tmpfs below, or of an overlay, is as deep.
+/// `ro` of a root file system from the shim reaches its superblock: an image that is declared read-only is not written, not even
+/// by mounting it. The same holds for a tmpfs below, and for an overlay.
 #[test]
 fn ro_reaches_the_superblock_of_a_root_file_system() {
     check(|t| {

@@ -1,11 +1,11 @@
-//! A bus that is gone, hangs, closes, or answers garbage; a systemd that refuses: an error in time, nothing left, and what
-//! runs goes on.
+//! A bus that is gone, hangs, closes connections, or answers garbage, and a systemd that refuses. The runtime must fail in time
+//! and leave nothing, and running containers continue.
 
 use std::time::{Duration, Instant};
 
 use super::*;
 
-/// Creates with a systemd of these manners, which fails with `text` and within `time`.
+/// Runs a create with a systemd of these manners. It must fail with `text` within `time`.
 fn fails(t: &Test, manners: &[Manner], text: &str, time: Duration) -> Result<Vec<String>> {
     let Some((bundle, _)) = sleeper(t)? else { return Ok(Vec::new()) };
     let systemd = Systemd::start(t.path(), manners)?;
@@ -19,7 +19,7 @@ fn fails(t: &Test, manners: &[Manner], text: &str, time: Duration) -> Result<Vec
 }
 
 const SOON: Duration = Duration::from_secs(15);
-/// systemd is given 30 s.
+/// The runtime waits 30 s for systemd.
 const IN_TIME: Duration = Duration::from_secs(45);
 
 #[test]
@@ -120,7 +120,7 @@ fn a_unit_that_failed_before_is_cleared_once() {
         drop(systemd);
         let text = "Unit x.scope was already loaded or has a fragment file.";
         let calls = fails(t, &[Manner::Refuses("StartTransientUnit", 9, EXISTS, text)], text, SOON)?;
-        // what is not ours is not stopped
+        // a foreign unit is not stopped
         ensure!(calls == ["StartTransientUnit", "ResetFailedUnit", "StartTransientUnit"], "{calls:?}");
         Ok(())
     });
@@ -143,7 +143,7 @@ fn a_limit_that_an_old_systemd_does_not_know_is_left_out() {
         ensure!(has == [true, false], "{has:?}");
         run(t, &systemd, ["delete", "--force", "x"])?.ok()?;
         drop(systemd);
-        // what is no limit is an error
+        // an invalid limit is an error
         fails(
             t,
             &[Manner::Refuses("StartTransientUnit", 1, UNKNOWN, "Cannot set property Delegate, or unknown property.")],
@@ -173,7 +173,7 @@ fn restarts_in_the_midst_of_it() {
         create(t, &systemd, &bundle, "x")?.ok()?;
         run(t, &systemd, ["delete", "--force", "x"])?.ok()?;
         drop(systemd);
-        // executed anew, it still has the unit, and after a while not any more
+        // a re-executed systemd still knows the old unit for a while
         let exists = Manner::Refuses("StartTransientUnit", 4, "org.freedesktop.systemd1.UnitExists", "Unit x was already loaded.");
         let systemd = Systemd::start(t.path(), &[Manner::ClosesBefore("StartTransientUnit", 1), exists])?;
         create(t, &systemd, &bundle, "x")?.ok()?;

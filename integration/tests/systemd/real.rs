@@ -1,17 +1,17 @@
-//! The systemd that runs this machine.
+//! Tests with the systemd that runs this machine.
 
 use super::*;
 
-/// Words before those of a `systemctl` that has systemd read its units or execute itself anew: one at a time, for two
-/// at once end systemd 262 by an assertion of its own (method_reload: `!m->pending_reload_message_dbus`).
+/// A prefix for `systemctl daemon-reload` and `daemon-reexec`, which allows only one at a time. Two at once crash systemd 262 by
+/// an assertion (method_reload: `!m->pending_reload_message_dbus`).
 const ALONE: [&str; 2] = ["flock", "/run/systemd"];
 
-/// What `systemctl` says to `words`; while systemd executes itself anew, which a test beside this one may want, it is asked again.
+/// The output of `systemctl` with `words`. Tries again while systemd re-executes itself for a concurrent test.
 fn systemctl(words: &[&str]) -> Result<String> {
     told(&[&["systemctl"], words].concat())
 }
 
-/// Has systemd read its units (`daemon-reload`) or execute itself (`daemon-reexec`) anew.
+/// Lets systemd reload its units (`daemon-reload`) or re-execute itself (`daemon-reexec`).
 fn reload(verb: &str) -> Result<()> {
     told(&[&ALONE[..], &["systemctl", verb]].concat()).map(drop)
 }
@@ -28,12 +28,12 @@ fn told(words: &[&str]) -> Result<String> {
     anyhow::bail!("{words:?} fails")
 }
 
-/// A word of this machine's systemd: one property of a unit.
+/// One property of a unit, from this machine's systemd.
 fn show(unit: &str, property: &str) -> Result<String> {
     systemctl(&["show", unit, "--property", property, "--value"])
 }
 
-/// A bundle in a scope, and the scope's name; `None`: recorded as skipped.
+/// A bundle in a scope, and the scope's name. `None` if the test is skipped.
 fn scope(t: &Test) -> Result<Option<(Bundle, String)>> {
     if !std::path::Path::new("/run/systemd/system").is_dir() || !cgroups::unified() {
         t.skip("needs a machine that systemd runs, with cgroup v2")?;
@@ -159,7 +159,7 @@ fn a_unit_of_somebody_else_stays() {
     });
 }
 
-/// Scopes are made, started and told of a limit while systemd reads its units anew and executes itself anew, all the time.
+/// Scopes are made, started and updated while systemd reloads and re-executes itself all the time.
 #[test]
 fn nothing_is_lost_while_systemd_reloads() {
     check(|t| {
@@ -203,7 +203,7 @@ fn nothing_is_lost_while_systemd_reloads() {
             ensure!(show(&unit, "ActiveState")? == "active", "{unit} is {}", show(&unit, "ActiveState")?);
             ensure!(show(&unit, "TasksMax")? == limit, "{unit}: {} instead of {limit} tasks", show(&unit, "TasksMax")?);
             ensure!(cgroups::read(container.pid, "pids", "pids.max")? == limit, "{unit}: {limit} is not in its file");
-            // of numbers for experiments, which no driver has: what the rules let through gets as far as to that
+            // an experimental device number without a driver: ENXIO shows that the rules allowed the open
             let seen = container.exec(&[], ["/bin/payload", "access", "c", "60", "7", "/dev/node"])?.ok()?.stdout;
             ensure!(seen == "c 60:7 m ok\nc 60:7 r ENXIO\nc 60:7 w EPERM\nc 60:7 rw EPERM\n", "{unit}: {seen}");
             ensure!(container.status()? == "running", "{unit} does not run");
