@@ -183,8 +183,8 @@ pub(crate) fn keyring(id: &str) -> Result<CString> {
     CString::new(format!("_ses.{id}")).map_err(|_| Error::invalid("container id holds a NUL byte"))
 }
 
-/// Warns of an unknown version, but refuses none: a newer minor version only adds (spec.md), and a runtime that refused it
-/// would fail each config on the day of a release.
+/// Warns of an unknown version, but refuses none: a newer minor version only adds (spec.md). A runtime that refused it would
+/// fail each config on the day of a release.
 fn check_version(version: &str, found: &mut Findings) {
     if !version.starts_with("1.") {
         let text = format!("ociVersion {version:?} is not a version 1; the config is read as {}", spec::VERSION);

@@ -1,4 +1,4 @@
-//! Files of a cgroup, opened below the descriptor of its directory.
+//! Files of a cgroup, opened below the descriptor of its directory or by the path in a record.
 //!
 //! Runs in the runtime. cgroups(7). A value is written in one call, because the kernel takes each write(2) as one request.
 

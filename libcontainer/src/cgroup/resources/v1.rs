@@ -68,8 +68,8 @@ fn memory(memory: &spec::Memory, out: &mut Vec<Setting>, found: &mut Findings) {
     }
 }
 
-/// Warns of limits that are not written: of kernel memory (refused since Linux 5.16, without effect long before) and of TCP
-/// buffers (runc and crun do not write them either).
+/// Warns of limits that are not written. Limits of kernel memory are refused since Linux 5.16, and had no effect long before.
+/// Limits of TCP buffers are not written by runc and crun either.
 pub(super) fn kernel_memory(memory: &spec::Memory, found: &mut Findings) {
     for (at, value) in [("memory.kernel", memory.kernel), ("memory.kernelTCP", memory.kernel_tcp)] {
         if given(value).is_some() {
