@@ -1,8 +1,8 @@
-# Sourced, after prepare.sh, by the scripts that drive containerd by ctr. With RUNTIME and SHIM set it goes on in a world of its
-# own, in which containerd runs, without Kubernetes' part, with a root file system in $SCRATCH/rootfs.
+# Sourced, after prepare.sh, by the scripts that drive containerd with ctr. Expects RUNTIME and SHIM. Continues in its own world,
+# where containerd runs without its Kubernetes plugin; the root file system is $SCRATCH/rootfs.
 #
-# kind                      what ctr is told of the runtime: containerd's own shim with RUNTIME, or SHIM where it is not empty
-# served                    starts containerd anew, and waits for its answer
+# kind                      the ctr options for the runtime: containerd's own shim with RUNTIME, or SHIM if it is not empty
+# served                    starts containerd and waits until it answers
 
 if [ -z "${OWN_WORLD:-}" ]; then
     need containerd containerd

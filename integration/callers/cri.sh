@@ -1,11 +1,11 @@
 #!/bin/bash
-# cri.sh RUNTIME [SHIM]: containerd of this machine's packages, whose CRI (what the kubelet calls) makes pods under its stock
-# runc shim with RUNTIME (a path or a name) as BinaryName, or under the shim SHIM (a path to containerd-shim-masu-v2). The
-# client is curl: a call of gRPC is one message in a POST. The CNI plugin is made here too, and gives pods nothing but a
-# loopback; images are made here, nothing is pulled. With SHIM and containerd 2 all is done again with pods that the shim
-# makes, without a pause container.
-# One line for each check: ok, FAIL or SKIP; then the counts. KEEP_LOG=FILE keeps the log of the daemon. PROBES=N execs as
-# probes do it, ten a second (default 100; a multiple of 10).
+# cri.sh RUNTIME [SHIM]: makes pods through the CRI, as the kubelet does, with containerd from this machine's packages. The shim
+# is containerd's runc shim with RUNTIME (a path or a name) as BinaryName, or SHIM (a path to containerd-shim-masu-v2). The client
+# is curl, because a gRPC call is one message in a POST. The script makes a CNI plugin, which gives pods only a loopback device,
+# and the images; nothing is pulled. With SHIM and containerd 2 all checks run again with pods that the shim makes, without a
+# pause container.
+# Prints one line for each check: ok, FAIL or SKIP; then the counts. KEEP_LOG=FILE keeps the daemon's log. PROBES=N is the number
+# of execs that act as probes, ten a second (default 100; a multiple of 10).
 . "$(dirname "$0")/prepare.sh"
 RUNTIME=$(runtime_path "${1:?runtime}") || exit
 SHIM=${2:-}
@@ -49,7 +49,7 @@ state = "$SCRATCH/state"
   address = "$CONTAINERD_ADDRESS"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "example.org/pause:latest"
-  # a machine may not let us lower it
+  # the machine may not allow lowering it
   restrict_oom_score_adj = true
   disable_apparmor = true
 [plugins."io.containerd.grpc.v1.cri".containerd]
@@ -75,24 +75,24 @@ PLUGIN
 chmod 755 "$SCRATCH/cni/loopback"
 serve
 
-# encode METHOD TEXT: the body of a call
+# encode METHOD TEXT: prints the body of a call
 encode() {
     local message
     message=$(mktemp "$SCRATCH/message.XXXXXX")
     echo "$2" | protoc -I "$HERE" --encode="runtime.v1.$1Request" cri.proto >"$message"
-    # not compressed, and the length, most significant byte first
+    # the gRPC frame: not compressed, and the length in big-endian order
     printf "$(printf '\\x00\\x%02x\\x%02x\\x%02x\\x%02x' $(($(stat -c %s "$message") >> 24 & 255)) $(($(stat -c %s "$message") >> 16 & 255)) \
         $(($(stat -c %s "$message") >> 8 & 255)) $(($(stat -c %s "$message") & 255)))"
     cat "$message"
     rm "$message"
 }
-# post METHOD BODY ANSWER: makes a call with files; what went wrong is said
+# post METHOD BODY ANSWER: makes a call with files, and prints the error of a failed one
 post() {
     curl -sS --http2-prior-knowledge --max-time 60 --unix-socket "$CONTAINERD_ADDRESS" -H 'content-type: application/grpc' -H 'te: trailers' \
         --data-binary "@$2" -o "$3" -D "$3.headers" "http://localhost/runtime.v1.RuntimeService/$1" || return 1
     tr -d '\r' <"$3.headers" | grep -x 'grpc-status: 0' >/dev/null || { grep -i '^grpc-' "$3.headers" >&2; return 1; }
 }
-# cri METHOD TEXT: a call in protobuf's text form, and the answer
+# cri METHOD TEXT: makes a call in protobuf's text form, and prints the answer
 cri() {
     local file code=0
     file=$(mktemp "$SCRATCH/call.XXXXXX")
@@ -101,7 +101,7 @@ cri() {
     rm -f "$file" "$file".*
     return $code
 }
-# of NAME: the value of that field of an answer on standard input
+# of NAME: prints the value of that field, from an answer on standard input
 of() { sed -nE "s/^ *$1: \"?([^\"]*)\"?\$/\1/p" | head -n 1; }
 
 if ! until_true cri Version; then
@@ -111,7 +111,7 @@ if ! until_true cri Version; then
 fi
 echo "# containerd $(containerd --version | cut -d' ' -f3), CRI, ${SHIM:+shim $SHIM, }runtime $RUNTIME: $("$RUNTIME" --version | head -n 1)"
 
-# image NAME ENTRYPOINT: an image of the root file system
+# image NAME ENTRYPOINT: makes an image of the root file system
 image() {
     local dir=$SCRATCH/image-$1 arch=amd64
     [ "$(uname -m)" = x86_64 ] || arch=arm64
@@ -130,9 +130,9 @@ pod_config() {
         dns_config { servers: '10.1.2.3' searches: '$1.example' }
         linux { cgroup_parent: '/$GROUP' $([ "${NETWORK:-}" = NODE ] || echo "sysctls { key: 'net.ipv4.ip_unprivileged_port_start' value: '80' }") security_context { namespace_options { network: ${NETWORK:-POD} pid: ${2:-CONTAINER} } } }"
 }
-# pod NAME [PID-MODE]: makes it; its id
+# pod NAME [PID-MODE]: makes a pod and prints its id
 pod() { cri RunPodSandbox "config { $(pod_config "$@") } runtime_handler: '$HANDLER'" | of pod_sandbox_id; }
-# container POD NAME LIMIT COMMAND...: makes and starts it, with a limit of memory or 0; its id
+# container POD NAME LIMIT COMMAND...: creates and starts a container, with a memory limit or 0, and prints its id
 container() {
     local pod=$1 name=$2 limit=$3 id words=
     shift 3
@@ -149,7 +149,7 @@ id() { cat "$SCRATCH/$1.id"; }
 status_of() { cri ContainerStatus "container_id: '$(id "$1")'"; }
 has_ended() { [ "$(status_of "$1" | of state)" = CONTAINER_EXITED ]; }
 runs() { [ "$(status_of "$1" | of state)" = CONTAINER_RUNNING ]; }
-# run_in NAME COMMAND...: exec as a probe does it
+# run_in NAME COMMAND...: executes a command as a probe does
 run_in() {
     local name=$1 words=
     shift
@@ -157,9 +157,9 @@ run_in() {
     cri ExecSync "container_id: '$(id "$name")' $words timeout: 5"
 }
 remove() { cri StopContainer "container_id: '$(id "$1")' timeout: 0" && cri RemoveContainer "container_id: '$(id "$1")'"; }
-# the daemon of the shim of POD
+# shim_of POD: the pid of the daemon of the pod's shim
 shim_of() { shims "$(cat "$SCRATCH/$1.pod")" | head -n 1; }
-# processes that sleep for as long as the pause image does
+# counts the pause processes, by the duration of their sleep
 pauses() { grep -lz "^1000000$" /proc/[0-9]*/cmdline 2>/dev/null | wc -l; }
 
 status() { contains "$(cri Status | tr -d '\n ')" 'type:"RuntimeReady"status:true'; }
@@ -178,11 +178,11 @@ exec_sync() {
     equal "$(run_in main echo inside | of stdout)" 'inside\n'
     equal "$(run_in main sh -c 'echo oops >&2; exit 9' | tr -d '\n')" 'stderr: "oops\n"exit_code: 9'
     exits 1 run_in main /no/such
-    # the pod's own, and its host name
+    # the pod's own namespaces, and the pod's host name
     equal "$(run_in main readlink /proc/self/ns/ipc)" "$(run_in side readlink /proc/self/ns/ipc)"
     equal "$(run_in side hostname | of stdout)" 'one-host\n'
     [ "$(run_in main readlink /proc/1/ns/pid)" != "$(run_in side readlink /proc/1/ns/pid)" ]
-    # what takes too long is ended
+    # a command beyond its timeout is killed
     exits 1 cri ExecSync "container_id: '$(id side)' cmd: 'sleep' cmd: '77' timeout: 1"
     contains "$said" "timeout 1s exceeded"
     until_true eval '! grep -lqz "^77$" /proc/[0-9]*/cmdline'
@@ -200,8 +200,8 @@ stats() {
     [ "$MEMORY" != yes ] || contains "$seen" 'working_set_bytes{value:'
 }
 
-# as the kubelet does it: the same commands again and again, in all ten a second. Ten clients share them, five for
-# each container, so that a slow one holds up no other
+# repeats the same commands as the kubelet does, ten a second. Ten clients share them, five for each container, so that a slow one
+# does not block the others
 probes() {
     local i begin took rate code=0 lanes=10 pids=() bodies=(probe probe2) each=$((PROBES / 10)) before files after
     encode ExecSync "container_id: '$(id main)' cmd: 'cat' cmd: '/etc/passwd' timeout: 5" >"$SCRATCH/probe"
@@ -220,7 +220,7 @@ probes() {
     took=$((($(date +%s%N) - begin) / 1000000))
     after=$(memory)
     [ $code = 0 ] || return 1
-    # output and code are in the answer, which must be as the first in every byte
+    # the answer has output and exit code, and must equal the first one byte by byte
     for ((i = 0; i < lanes; i++)); do
         repeat $each "$SCRATCH/${bodies[$((i % 2))]}.answer" | cmp - "$SCRATCH/lane$i" || return 1
     done
@@ -233,7 +233,7 @@ probes() {
     until_true eval "[ \"\$(descriptors)\" -le $files ]"
     equal "$(ls "/proc/$(shim_of one)/task" | wc -l)" 1
 }
-# probe COUNT BODY: so many calls, one a second, with no program in between but the client
+# probe COUNT BODY: makes COUNT calls, one a second; the client is the only program that runs
 probe() {
     local i now due=${EPOCHREALTIME/./}
     for ((i = 0; i < $1; i++)); do
@@ -241,16 +241,16 @@ probe() {
             --data-binary "@$2" -w '%{stderr}%{time_total}\n' http://localhost/runtime.v1.RuntimeService/ExecSync || return 1
         now=$(((due += 1000000) - ${EPOCHREALTIME/./}))
         [ $((i + 1)) -lt "$1" ] || break
-        # nothing ever comes from there
+        # a wait: no data comes from this descriptor
         [ $now -le 0 ] || read -r -t "$((now / 1000000)).$(printf %06d $((now % 1000000)))" -u 9 || true
     done
 }
-# repeat COUNT FILE: the file so many times
+# repeat COUNT FILE: prints the file COUNT times
 repeat() {
     local i
     for ((i = 0; i < $1; i++)); do echo "url = \"file://$2\""; done | curl -sS -K -
 }
-# what further shims would not share
+# the private memory of the shim, because further shims share the rest
 memory() { awk '/^Anonymous/ { print $2 }' "/proc/$(shim_of one)/smaps_rollup"; }
 descriptors() { ls "/proc/$(shim_of one)/fd" | wc -l; }
 
@@ -305,12 +305,12 @@ restart() {
     until_true runs lasts
     equal "$(run_in lasts echo again | of stdout)" 'again\n'
     until_true has_ended ends
-    # containerd 2 takes a container without processes for one of a leaked shim, whatever the shim says
+    # containerd 2 takes the shim of a container without processes for a leaked one, whatever the shim answers
     case $major-$(status_of ends | of exit_code) in 1-6 | 2-6 | 2-255) ;; *) status_of ends; return 1 ;; esac
     remove lasts && remove ends
 }
 
-# what containers find of their pod, whoever makes it
+# containers find the same files of their pod, with both kinds of pods
 shared_files() {
     equal "$(run_in side cat /etc/hostname | of stdout)" 'one-host\n'
     [ -n "$(run_in side cat /etc/hosts | of stdout)" ]
@@ -320,13 +320,13 @@ shared_files() {
     equal "$(run_in side cat /proc/sys/net/ipv4/ip_unprivileged_port_start | of stdout)" '80\n'
 }
 
-# the containers of a pod reach each other at localhost, and not the host, whose network another pod has
+# the containers of a pod reach each other at localhost, but not the host, which has another network namespace
 networks() {
     container one web 0 httpd -f -p 80 -h /www
     until_true eval 'run_in side wget -q -O - http://127.0.0.1/ | grep "a page"'
     exits 1 busybox wget -q -O - http://127.0.0.1/
     remove web
-    # containerd before 2.3 dies of a pod of the host's network without a pause
+    # containerd before 2.3 crashes for a pod with the host's network and without a pause container
     case $HANDLER-$(containerd --version | cut -d' ' -f3) in pauseless-2.[012].*) return ;; esac
     local NETWORK=NODE
     pod host >"$SCRATCH/host.pod"
@@ -347,7 +347,7 @@ shared_pids() {
     remove_pod shared
 }
 
-# the pod is ended with what runs in it
+# removes a pod with its containers
 remove_pod() {
     cri StopPodSandbox "pod_sandbox_id: '$(cat "$SCRATCH/$1.pod")'"
     contains "$(cri PodSandboxStatus "pod_sandbox_id: '$(cat "$SCRATCH/$1.pod")'")" SANDBOX_NOTREADY
@@ -382,7 +382,7 @@ nothing_left() {
     equal "$(cgroups)" ""
     equal "$(find /run/containerd/runc /run/containerd/masu -mindepth 2 ! -name .empty-directory 2>/dev/null | tr '\n' ' ' || true)" ""
     equal "$(grep -c "$SCRATCH/state" /proc/self/mountinfo || true)" 0
-    # the stock shim leaves the socket of one that was killed
+    # the runc shim leaves the socket of a killed shim
     [ -z "$SHIM" ] || equal "$(ls /run/containerd/s)" ""
 }
 

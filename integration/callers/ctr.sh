@@ -1,8 +1,8 @@
 #!/bin/bash
-# ctr.sh RUNTIME [SHIM]: containerd of this machine's packages with its stock runc shim, whose BinaryName is RUNTIME (a path or
-# a name), or with the shim SHIM (a path to containerd-shim-masu-v2), driven by ctr. State, sockets and namespaces are its own;
-# the root file system is made here, nothing is pulled.
-# One line for each check: ok, FAIL or SKIP; then the counts. KEEP_LOG=FILE keeps the log of the daemon.
+# ctr.sh RUNTIME [SHIM]: checks containerd from this machine's packages, driven with ctr. The shim is containerd's runc shim with
+# RUNTIME (a path or a name) as BinaryName, or SHIM (a path to containerd-shim-masu-v2). State, sockets and namespaces are the
+# script's own. It makes the root file system; nothing is pulled.
+# Prints one line for each check: ok, FAIL or SKIP; then the counts. KEEP_LOG=FILE keeps the daemon's log.
 . "$(dirname "$0")/prepare.sh"
 RUNTIME=$(runtime_path "${1:?runtime}") || exit
 SHIM=${2:-}
@@ -11,7 +11,7 @@ SHIM=${2:-}
 . "$(dirname "$0")/by_ctr.sh"
 c() { timeout 60 ctr "$@"; }
 
-# run FLAGS... -- ID COMMAND...: a container of the root file system under the runtime
+# run FLAGS... -- ID COMMAND...: runs a container of the root file system with the runtime
 run() {
     local flags=()
     while [ "$1" != -- ]; do
@@ -43,7 +43,7 @@ missing() {
 detached() {
     run -d -- one sh -c 'trap "exit 5" TERM; while :; do sleep 0.1; done'
     equal "$(status_of one)" RUNNING
-    # the shim keeps the state of the runtime in its own folder
+    # the state root is below the shim's own directory
     c task ps one | grep "^[0-9]" >/dev/null
 }
 
@@ -86,7 +86,7 @@ pause() {
 metrics() {
     local seen
     seen=$(c task metrics --format json one)
-    # v1 and v2 name them differently
+    # the names differ between v1 and v2
     contains "$seen" '"pids"'
     contains "$seen" '"memory"'
     contains "$seen" '"cpu"'
@@ -107,7 +107,7 @@ kill_hard() {
     equal "$(status_of two)" RUNNING
     c task kill -s SIGKILL two
     until_true is two STOPPED
-    # what has ended cannot be killed, and that is said at once
+    # killing a stopped container fails at once
     local begin=$SECONDS
     exits 1 c task kill two
     [ $((SECONDS - begin)) -lt 5 ]
@@ -131,7 +131,7 @@ limits() {
 }
 
 privileges() {
-    # older ones have no flag for it
+    # older versions have no such flag
     ! c run --help | grep -e --user >/dev/null || equal "$(run --rm --user 1000:1000 -- user id -u)" 1000
     contains "$(run --rm --privileged -- priv grep CapBnd /proc/self/status)" ffff
     exits 1 run --rm --read-only -- ro touch /new
@@ -147,7 +147,7 @@ shim_dies() {
     shim=$(awk '/^PPid:/ { print $2 }' "/proc/$shim/status")
     contains "$(tr '\0' ' ' <"/proc/$shim/cmdline")" containerd-shim
     kill -9 "$shim"
-    # containerd cleans up with the shim's delete, which has the runtime delete by force
+    # containerd cleans up with the shim's delete, which runs the runtime's delete --force
     until_true gone orphan
     until_true no_cgroups
     c container delete orphan
@@ -159,7 +159,7 @@ no_cgroups() { [ -z "$(cgroups)" ]; }
 nothing_left() {
     equal "$(c task ls -q)" ""
     equal "$(cgroups)" ""
-    # the shim's root for the runtime
+    # the state root that the shim uses
     equal "$(find /run/containerd/runc /run/containerd/masu -mindepth 2 ! -name .empty-directory 2>/dev/null | tr '\n' ' ' || true)" ""
 }
 

@@ -1,8 +1,8 @@
 #!/bin/bash
-# docker.sh RUNTIME [SHIM]: a Docker daemon of this machine's packages with RUNTIME (a path or a name) as its default runtime,
-# or the shim SHIM (a path to containerd-shim-masu-v2), put to work through the docker client. Data, sockets and namespaces are
-# its own; images are made here, nothing is pulled.
-# CGROUP_DRIVER=systemd has systemd make the cgroups. One line for each check: ok, FAIL or SKIP; then the counts. KEEP_LOG=FILE keeps the log of the daemon.
+# docker.sh RUNTIME [SHIM]: checks a Docker daemon from this machine's packages through the docker client. RUNTIME (a path or a
+# name) is its default runtime, or the shim SHIM (a path to containerd-shim-masu-v2). Data, sockets and namespaces are the
+# script's own. It makes the images; nothing is pulled. With CGROUP_DRIVER=systemd, systemd makes the cgroups.
+# Prints one line for each check: ok, FAIL or SKIP; then the counts. KEEP_LOG=FILE keeps the daemon's log.
 . "$(dirname "$0")/prepare.sh"
 RUNTIME=$(runtime_path "${1:?runtime}") || exit
 SHIM=${2:-}
@@ -18,13 +18,13 @@ fi
 own_world "$0" "$@"
 settle
 
-# the client that belongs to the daemon
+# the environment of the docker client, so that it calls this daemon
 export PATH=$SCRATCH/bin:/usr/sbin:/usr/bin:$PATH DOCKER_HOST=unix://$SCRATCH/docker.sock DOCKER_CONFIG=$SCRATCH/client
 mkdir -p "$DOCKER_CONFIG" "$SCRATCH/volume"
 kind=tested on=()
 if [ -n "$SHIM" ]; then
     ln -s "$SHIM" "$SCRATCH/bin/containerd-shim-masu-v2"
-    # daemons before 23 can be told of no shim: it takes the place of theirs
+    # daemons before 23 have no option for a shim, so it replaces the runc shim
     ln -s "$SHIM" "$SCRATCH/bin/containerd-shim-runc-v2"
 fi
 parent=/$GROUP
@@ -36,7 +36,7 @@ cat >"$SCRATCH/daemon.json" <<JSON
   "exec-opts": ["native.cgroupdriver=$CGROUP_DRIVER"], "debug": true
 }
 JSON
-# the machine's own configuration is not ours
+# without the machine's own configuration
 dockerd --config-file "$SCRATCH/daemon.json" >"$SCRATCH/log" 2>&1 &
 daemon=$!
 finish() {
@@ -87,20 +87,20 @@ exec_plain() {
     exits 9 d exec bg sh -c 'echo inside; exit 9'
     equal "$said" inside
     equal "$(echo typed | d exec -i bg cat)" typed
-    # older daemons give every failure of exec one code
+    # older daemons have one exit code for every failure of exec
     [ "$major" -lt 23 ] || exits 127 d exec bg /no/such
     exits 126 d exec bg /etc/passwd
     equal "$(d exec -u 1000:1000 -w /tmp -e A=b bg sh -c 'id -u; pwd; echo $A' | tr '\n' ' ')" "1000 /tmp b "
 }
 
-# on PTY COMMAND: the command on a terminal of its own
+# on_pty COMMAND: runs the command on its own terminal
 on_pty() { timeout 60 script -qec "$1" /dev/null <&9 | tr -d '\r'; }
 
 exec_terminal() {
     local seen
     seen=$(on_pty "stty cols 91 rows 37; docker exec -it bg sh -c 'tty; stty size'")
     contains "$seen" /dev/pts/
-    # the size follows the start
+    # the size is set after the start
     seen=$(on_pty "stty cols 91 rows 37; docker exec -it bg sh -c 'sleep 1; stty size'")
     contains "$seen" "37 91"
 }
@@ -148,7 +148,7 @@ kill_signals() {
     d kill sig >/dev/null
     until_true is sig exited
     equal "$(code_of sig)" 137
-    # what has ended cannot be killed, and that is said at once
+    # killing a stopped container fails at once
     local begin=$SECONDS
     exits 1 d kill sig
     [ $((SECONDS - begin)) -lt 5 ]
@@ -175,7 +175,7 @@ port() {
     d rm -f web >/dev/null
 }
 
-# two services in a network of their own, which find each other by name
+# two services in their own network find each other by name
 services() {
     d network create pair >/dev/null
     d run -d --name left --network pair --network-alias one box httpd -f -p 80 -h /www >/dev/null
@@ -183,7 +183,7 @@ services() {
     until_true d exec left wget -q -O /dev/null http://two/
     equal "$(d exec left wget -q -O - http://two/)" "a page"
     equal "$(d exec right wget -q -O - http://one/)" "a page"
-    # and nobody outside of it
+    # no process outside the network can reach them
     local address
     address=$(d inspect --format '{{.NetworkSettings.Networks.pair.IPAddress}}' left)
     equal "$(d exec right wget -q -O - "http://$address/")" "a page"
@@ -192,7 +192,7 @@ services() {
     d network rm pair >/dev/null
 }
 
-# the same as a project: one starts once the other is well, and ends with a code of its own
+# the same as a project: one service starts when the other is healthy, and has its own exit code
 compose() {
     local project=$SCRATCH/project
     mkdir -p "$project"
@@ -227,13 +227,13 @@ memory_limit() {
     d rm oom >/dev/null
 }
 
-# what systemd says of the scope, beside what was asked for
+# the properties of the scope in systemd, compared with the requested limits
 scope() {
     local unit
     unit=docker-$(d run -d --name scoped -m 64m --cpus 0.5 --pids-limit 50 --cpu-shares 512 box sleep 1000).scope
     equal "$(systemctl show "$unit" -p MemoryMax -p CPUQuotaPerSecUSec -p TasksMax -p Slice -p Delegate -p CPUWeight | sort | tr '\n' ' ')" \
         "CPUQuotaPerSecUSec=500ms CPUWeight=59 Delegate=yes MemoryMax=67108864 Slice=$GROUP TasksMax=50 "
-    # the rules of devices and the limits are as before afterwards
+    # a reload changes neither device rules nor limits
     systemctl daemon-reload
     d exec scoped sh -c 'echo x >/dev/null'
     exits 1 d exec scoped sh -c 'mknod /tmp/kmsg c 1 11 && : </tmp/kmsg'
@@ -315,7 +315,7 @@ update() {
     equal "$seen" 134217728
     seen=$(d exec updated sh -c 'cat /sys/fs/cgroup/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids/pids.max')
     equal "$seen" 50
-    # devices are as before
+    # the device rules are unchanged
     d exec updated sh -c 'echo x >/dev/null && dd if=/dev/zero of=/dev/null bs=1 count=1 2>/dev/null'
 }
 
@@ -385,29 +385,29 @@ build() {
     make_context
     DOCKER_BUILDKIT=$1 timeout 120 docker build --network none -t "built$1" "$SCRATCH/context"
     equal "$(d run --rm "built$1" | tr '\n' ' ')" "FROM THE CONTEXT second "
-    # the legacy builder ends with the code of what failed
+    # the legacy builder exits with the code of the failed command
     printf 'FROM box\nRUN exit 3\n' >"$SCRATCH/context/failing"
     exits "$2" env DOCKER_BUILDKIT="$1" timeout 120 docker build --network none -f "$SCRATCH/context/failing" "$SCRATCH/context"
 }
 
 nothing_left() {
     d ps -aq | xargs -r docker rm -f >/dev/null
-    # processes of containers are in a cgroup of theirs
+    # the containers' processes are in cgroups below it
     local left
     left=$(list "$GROUP/*/cgroup.procs" -exec cat {} +)
     equal "$left" ""
-    # BuildKit names a parent for its containers, which nobody removes
+    # BuildKit makes a parent cgroup for its containers, and never removes it
     left=$(list "$GROUP" -mindepth 1 -type d ! -name buildkit)
     equal "$left" ""
     left=$(find "$SCRATCH"/exec/runtime-* /run/docker/runtime-* -mindepth 2 2>/dev/null | tr '\n' ' ' || true)
     equal "$left" ""
 }
 
-# list PATTERN FIND-ARGS...: what find finds from that path in each hierarchy of cgroups
+# list PATTERN FIND-ARGS...: runs find from that path in each cgroup hierarchy
 list() {
     local pattern=$1
     shift
-    # shellcheck disable=SC2086 # the pattern is one
+    # shellcheck disable=SC2086 # the glob must expand
     find /sys/fs/cgroup/$pattern /sys/fs/cgroup/*/$pattern "$@" 2>/dev/null | tr '\n' ' ' || true
 }
 

@@ -1,8 +1,8 @@
 #!/bin/bash
-# memory.sh RUNTIME [SHIM]: what a container that runs costs in memory: SHIMS (30) of them by ctr, each under a shim of its own.
-# Prints, for each container, what the shim has for itself alone, what it has resident, its threads and descriptors, and the
-# size of the runtime's state and of the bundle's files. RUNTIME and SHIM as for ctr.sh: with a SHIM the limits are checked,
-# else only the numbers are told, for comparison.
+# memory.sh RUNTIME [SHIM]: measures the memory of running containers: SHIMS (30) of them, started with ctr, each under its own
+# shim. Prints for each container the shim's private and resident memory, its threads and descriptors, and the size of the
+# runtime's state and of the bundle's files. RUNTIME and SHIM are as for ctr.sh. With SHIM the limits are checked, else the
+# numbers are only printed, for comparison.
 . "$(dirname "$0")/prepare.sh"
 RUNTIME=$(runtime_path "${1:?runtime}") || exit
 SHIM=${2:-}
@@ -10,7 +10,7 @@ SHIM=${2:-}
 : "${SHIMS:=30}"
 . "$(dirname "$0")/by_ctr.sh"
 
-# KiB of files at PATH..., each container's share; the file systems of the containers are others
+# the files at PATH... in KiB, divided by the number of containers; other file systems, such as the containers', are skipped
 share() { { find "$@" -xdev -type f -printf '%b\n' 2>/dev/null || true; } | awk -v n="$SHIMS" '{ s += $1 / 2 } END { printf "%.1f\n", s / n }'; }
 is_less() { awk "BEGIN { exit !($1 <= $2) }" || { echo "$1 is more than $2"; return 1; }; }
 
@@ -22,7 +22,7 @@ start_all() {
     equal "$(shims | wc -l)" "$SHIMS"
     sleep 2
 }
-# what FIELD... of smaps_rollup come to, in KiB, on average
+# average FIELD...: the average sum of these fields of smaps_rollup, in KiB
 average() {
     local fields=$1
     for p in $(shims); do cat "/proc/$p/smaps_rollup"; done |
@@ -37,11 +37,11 @@ measured() {
     [ -n "$SHIM" ] || return 0
     is_less "$own" 614
     is_less "$(average Rss)" 3072
-    # shim and state together: 0.7 MiB
+    # shim and state together: at most 0.7 MiB
     is_less "$(echo "$own $state" | awk '{ print $1 + $2 }')" 716
 }
 
-# none of the processes that a shim starts for it shares its memory
+# during many execs the shim has only one thread, so no task shares its memory
 busy() {
     local shim i most=0 now pids=()
     shim=$(shims | head -n 1)

@@ -1,8 +1,9 @@
 #!/bin/bash
-# output.sh RUNTIME SHIM [OTHER]: output through the shim SHIM beside that through containerd's own with OTHER (runc): a container
-# under each, in which ROUNDS (9) times, in turns, an exec writes MIB (1024) of zeros that ctr throws away. Prints the medians of
-# MB/s and of the shim's time on the processor; the first must not be less than with containerd's shim, the second not more.
-# A machine that does other work meanwhile tells little; CI does not run it. PRIO="chrt -r 1" keeps that out where it is allowed.
+# output.sh RUNTIME SHIM [OTHER]: compares the output speed of the shim SHIM with that of containerd's runc shim with OTHER
+# (runc). Each shim has one container. ROUNDS (9) times in turn, an exec writes MIB (1024) of zeros, which ctr discards. Prints
+# the medians of MB/s and of the shim's CPU time. SHIM must not be slower, and must not use more CPU time.
+# Other load on the machine makes the results useless, so CI does not run it. PRIO="chrt -r 1" keeps the load out, where it is
+# allowed.
 . "$(dirname "$0")/prepare.sh"
 RUNTIME=$(runtime_path "${3:-runc}") || exit
 : "${1:?runtime}"
@@ -10,20 +11,20 @@ SHIM=$(runtime_path "${2:?shim}") || exit
 : "${ROUNDS:=9}" "${MIB:=1024}" "${PRIO:=env}"
 . "$(dirname "$0")/by_ctr.sh"
 
-# microseconds on the processor of process $1
+# the CPU time of process $1, in microseconds
 spent() { echo $(($(cut -d' ' -f1 "/proc/$1/schedstat") / 1000)); }
-# of all its threads
+# the CPU time of all its threads
 cpu() { for t in /proc/"$1"/task/*; do spent "${t#/proc/}"; done | awk '{ s += $1 } END { print s }'; }
 median() { sort -n "$1" | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 
 common=(--env PATH=/bin --rootfs)
-# ctr asks for shares
+# ctr sets CPU shares, which need the controller
 [ -e /sys/fs/cgroup/cpu ] || grep -qw cpu /sys/fs/cgroup/cgroup.controllers 2>/dev/null || common=(--cpu-shares 0 "${common[@]}")
 begin_all() {
     $PRIO ctr run -d --runtime io.containerd.masu.v2 "${common[@]}" "$SCRATCH/rootfs" own sleep 1000000
     $PRIO ctr run -d --runc-binary "$RUNTIME" "${common[@]}" "$SCRATCH/rootfs" stock sleep 1000000
 }
-# once NAME NUMBER: one exec; its MB/s and the shim's microseconds are kept
+# once NAME NUMBER: runs one exec; records its MB/s and the shim's CPU time in microseconds
 once() {
     local shim begin took before
     shim=$(shims "$1" | head -n 1)

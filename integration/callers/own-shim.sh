@@ -1,6 +1,6 @@
-# Sourced by ctr.sh when it is given a shim: what only a shim decides, whatever the runtime.
+# Sourced by ctr.sh if it is given a shim: the behaviour that depends only on the shim, not on the runtime.
 
-# an image of two layers, so that containerd mounts overlays
+# an image with two layers, so that containerd mounts overlays
 make_image() {
     local dir=$SCRATCH/image arch=amd64 first second
     [ "$(uname -m)" = x86_64 ] || arch=arm64
@@ -22,7 +22,7 @@ overlays() {
     equal "$(c snapshot ls | grep -c fg || true)" 0
 }
 
-# containerd's own events, in the order in which they arrive
+# containerd's own events, in their order of arrival
 ordered_events() {
     timeout 20 ctr events >"$SCRATCH/events" 2>&1 &
     local events=$!
@@ -38,7 +38,7 @@ ordered_events() {
     c container delete ev2
     until_true eval '[ "$(grep -c /tasks/delete "$SCRATCH/events")" -ge 2 ]'
     kill $events
-    # the client's own are of containers and snapshots
+    # only task events, because ctr also causes events of containers and snapshots
     equal "$(grep -o ' /tasks/[a-z-]*' "$SCRATCH/events" | cut -d/ -f3 | tr '\n' ' ')" \
         "create start exit delete create start exec-added exec-started exit paused resumed exit delete "
 }
@@ -53,19 +53,19 @@ oom_before_exit() {
     equal "$(grep -o ' /tasks/[a-z-]*' "$SCRATCH/events" | cut -d/ -f3 | uniq | tr '\n' ' ')" "create start oom exit delete "
 }
 
-# what a program wrote last arrives, and in full
+# the last output of a program arrives completely
 output() {
     local wanted
     wanted=$(head -c 20000000 /dev/zero | cksum)
     equal "$(run --rm -- out sh -c 'head -c 20000000 /dev/zero; echo err >&2' 2>/dev/null | cksum)" "$wanted"
     run -d -- out sleep 1000
     equal "$(head -c 3000000 /dev/zero | c task exec --exec-id big out cat | cksum)" "$(head -c 3000000 /dev/zero | cksum)"
-    # a child in the background holds the pipe; that is not waited for
+    # a background child holds the pipe, but the shim does not wait for it
     local begin=$SECONDS
     timeout 20 ctr task exec --exec-id bg out sh -c 'sleep 5 & echo said' >"$SCRATCH/said" || true
     equal "$(cat "$SCRATCH/said")" said
     [ $((SECONDS - begin)) -lt 9 ]
-    # nobody reads: the others go on
+    # one output is not read, but the others continue
     (ctr task exec --exec-id stuck out sh -c 'cat /dev/zero' | sleep 3) &
     sleep 0.3
     equal "$(c task exec --exec-id free out echo free)" free
@@ -126,7 +126,7 @@ restart() {
     c container delete keeps
 }
 
-# the shim takes the place of containerd's own, and executes what BinaryName names
+# the shim replaces containerd's own, and executes the program in BinaryName
 another_runtime() {
     local other=$1 kind=(--runc-binary "$1")
     equal "$(run --rm -- other echo hello)" hello
@@ -134,7 +134,7 @@ another_runtime() {
     exits 1 run --rm -- other /no/such
     contains "$said" "OCI runtime create failed"
     run -d -- other sh -c 'trap "exit 5" TERM; while :; do sleep 0.1; done'
-    # its state is the other runtime's
+    # the state is the other runtime's
     contains "$("$other" --root "/run/containerd/runc/$CONTAINERD_NAMESPACE" state other)" running
     equal "$(c task exec --exec-id o1 other echo inside)" inside
     exits 9 c task exec --exec-id o2 other sh -c 'exit 9'
@@ -155,7 +155,7 @@ small() {
     local shim threads own modes
     shim=$(shims)
     threads=$(ls "/proc/$shim/task" | wc -l)
-    # in KiB, without what further shims would share
+    # the private memory in KiB, because further shims share the rest
     own=$(awk '/^Anonymous/ { print $2 }' "/proc/$shim/smaps_rollup")
     modes=$(stat -c %a /run/containerd/s /run/containerd/s/* | tr '\n' ' ')
     c task delete --force small || true
@@ -199,10 +199,10 @@ try "containerd killed and started again" restart
 try "one thread, little memory, private sockets; it ends with its last container" small
 try "twelve at once" many_at_once
 try "checkpoint is refused" checkpoint
-# names that containerd knows itself lead to this shim now
+# the names of containerd's own shims now refer to this shim
 ln -s "$SHIM" "$SCRATCH/bin/containerd-shim-runc-v2"
 for other in runc crun; do
-    # settle made one of them lead to the runtime under test
+    # settle made one of them a symbolic link to the runtime under test
     path=$(PATH=${PATH#"$SCRATCH/bin:"} command -v $other) || path=
     if [ $other = crun ] && [ -e /sys/fs/cgroup/unified/cgroup.procs ]; then
         skip "BinaryName crun" "some versions of crun refuse v1 and v2 side by side"

@@ -1,7 +1,7 @@
 #!/bin/bash
-# podman.sh RUNTIME: podman of this machine's packages with RUNTIME (a path or a name). Storage and namespaces are its own; the
-# image is made here, nothing is pulled. CGROUP_DRIVER=systemd has systemd make the cgroups.
-# One line for each check: ok, FAIL or SKIP; then the counts.
+# podman.sh RUNTIME: checks podman from this machine's packages with RUNTIME (a path or a name). Storage and namespaces are the
+# script's own. It makes the image; nothing is pulled. With CGROUP_DRIVER=systemd, systemd makes the cgroups.
+# Prints one line for each check: ok, FAIL or SKIP; then the counts.
 . "$(dirname "$0")/prepare.sh"
 RUNTIME=$(runtime_path "${1:?runtime}") || exit
 if [ -z "${OWN_WORLD:-}" ]; then

@@ -1,12 +1,12 @@
-# Sourced by the scripts beside it: a scratch folder, namespaces of their own, and the lines that they print.
+# Sourced by the other scripts here: gives them a scratch directory, their own namespaces, and functions for their checks.
 #
-# own_world SCRIPT ARGS...  executes SCRIPT again as pid 1's child in mount, pid, network, ipc and uts namespaces of its own
-#                           (all that it starts dies with it), with scratch file systems at /run and in $SCRATCH
-#                           With CGROUP_DRIVER=systemd the pid namespace and /run are the machine's, where systemd knows processes and
-#                           is spoken to: for a machine made for it, as ../vm/run has
-# need PROGRAM PACKAGE      installs PACKAGE with apt where PROGRAM is missing; services of the package are not started
-# try NAME FUNCTION ARGS... one check: prints "ok NAME" or "FAIL NAME: why"; skip NAME REASON prints "SKIP NAME: REASON"
-# summary                   prints the counts; its exit code is 1 if a check failed
+# own_world SCRIPT ARGS...  executes SCRIPT again as a child of pid 1 in new mount, pid, network, ipc and uts namespaces, so that
+#                           all its processes end with it. /run and $SCRATCH are new file systems.
+#                           With CGROUP_DRIVER=systemd the pid namespace and /run stay the machine's, because systemd must
+#                           know the processes and be reachable. Only for a machine made for it, as by ../vm/run
+# need PROGRAM PACKAGE      installs PACKAGE with apt if PROGRAM is missing; the package's services are not started
+# try NAME FUNCTION ARGS... runs one check: prints "ok NAME" or "FAIL NAME: why"; skip NAME REASON prints "SKIP NAME: REASON"
+# summary                   prints the counts; its exit status is 1 if a check failed
 
 set -o pipefail
 passed=0 failed=0 skipped=0
@@ -15,7 +15,7 @@ export CGROUP_DRIVER=${CGROUP_DRIVER:-cgroupfs}
 need() {
     command -v "$1" >/dev/null && return
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || { echo "no $1 here, and no apt to install $2 with"; exit 2; }
-    # packages of daemons would start them
+    # else packages with daemons would start them
     local policy=/usr/sbin/policy-rc.d made=
     [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy; chmod 755 $policy; made=1; }
     { DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends "$2" ||
@@ -46,7 +46,7 @@ own_world() {
     exit $code
 }
 
-# in the new namespaces: file systems of our own where daemons write
+# inside the new namespaces: mounts new file systems where daemons write
 settle() {
     SCRATCH=$OWN_WORLD
     GROUP=$(basename "$SCRATCH")
@@ -55,14 +55,14 @@ settle() {
     [ "$CGROUP_DRIVER" = systemd ] || mount -t tmpfs -o mode=755 tmpfs /run
     mkdir -p "$SCRATCH/bin" /run/lock
     ip link set lo up
-    # whoever looks for runc finds the runtime
+    # a program that searches for runc finds the runtime
     ln -s "$RUNTIME" "$SCRATCH/bin/runc"
     mkfifo "$SCRATCH/silent"
-    # the input of a terminal at which nobody types and which never ends
+    # a terminal's input that stays silent and never ends
     exec 9<>"$SCRATCH/silent"
 }
 
-# removes the cgroups below those named $1, which must be empty by now
+# removes the cgroups below those named $1, which must be empty
 remove_cgroups() {
     local base
     for base in /sys/fs/cgroup/"$1" /sys/fs/cgroup/*/"$1"; do
@@ -71,7 +71,7 @@ remove_cgroups() {
     return 0
 }
 
-# a root file system of busybox
+# makes a root file system with busybox
 make_rootfs() {
     local program
     mkdir -p "$1"/{bin,dev,etc,proc,sys,tmp,root,www}
@@ -85,7 +85,7 @@ make_rootfs() {
     chmod 1777 "$1/tmp"
 }
 
-# until CONDITION... is true, at most 30 seconds
+# until_true CONDITION...: waits until it is true, at most 30 seconds
 until_true() {
     local i
     for ((i = 0; i < 300; i++)); do
@@ -99,7 +99,7 @@ until_true() {
 equal() { [ "$1" = "$2" ] || { echo "\"$1\" instead of \"$2\""; return 1; }; }
 contains() { case $1 in *"$2"*) ;; *) echo "no \"$2\" in \"$1\""; return 1 ;; esac; }
 
-# exits CODE COMMAND...: the command must end with that code; what it prints is kept in $said
+# exits CODE COMMAND...: the command must exit with that code; its output is kept in $said
 exits() {
     local wanted=$1 code
     shift
@@ -131,20 +131,21 @@ summary() {
     [ "$failed" = 0 ]
 }
 
-# containerd with $SCRATCH/config.toml, below the program PRIO if that is set ("chrt -r 1"): its log is $SCRATCH/log, its number in $SCRATCH/pid
+# starts containerd with $SCRATCH/config.toml, by the program in PRIO if that is set ("chrt -r 1"). Its log is $SCRATCH/log, its
+# pid is in $SCRATCH/pid
 serve() {
     ${PRIO:-env} containerd --config "$SCRATCH/config.toml" --log-level debug >>"$SCRATCH/log" 2>&1 &
     echo $! >"$SCRATCH/pid"
-    # it is not said when it is killed
+    # else bash would print a message when it is killed
     disown
 }
-# ends the daemon of that number; KEEP_LOG=FILE keeps the log
+# ends the daemon; KEEP_LOG=FILE keeps the log
 finish() {
     kill "$(cat "$SCRATCH/pid")" 2>/dev/null
     until_true no_daemon
     [ -z "${KEEP_LOG:-}" ] || cp "$SCRATCH/log" "$KEEP_LOG"
 }
-# the processes of all shims, or of that of ID: a daemon comes before its workers
+# shims [ID]: the processes of all shims, or of the shim of ID; a daemon comes before its workers
 shims() {
     local p
     for p in /proc/[0-9]*; do

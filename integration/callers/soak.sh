@@ -1,9 +1,9 @@
 #!/bin/bash
-# soak.sh RUNTIME [SHIM]: one containerd over many containers and execs, by ctr: AT_ONCE (100) of each at the same time, then
-# EXECS (10000) execs in one container and CONTAINERS (10000) containers, STEP (20) at a time, with containerd killed in the
-# middle of both. Each ends with a code of its own, which must arrive. Processes, descriptors, mounts, cgroups, sockets and the
-# memory of the shim must then be as before. RUNTIME and SHIM as for ctr.sh. Takes as long as its numbers say, so CI does not
-# run it. KEEP_LOG=FILE keeps the log of the daemon.
+# soak.sh RUNTIME [SHIM]: runs many containers and execs under one containerd with ctr: AT_ONCE (100) of each at the same time,
+# then EXECS (10000) execs in one container and CONTAINERS (10000) containers, STEP (20) at a time. containerd is killed in the
+# middle of both. Each process has its own exit code, which must arrive. Afterwards processes, descriptors, mounts, cgroups,
+# sockets and the shim's memory must be as before. RUNTIME and SHIM are as for ctr.sh. CI does not run it, because it takes long.
+# KEEP_LOG=FILE keeps the daemon's log.
 . "$(dirname "$0")/prepare.sh"
 RUNTIME=$(runtime_path "${1:?runtime}") || exit
 SHIM=${2:-}
@@ -20,7 +20,7 @@ run() { timeout 120 ctr run "${kind[@]}" --env PATH=/bin --rootfs "$@"; }
 one_exec() { timeout 120 ctr task exec --exec-id "e$1" keep sh -c "exit $(($1 % 200))"; }
 one_container() { run --rm "$SCRATCH/rootfs" "c$1" sh -c "exit $(($1 % 200))"; }
 
-# together FUNCTION FIRST COUNT: calls FUNCTION with each number at the same time; each must end with its own code
+# together FUNCTION FIRST COUNT: calls FUNCTION with each number at the same time; each call must end with its own code
 together() {
     local i code pids=() wrong=0
     for ((i = $2; i < $2 + $3; i++)); do
@@ -35,7 +35,7 @@ together() {
     return $wrong
 }
 
-# steps FUNCTION FIRST COUNT: all of them, STEP at a time, with containerd killed half-way
+# steps FUNCTION FIRST COUNT: makes all calls, STEP at a time, and kills containerd half-way
 steps() {
     local i begin=$SECONDS
     for ((i = 0; i < $3; i += STEP)); do
@@ -47,12 +47,12 @@ steps() {
 }
 
 shim_of_keep() { shims | head -n 1; }
-# what further shims would not share: not the pages of the program, which come as it needs them
+# the shim's private memory, without the program's pages, because these are loaded on demand
 memory() { awk '/^Anonymous/ { print $2 }' "/proc/$(shim_of_keep)/smaps_rollup"; }
 count() {
     echo "processes $(cat /proc/[0-9]*/comm 2>/dev/null | grep -vE '^(bash|cat|grep|sort|uniq|tr|containerd|ctr)$' | sort | uniq -c | tr -s ' \n' ' ')"
     echo "shims $(shims | wc -l)"
-    # the Go shim has more or fewer as its scheduler likes
+    # the numbers of a Go shim vary with its scheduler
     if [ -n "$SHIM" ]; then
         echo "descriptors of the shim $(ls "/proc/$(shim_of_keep)/fd" | wc -l)"
         echo "threads of the shim $(ls "/proc/$(shim_of_keep)/task" | wc -l)"
@@ -77,13 +77,13 @@ as_before() {
     [ -z "$SHIM" ] || [ "$now" -le $((before + 32)) ] || { echo "it grew from $before to $now KiB"; return 1; }
 }
 
-# settled: as it is after a restart of containerd and some execs. The shim connects to containerd for its events when it has
-# one again, so without an exec after a restart it has a connection less
+# brings the shim to the state after a restart of containerd and some execs: only an exec makes the shim connect to the new
+# containerd for its events
 settled() { together one_exec 0 5 && sleep 2; }
 
 exec 3>&1
 run -d "$SCRATCH/rootfs" keep sleep 1000000 || exit 1
-# the allocator keeps what so many at once needed: from then on the shim must not grow
+# the allocator keeps the memory of so many concurrent execs; from then on the shim must not grow
 together one_exec 0 "$AT_ONCE"
 again
 settled
