@@ -130,6 +130,37 @@ fn a_slow_delete_leaves_the_next_container_alone() {
     });
 }
 
+/// A signal for all processes that is slow, while its container is deleted, reaches no container that is made afterwards.
+#[test]
+fn a_slow_kill_leaves_the_next_container_alone() {
+    check(|t| {
+        if !can_stop(t)? {
+            return Ok(());
+        }
+        let bundle = bundle_that(t, &["/bin/sleep"])?;
+        let mut made = 0;
+        for signal in ["KILL", "TERM"] {
+            for nth in 1..CALLS {
+                let id = t.new_id();
+                t.runtime(verb("run", &bundle, &id))?.ok()?;
+                match strace::stop_after(t, &[&t.root().join(&id)], nth, ["kill", "--all", &id, signal])? {
+                    Step::Ended(output) => {
+                        output.exits(0)?;
+                        t.runtime(["delete", "--force", &id])?.exits(0)?;
+                        break;
+                    }
+                    Step::Stopped(step) => {
+                        let what = || format!("kill {signal} stopped after its call {nth}");
+                        made += u32::from(next_of_that_name(t, step, &id, &bundle).with_context(what)?);
+                    }
+                }
+            }
+        }
+        ensure!(made > 2, "a next container was made {made} times");
+        Ok(())
+    });
+}
+
 /// A failed poststart hook ends its own container, not the next one of the same name.
 #[test]
 fn a_failed_hook_of_a_deleted_container_leaves_the_next_one_alone() {

@@ -198,7 +198,7 @@ impl Loop {
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,
                 Err(Errno::AGAIN) => return,
                 Err(e) => {
-                    // out of descriptors: who waits goes on to be announced, and would keep us busy
+                    // out of descriptors: the waiting connection is reported again and again, and would keep the loop busy
                     log::error!("accept a connection: {e}");
                     self.daemon.poll.forget(&self.daemon.listener);
                     self.accept_again = Some(Instant::now() + ACCEPT_AGAIN);

@@ -141,7 +141,7 @@ pub(crate) struct Deletion {
     pub(crate) caller: Caller,
     /// Whether the runtime is done with it.
     pub(crate) removed: bool,
-    /// When to stop waiting for who reads the output.
+    /// When to stop waiting for the reader of the output.
     pub(crate) deadline: Instant,
 }
 

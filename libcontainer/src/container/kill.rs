@@ -34,8 +34,8 @@ impl Container {
         }
         // a frozen process of v1 does not even die; v2 ends it frozen
         if signal == libc::SIGKILL && !self.record.cgroup.v1.is_empty() {
-            let thawed = self.cgroup().and_then(|cgroup| cgroup.thaw());
-            // once it is dead whoever waits for it may have removed the cgroup
+            let thawed = self.own_cgroup().and_then(|cgroup| cgroup.map_or(Ok(()), |cgroup| cgroup.thaw()));
+            // once it is dead, the process that waits for it may have removed the cgroup
             if thawed.is_err() && self.init()?.is_some() {
                 return thawed;
             }
@@ -44,12 +44,8 @@ impl Container {
     }
 
     fn signal_all(&self, signal: i32) -> Result<()> {
-        let cgroup = self.cgroup()?;
-        if signal == libc::SIGKILL {
-            return cgroup.kill();
-        }
         match number(signal)? {
-            Some(signal) => cgroup.signal_all(signal),
+            Some(signal) => self.own_cgroup()?.map_or(Ok(()), |cgroup| cgroup.signal_all(signal)),
             None => Ok(()),
         }
     }

@@ -230,11 +230,17 @@ impl Container {
         process_of(&self.record, self.record.pid, self.record.start_time, &self.proc)
     }
 
-    /// Kills all processes of this container, and of no later one with its id.
-    fn kill_all(&self) -> Result<()> {
+    /// The cgroup of this container, for a verb without the lock; `None` when the container was deleted, because its path may be
+    /// that of a later container.
+    fn own_cgroup(&self) -> Result<Option<Cgroup>> {
         let cgroup = self.cgroup()?;
-        // in this order: a cgroup that was opened before is that of this container
-        if self.dir.is_current()? { cgroup.kill() } else { Ok(()) }
+        // in this order: while the directory is still there, no later container can have made the cgroup that was opened
+        Ok(self.dir.is_current()?.then_some(cgroup))
+    }
+
+    /// Kills all processes of this container.
+    fn kill_all(&self) -> Result<()> {
+        self.own_cgroup()?.map_or(Ok(()), |cgroup| cgroup.kill())
     }
 }
 

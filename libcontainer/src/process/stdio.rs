@@ -1,7 +1,8 @@
 //! The standard streams of a program, given as descriptors. A caller that serves many containers thus keeps its own streams.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use masu_host::sys::fork::install;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::process::Uid;
@@ -22,29 +23,8 @@ pub struct Stdio {
 impl Stdio {
     /// Installs them as 0, 1 and 2. It runs in the child, before all other descriptors are closed.
     pub(crate) fn take(&self) -> Result<()> {
-        let doing = || "put the given descriptors at stdin, stdout and stderr";
-        let given = [&self.stdin, &self.stdout, &self.stderr];
-        // a stream below 3 could be overwritten before its own dup2(2)
-        let mut moved = [const { None }; 3];
-        for (moved, fd) in moved.iter_mut().zip(given) {
-            if let Some(fd) = fd.as_ref().filter(|fd| fd.as_raw_fd() < 3) {
-                *moved = Some(rustix::io::fcntl_dupfd_cloexec(fd, 3).doing(doing)?);
-            }
-        }
-        let [stdin, stdout, stderr] = [0, 1, 2].map(|n: usize| -> Option<BorrowedFd<'_>> {
-            let moved: Option<&OwnedFd> = moved.get(n).and_then(Option::as_ref);
-            moved.or(given.get(n).and_then(|fd| fd.as_ref())).map(AsFd::as_fd)
-        });
-        if let Some(fd) = stdin {
-            rustix::stdio::dup2_stdin(fd).doing(doing)?;
-        }
-        if let Some(fd) = stdout {
-            rustix::stdio::dup2_stdout(fd).doing(doing)?;
-        }
-        if let Some(fd) = stderr {
-            rustix::stdio::dup2_stderr(fd).doing(doing)?;
-        }
-        Ok(())
+        let streams = [&self.stdin, &self.stdout, &self.stderr].map(|fd| fd.as_ref().map(AsFd::as_fd));
+        install(streams).doing(|| "put the given descriptors at stdin, stdout and stderr")
     }
 
     /// Gives those that are pipes to `uid` of the host, so that the program can open /dev/stdout again. Otherwise the owner of

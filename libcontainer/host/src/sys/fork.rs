@@ -44,38 +44,44 @@ impl<'a> Kept<'a> {
     }
 
     /// Installs the standard streams and closes all descriptors that are not kept. Only for a new child that neither uses nor
-    /// drops
-    /// a closed descriptor.
+    /// drops a closed descriptor.
     ///
     /// # Errors
     /// The errno of fcntl(2), dup2(2) or close_range(2), for example EMFILE if the table of descriptors is full.
     pub fn take(&self) -> Result<(), Errno> {
-        // a stream below 3 could be overwritten before its own dup2(2)
-        let mut moved = [const { None }; 3];
-        for (moved, fd) in moved.iter_mut().zip(self.stdio) {
-            if let Some(fd) = fd.filter(|fd| fd.as_raw_fd() < 3) {
-                *moved = Some(rustix::io::fcntl_dupfd_cloexec(fd, 3)?);
-            }
-        }
-        let [stdin, stdout, stderr] = &moved;
-        let [own_stdin, own_stdout, own_stderr] = self.stdio;
-        if let Some(fd) = stdin.as_ref().map(AsFd::as_fd).or(own_stdin) {
-            rustix::stdio::dup2_stdin(fd)?;
-        }
-        if let Some(fd) = stdout.as_ref().map(AsFd::as_fd).or(own_stdout) {
-            rustix::stdio::dup2_stdout(fd)?;
-        }
-        if let Some(fd) = stderr.as_ref().map(AsFd::as_fd).or(own_stderr) {
-            rustix::stdio::dup2_stderr(fd)?;
-        }
-        drop(moved);
+        install(self.stdio)?;
         close_all_but(&self.numbers)
     }
 }
 
+/// Makes `streams` the descriptors 0, 1 and 2 of this process (dup2(2)). `None` leaves the one that is there.
+///
+/// # Errors
+/// The errno of fcntl(2) or dup2(2), for example EMFILE if the table of descriptors is full.
+pub fn install(streams: [Option<BorrowedFd<'_>>; 3]) -> Result<(), Errno> {
+    // a stream below 3 could be overwritten before its own dup2(2)
+    let mut moved = [const { None }; 3];
+    for (moved, fd) in moved.iter_mut().zip(streams) {
+        if let Some(fd) = fd.filter(|fd| fd.as_raw_fd() < 3) {
+            *moved = Some(rustix::io::fcntl_dupfd_cloexec(fd, 3)?);
+        }
+    }
+    let [stdin, stdout, stderr] = &moved;
+    let [own_stdin, own_stdout, own_stderr] = streams;
+    if let Some(fd) = stdin.as_ref().map(AsFd::as_fd).or(own_stdin) {
+        rustix::stdio::dup2_stdin(fd)?;
+    }
+    if let Some(fd) = stdout.as_ref().map(AsFd::as_fd).or(own_stdout) {
+        rustix::stdio::dup2_stdout(fd)?;
+    }
+    if let Some(fd) = stderr.as_ref().map(AsFd::as_fd).or(own_stderr) {
+        rustix::stdio::dup2_stderr(fd)?;
+    }
+    Ok(())
+}
+
 /// [`clone3`] of a process that first takes `kept`. If that fails, the child exits with 1. As for [`clone3`], the caller must
-/// have
-/// one thread.
+/// have one thread.
 ///
 /// # Errors
 /// The errno of clone3(2).
